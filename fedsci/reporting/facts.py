@@ -1,0 +1,252 @@
+"""What the report says, drawn from a run's files and typed; None where the run does not say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, text
+from fedsci.reporting.verdict import Measure, Scores, measure_named
+
+_FALLBACK_MEASURES = ("accuracy", "auroc", "r2", "rmse", "mae", "log_loss")
+_MEANS = (
+    "federated_mean_site",
+    "federated",
+    "local_mean_site",
+    "local_no_dp_mean_site",
+    "pooled",
+    "pooled_dp",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabFacts:
+    """One lab's line.
+
+    Attributes:
+        scores: the deciding metric, on this lab's own test records.
+        hidden: the columns (``federated``, ``local``, ``local_no_dp``, ``records``) that the lab does
+            not show, as opposed to what was not run.
+        epsilon_study, epsilon_total, epsilon_budget: infinity means no guarantee (or no limit).
+    """
+
+    site: str
+    train: int | None
+    holdout: int | None
+    scores: Scores
+    hidden: frozenset[str]
+    epsilon_study: float | None
+    epsilon_total: float | None
+    epsilon_budget: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundFacts:
+    """One round's line; ``joint`` and ``mean_site`` are the deciding metric."""
+
+    number: int
+    joint: float | None
+    mean_site: float | None
+    epsilon_max: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """Everything the page shows.
+
+    ``status`` is as in ``summary.json``, or ``unfinished`` if no summary was written. ``mechanism`` is
+    empty where the run does not name one; a reader must then assume no guarantee.
+    """
+
+    study: str
+    question: str
+    status: str
+    reason: str
+    engine: str
+    seed: str
+    plan_digest: str
+    strategy: str
+    versions: Mapping[str, str]
+    rounds_completed: int | None
+    measure: Measure | None
+    means: Mapping[str, float]
+    all_metrics: Mapping[str, Mapping[str, float]]
+    labs: Sequence[LabFacts]
+    rounds: Sequence[RoundFacts]
+    unit: str
+    mechanism: str
+    delta: float | None
+    accountant: str
+    colluding_sites: int | None
+    masked: bool | None
+    min_survivors: int | None
+    dropped: Sequence[tuple[str, str]]
+    bytes_up: int | None
+    bytes_down: int | None
+    seconds: Mapping[str, float]
+
+    @property
+    def private(self) -> bool:
+        """Whether the run claims a differential-privacy guarantee."""
+        return self.mechanism in {"distributed", "local"}
+
+    @property
+    def scores(self) -> Scores:
+        """The deciding metric, averaged over the labs."""
+        return Scores(
+            joint=self.means.get("federated_mean_site"),
+            alone=self.means.get("local_mean_site"),
+            alone_no_dp=self.means.get("local_no_dp_mean_site"),
+        )
+
+
+def facts_of(run: RunFolder) -> RunFacts:
+    """Return what ``run`` says; never raises, whatever the files hold."""
+    summary = run.summary
+    study = _study_plan(run.plan)
+    privacy = {**mapping(study, "privacy"), **mapping(summary, "privacy")}
+    masking = {**mapping(study, "secure_aggregation"), **mapping(summary, "secure_aggregation")}
+    metrics = mapping(summary, "metrics")
+    measure = _measure(metrics, run.rounds)
+    name = measure.name if measure else ""
+    means = {key: finite(mapping(metrics, key).get(name)) for key in _MEANS}
+    enabled = masking.get("enabled")
+    return RunFacts(
+        study=text(summary.get("study")) or text(study.get("study")) or text(study.get("name")) or run.name,
+        question=text(summary.get("question")) or text(study.get("question")),
+        status=(text(summary.get("status")) or "unknown") if run.has_summary else "unfinished",
+        reason=text(summary.get("reason")),
+        engine=text(summary.get("engine")),
+        seed=_plain(summary.get("seed", study.get("seed"))),
+        plan_digest=text(summary.get("plan_digest")),
+        strategy=_strategy_name(study.get("strategy")),
+        versions=_versions(summary),
+        rounds_completed=_rounds_completed(summary, run.rounds),
+        measure=measure,
+        means={key: value for key, value in means.items() if value is not None},
+        all_metrics=_all_metrics(metrics),
+        labs=_labs(summary, study, means, name),
+        rounds=_rounds(run.rounds, name),
+        unit=text(privacy.get("unit")) or "record",
+        mechanism=text(privacy.get("mechanism")),
+        delta=finite(privacy.get("delta")),
+        accountant=text(privacy.get("accountant")),
+        colluding_sites=count(privacy.get("colluding_sites")),
+        masked=enabled if isinstance(enabled, bool) else None,
+        min_survivors=count(masking.get("min_survivors")),
+        dropped=_dropped(masking, run.rounds),
+        bytes_up=count(mapping(summary, "traffic_bytes").get("up")),
+        bytes_down=count(mapping(summary, "traffic_bytes").get("down")),
+        seconds=_numbers(mapping(summary, "seconds")),
+    )
+
+
+def _study_plan(plan: Mapping[str, object]) -> Mapping[str, object]:
+    """A plan may carry the study's keys at its top or under ``study``."""
+    inner = plan.get("study")
+    return {**plan, "study": None, **mapping(inner)} if isinstance(inner, Mapping) else plan
+
+
+def _measure(metrics: Mapping[str, object], rounds: Sequence[Mapping[str, object]]) -> Measure | None:
+    higher = metrics.get("higher_is_better")
+    primary = text(metrics.get("primary"))
+    if primary:
+        return measure_named(primary, higher if isinstance(higher, bool) else None)
+    seen = [mapping(metrics, key) for key in _MEANS] + [mapping(entry, "metrics") for entry in rounds]
+    known = next((name for name in _FALLBACK_MEASURES if any(name in each for each in seen)), None)
+    return measure_named(known) if known else None
+
+
+def _labs(
+    summary: Mapping[str, object],
+    study: Mapping[str, object],
+    means: Mapping[str, float | None],
+    name: str,
+) -> list[LabFacts]:
+    by_site = mapping(summary, "metrics", "by_site")
+    spent = mapping(summary, "privacy", "by_site")
+    named = [site for site in items(summary.get("sites")) if isinstance(site, str)]
+    if not named:
+        named = [_planned_site(site) for site in items(study.get("sites"))]
+    sites = [site for site in dict.fromkeys([*named, *by_site, *spent]) if site]
+    run = {
+        column
+        for column, mean in (("local", "local_mean_site"), ("local_no_dp", "local_no_dp_mean_site"))
+        if means.get(mean) is not None or any(mapping(by_site, site, column) for site in sites)
+    }
+    shows = bool(by_site)
+    return [_lab(site, by_site.get(site), mapping(spent, site), name, run, shows) for site in sites]
+
+
+def _planned_site(site: object) -> str:
+    """A plan names a site, or its file (``../sites/lab-01.yaml``), or holds the file's content."""
+    name = text(site) or text(mapping(site).get("site"))
+    return name.rsplit("/", maxsplit=1)[-1].removesuffix(".yaml")
+
+
+def _lab(
+    site: str, entry: object, spent: Mapping[str, object], name: str, baselines: set[str], shows: bool
+) -> LabFacts:
+    known = mapping(entry)
+    measured = {"federated", "records", *baselines} if shows else set()
+    return LabFacts(
+        site=site,
+        train=count(mapping(known, "records").get("train")),
+        holdout=count(mapping(known, "records").get("holdout")),
+        scores=Scores(
+            joint=finite(mapping(known, "federated").get(name)),
+            alone=finite(mapping(known, "local").get(name)),
+            alone_no_dp=finite(mapping(known, "local_no_dp").get(name)),
+        ),
+        hidden=frozenset(column for column in measured if known.get(column) is None),
+        epsilon_study=epsilon(spent.get("epsilon_spent_study")),
+        epsilon_total=epsilon(spent.get("epsilon_spent_total")),
+        epsilon_budget=epsilon(spent.get("epsilon_budget")),
+    )
+
+
+def _rounds(rounds: Sequence[Mapping[str, object]], name: str) -> list[RoundFacts]:
+    return [
+        RoundFacts(
+            number=number,
+            joint=finite(mapping(entry, "metrics").get(name)),
+            mean_site=finite(mapping(entry, "mean_site").get(name)),
+            epsilon_max=epsilon(mapping(entry, "epsilon").get("max")),
+        )
+        for entry in rounds
+        if (number := count(entry.get("round"))) is not None
+    ]
+
+
+def _rounds_completed(summary: Mapping[str, object], rounds: Sequence[Mapping[str, object]]) -> int | None:
+    stated = count(summary.get("rounds_completed"))
+    return stated if stated is not None else (len(rounds) or None)
+
+
+def _dropped(masking: Mapping[str, object], rounds: Sequence[Mapping[str, object]]) -> list[tuple[str, str]]:
+    """Pairs of lab and round, from the summary; from the rounds where there is no summary."""
+    pairs = [pair for pair in (items(each) for each in items(masking.get("dropped"))) if len(pair) == 2]
+    if "dropped" not in masking:
+        pairs = [[site, entry.get("round")] for entry in rounds for site in items(entry.get("dropped"))]
+    return [(str(site), _plain(number)) for site, number in pairs]
+
+
+def _versions(summary: Mapping[str, object]) -> dict[str, str]:
+    versions = {"fedsci": _plain(summary.get("fedsci"))}
+    versions |= {name: _plain(version) for name, version in mapping(summary, "versions").items()}
+    return {name: version for name, version in versions.items() if version}
+
+
+def _strategy_name(strategy: object) -> str:
+    return text(strategy) or text(mapping(strategy).get("name"))
+
+
+def _all_metrics(metrics: Mapping[str, object]) -> dict[str, dict[str, float]]:
+    found = {key: _numbers(mapping(metrics, key)) for key in _MEANS}
+    return {key: values for key, values in found.items() if values}
+
+
+def _numbers(values: Mapping[str, object]) -> dict[str, float]:
+    return {key: number for key, value in values.items() if (number := finite(value)) is not None}
+
+
+def _plain(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""

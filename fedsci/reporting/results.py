@@ -1,0 +1,227 @@
+"""The page's first half: what was asked, whether to join, and each lab's line."""
+
+import math
+
+from fedsci.reporting.facts import LabFacts, RunFacts
+from fedsci.reporting.page import DASH, NOT_SHOWN, box, esc, figure, name, paragraph, section, table, tile
+from fedsci.reporting.plots import Curve, Line, Spend, rounds_plot, spend_plot
+from fedsci.reporting.verdict import Measure, Worth, judge, judge_lab, measure_named
+
+_STATUS = {
+    "completed": ("good", "completed"),
+    "stopped_by_budget": ("caution", "stopped by a privacy budget"),
+    "aborted": ("danger", "aborted"),
+    "unfinished": ("caution", "unfinished"),
+}
+_NO_MEASURE = measure_named("the metric")
+
+
+def masthead(facts: RunFacts) -> str:
+    """Return title, question and status; an aborted or unfinished run says so in a box."""
+    kind, words = _STATUS.get(facts.status, ("caution", f"status: {facts.status}"))
+    size = [f"{len(facts.labs)} labs" if facts.labs else "", _rounds_words(facts.rounds_completed)]
+    parts = [
+        '<p class="eyebrow">Report of a federated study</p>',
+        f"<h1>{name(facts.study)}</h1>",
+        f'<p class="question">{esc(facts.question)}</p>' if facts.question else "",
+        f'<p><span class="status {kind}">{esc(words)}</span> {" · ".join(filter(None, size))}</p>',
+        _status_box(facts),
+    ]
+    return f"<header>{''.join(parts)}</header>"
+
+
+def answer(facts: RunFacts) -> str:
+    """Return the section "Should a lab join?"."""
+    measure = facts.measure or _NO_MEASURE
+    verdict = judge(measure, facts.scores, private=facts.private)
+    caveat = ""
+    if facts.status != "completed" and verdict.worth is not Worth.UNKNOWN:
+        caveat = paragraph("<strong>The run did not finish, so this judges an unfinished model.</strong>")
+    tolerance = (
+        f"A gap of {measure.label} counts as “as well” up to 0.01."
+        if measure.higher_is_better
+        else f"A gap of {measure.label} counts as “as well” up to 2 %."
+    )
+    return section(
+        "join",
+        "Should a lab join?",
+        f'<p class="headline">{esc(verdict.headline)}</p>',
+        paragraph(*map(esc, verdict.sentences)),
+        caveat,
+        _tiles(facts, measure),
+        paragraph(f'<span class="muted">{esc(tolerance)} On few test records, small gaps may be chance.</span>'),
+    )
+
+
+def rounds(facts: RunFacts) -> str:
+    """Return the section with the metric per round."""
+    measure = facts.measure or _NO_MEASURE
+    joint = [(each.number, each.joint) for each in facts.rounds if each.joint is not None]
+    mean = [(each.number, each.mean_site) for each in facts.rounds if each.mean_site is not None]
+    curves = [
+        Curve(label=f"{label} {measure.format(points[-1][1])}", style=style, points=sorted(points))
+        for label, style, points in (
+            ("joint, all records", "joint", joint),
+            ("joint, mean over labs", "mean", mean),
+        )
+        if points
+    ]
+    same = ", same privacy" if facts.private else ""
+    lines = [
+        Line(label=f"{label} {measure.format(facts.means[key])}", style=style, value=facts.means[key])
+        for label, style, key in (
+            (f"alone{same} (mean)", "alone", "local_mean_site"),
+            ("alone, no privacy (mean)", "bare", "local_no_dp_mean_site"),
+            ("pooled, no privacy" if facts.private else "pooled", "pooled", "pooled"),
+            ("pooled, same privacy", "pooled-dp", "pooled_dp"),
+        )
+        if key in facts.means
+    ]
+    plot = rounds_plot(curves, lines, metric=measure.label)
+    if not plot:
+        return section("rounds", "Round by round", paragraph("No round was evaluated, so there is nothing to plot."))
+    better = "Higher" if measure.higher_is_better else "Lower"
+    caption = (
+        f"{better} is better. The joint model is tested on the labs’ held-out records. “Alone” is what "
+        "labs reach by themselves. “Pooled” is a model trained on all records in one place, which is "
+        "only possible in a simulation."
+    )
+    return section("rounds", "Round by round", figure(plot, esc(caption)))
+
+
+def spending(facts: RunFacts) -> str:
+    """Return the section with epsilon per lab against its budget."""
+    plot = spend_plot(
+        [
+            Spend(site=lab.site, study=lab.epsilon_study, total=lab.epsilon_total, budget=lab.epsilon_budget)
+            for lab in facts.labs
+        ]
+    )
+    if not plot:
+        infinite = any(lab.epsilon_study == math.inf for lab in facts.labs)
+        words = "Every ε is infinite: there is no guarantee to draw." if infinite else "This run recorded no spending."
+        return section("spending", "Privacy spent", paragraph(words))
+    caption = "ε per lab. Each lab keeps its own account and refuses any study that would pass its budget."
+    return section("spending", "Privacy spent", figure(plot, caption))
+
+
+def labs(facts: RunFacts) -> str:
+    """Return the table with a line per lab."""
+    if not facts.labs:
+        return section("labs", "Lab by lab", paragraph("This run names no labs."))
+    measure = facts.measure or _NO_MEASURE
+    verdicts = [judge_lab(measure, lab.scores, private=facts.private) for lab in facts.labs]
+    rows = [_lab_row(lab, measure, *verdict) for lab, verdict in zip(facts.labs, verdicts, strict=True)]
+    head = [
+        "Lab",
+        "Joining pays?",
+        "Records<br>train / test",
+        "Alone, same privacy" if facts.private else "Alone",
+        "Alone without privacy",
+        "Joint",
+        "ε this study",
+        "ε in total",
+        "ε budget",
+    ]
+    caption = f"{esc(measure.label)} of each model on the lab’s own test records."
+    return section(
+        "labs",
+        "Lab by lab",
+        paragraph(_tally([worth for worth, _ in verdicts], private=facts.private)),
+        table(caption, head, rows, text_columns=2),
+    )
+
+
+def _status_box(facts: RunFacts) -> str:
+    if facts.status == "completed":
+        return ""
+    reason = paragraph(f"Reason: {esc(facts.reason)}") if facts.reason else ""
+    if facts.status == "aborted":
+        body = reason or paragraph("The run gives no reason; the audit log says which step failed.")
+        return box("danger", "This run was aborted. Its numbers are not a result.", body)
+    if facts.status == "unfinished":
+        body = paragraph("It is still going, or it was cut off. What it had written by then is shown.")
+        return box("caution", "This run left no readable summary.", reason + body)
+    if facts.status == "stopped_by_budget":
+        body = reason or paragraph("A lab’s privacy budget would have been passed by another round.")
+        return box("caution", "This run stopped early to keep within a privacy budget.", body)
+    return box("caution", "This run’s state is not known to this report.", reason)
+
+
+def _tiles(facts: RunFacts, measure: Measure) -> str:
+    same = "Alone, same privacy" if facts.private else "Alone"
+    shown = [
+        ("Joint model", "federated_mean_site", "mean over the labs"),
+        (same, "local_mean_site", "mean over the labs"),
+        ("Alone without privacy", "local_no_dp_mean_site", "mean over the labs; not to be released"),
+        ("Pooled" if not facts.private else "Pooled, no privacy", "pooled", "all records in one place"),
+    ]
+    tiles = [
+        tile(f"{label}<br>{esc(measure.label)}", measure.format(facts.means[key]), remark)
+        for label, key, remark in shown
+        if key in facts.means
+    ]
+    return f'<div class="tiles">{"".join([*tiles, _epsilon_tile(facts)])}</div>'
+
+
+def _epsilon_tile(facts: RunFacts) -> str:
+    spent = [lab.epsilon_study for lab in facts.labs if lab.epsilon_study is not None]
+    spent = spent or [each.epsilon_max for each in facts.rounds[-1:] if each.epsilon_max is not None]
+    if not spent:
+        return ""
+    remark = "no guarantee" if math.isinf(max(spent)) else "the most that any lab spent here; less is more private"
+    return tile("Privacy spent (ε)<br>this study", epsilon_words(max(spent)), remark)
+
+
+def _lab_row(lab: LabFacts, measure: Measure, worth: Worth, remark: str) -> list[str]:
+    def score(value: float | None, column: str) -> str:
+        return measure.format(value) if value is not None else _absent(lab, column)
+
+    records = _absent(lab, "records")
+    if lab.train is not None or lab.holdout is not None:
+        records = " / ".join("–" if value is None else f"{value:,}" for value in (lab.train, lab.holdout))
+    below = f'<span class="remark">{esc(remark)}</span>' if remark else ""
+    return [
+        name(lab.site),
+        _worth_cell(lab, worth) + below,
+        records,
+        score(lab.scores.alone, "local"),
+        score(lab.scores.alone_no_dp, "local_no_dp"),
+        score(lab.scores.joint, "federated"),
+        *(
+            DASH if value is None else epsilon_words(value)
+            for value in (lab.epsilon_study, lab.epsilon_total, lab.epsilon_budget)
+        ),
+    ]
+
+
+def _worth_cell(lab: LabFacts, worth: Worth) -> str:
+    if worth is Worth.UNKNOWN:
+        return NOT_SHOWN if lab.hidden else DASH
+    return f'<span class="worth {worth.value.replace(" ", "-")}">{worth.value}</span>'
+
+
+def _absent(lab: LabFacts, column: str) -> str:
+    return NOT_SHOWN if column in lab.hidden else DASH
+
+
+def epsilon_words(value: float) -> str:
+    """Return an epsilon for a reader; infinity is ``∞``."""
+    return "∞" if math.isinf(value) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _tally(worths: list[Worth], *, private: bool) -> str:
+    known = [worth for worth in worths if worth is not Worth.UNKNOWN]
+    if not known:
+        return "No lab shows numbers that can be compared."
+    rival = "training alone with the same privacy" if private else "training alone"
+    return (
+        f"Of {len(known)} labs that can be compared with {rival}: joining pays for {known.count(Worth.YES)}, "
+        f"does as well for {known.count(Worth.AS_WELL)}, and does not pay for {known.count(Worth.NO)}."
+    )
+
+
+def _rounds_words(number: int | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,} round" + ("" if number == 1 else "s")

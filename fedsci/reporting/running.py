@@ -1,0 +1,104 @@
+"""The page's last sections: time, traffic, and how to run the study again."""
+
+from collections.abc import Sequence
+
+from fedsci.reporting.facts import RunFacts
+from fedsci.reporting.page import box, details, esc, facts_list, paragraph, section, table
+
+_WAYS = {
+    "federated_mean_site": "Joint, mean over labs",
+    "federated": "Joint, all test records",
+    "local_mean_site": "Alone, mean over labs",
+    "local_no_dp_mean_site": "Alone without privacy, mean over labs",
+    "pooled": "Pooled",
+    "pooled_dp": "Pooled, same privacy",
+}
+_ENGINES = {
+    "local": "simulated labs, in one process",
+    "ray": "simulated labs, on Ray",
+    "flower": "labs connected over the network",
+}
+
+
+def every_metric(facts: RunFacts) -> str:
+    """Return the table of all metrics, not only the one that decides."""
+    columns = sorted({metric for values in facts.all_metrics.values() for metric in values})
+    if not columns:
+        return ""
+    rows = [
+        [words, *(f"{values[metric]:.4g}" if metric in values else "–" for metric in columns)]
+        for key, words in _WAYS.items()
+        if (values := facts.all_metrics.get(key))
+    ]
+    return section("metrics", "All metrics", table("Held-out records only.", ["Model", *map(esc, columns)], rows))
+
+
+def time_and_traffic(facts: RunFacts) -> str:
+    """Return how long it took and how much was sent."""
+    parts = [(f"Time, {step}", _duration(seconds)) for step, seconds in facts.seconds.items() if step != "total"]
+    pairs = [
+        ("Time in total", _duration(facts.seconds["total"]) if "total" in facts.seconds else ""),
+        *parts,
+        ("Sent by the labs", _traffic(facts.bytes_up, facts)),
+        ("Sent to the labs", _traffic(facts.bytes_down, facts)),
+    ]
+    if not any(value for _, value in pairs):
+        return section("time", "Time and traffic", paragraph("This run recorded neither."))
+    return section("time", "Time and traffic", facts_list(pairs))
+
+
+def how_it_ran(facts: RunFacts, plan_text: str, notes: Sequence[str]) -> str:
+    """Return what is needed to run it again: digest, seed, versions and the plan itself."""
+    missing = "".join(f"<li>{esc(note)}</li>" for note in notes)
+    return section(
+        "how",
+        "How it was run",
+        box("caution", "Some of this run’s files are missing or damaged.", f"<ul>{missing}</ul>") if notes else "",
+        facts_list(
+            [
+                ("Plan digest", f"<code>{esc(facts.plan_digest)}</code>" if facts.plan_digest else ""),
+                ("Strategy", esc(facts.strategy)),
+                ("Seed", esc(facts.seed)),
+                ("Engine", esc(_ENGINES.get(facts.engine, facts.engine))),
+                ("Versions", esc(", ".join(f"{what} {version}" for what, version in facts.versions.items()))),
+            ]
+        ),
+        details("The full plan", f"<pre>{esc(plan_text)}</pre>") if plan_text else "",
+        paragraph(
+            '<span class="muted">This page only retells what the run wrote. <code>fedsci verify</code> checks the '
+            "signed logs behind it, offline.</span>"
+        ),
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Return a length of time in words.
+
+    >>> [_duration(value) for value in (0.02, 12.34, 600, 7300)]
+    ['0.02 s', '12.3 s', '10 min 0 s', '2 h 1 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min {int(seconds % 60)} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _size(size_bytes: float) -> str:
+    """Return a number of bytes in words.
+
+    >>> [_size(value) for value in (12, 1500, 2_000_000)]
+    ['12 B', '1.5 kB', '2 MB']
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.3g} TB"
+
+
+def _traffic(size_bytes: int | None, facts: RunFacts) -> str:
+    if size_bytes is None:
+        return ""
+    turns = len(facts.labs) * (facts.rounds_completed or 0)
+    each = f", about {_size(size_bytes / turns)} per lab and round" if turns and size_bytes else ""
+    return f"{_size(size_bytes)}{each}"

@@ -1,0 +1,108 @@
+"""The page's style sheet: system fonts, light and dark by the reader's setting, plain ink in print."""
+
+STYLE = """
+:root {
+  --paper: #fbfaf7; --card: #ffffff; --ink: #1d2430; --soft: #5c6675; --rule: #dedbd3;
+  --joint: #1f5fbf; --alone: #b4500f; --bare: #8a6a00; --pooled: #2f7d4f; --pooled-dp: #7a4bb0;
+  --spent: #1f5fbf; --before: #9dbbe6; --left: #e9e6de;
+  --danger: #a3161d; --danger-bg: #fdeeee; --caution: #835800; --caution-bg: #fdf5e1;
+  --good: #22673f; --good-bg: #edf7f0;
+}
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #14181e; --card: #1b2129; --ink: #e6e9ee; --soft: #a0aab8; --rule: #333c48;
+  --joint: #79aef7; --alone: #f0985a; --bare: #d9b84a; --pooled: #71c795; --pooled-dp: #bd98ea;
+  --spent: #79aef7; --before: #3f5f8c; --left: #2a323d;
+  --danger: #ff9a9a; --danger-bg: #3a1c1f; --caution: #f0cd7a; --caution-bg: #332a16;
+  --good: #8fd8ab; --good-bg: #182b20;
+} }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); overflow-wrap: anywhere;
+  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+h1 { font-size: 2.1rem; line-height: 1.2; margin: .2rem 0 .6rem; letter-spacing: -.01em; }
+h2 { font-size: 1.3rem; line-height: 1.3; margin: 0 0 .8rem; }
+section { margin-top: 3rem; padding-top: 1.6rem; border-top: 1px solid var(--rule); }
+p { margin: 0 0 .8rem; max-width: 46rem; }
+.eyebrow, .muted, .remark, figcaption, caption { color: var(--soft); }
+.eyebrow { font-size: .85rem; margin: 0; }
+.question { font-size: 1.25rem; color: var(--soft); }
+.status { display: inline-block; padding: .15rem .7rem; border-radius: 1rem; font-weight: 600;
+  font-size: .9rem;
+  border: 1px solid currentColor; margin-right: .6rem; }
+.status.good { color: var(--good); background: var(--good-bg); }
+.status.caution { color: var(--caution); background: var(--caution-bg); }
+.status.danger { color: var(--danger); background: var(--danger-bg); }
+.headline { font-size: 1.55rem; line-height: 1.3; font-weight: 600; margin-bottom: .6rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem;
+  margin: 1.4rem 0; }
+.tile { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem
+  1rem;
+  display: flex; flex-direction: column; }
+.tile .label { font-size: .88rem; line-height: 1.35; flex: 1; }
+.tile .big { font-size: 1.9rem; line-height: 1.3; font-weight: 650; font-variant-numeric: tabular-nums;
+  }
+.tile .remark { font-size: .8rem; line-height: 1.35; }
+.box { border-left: 4px solid; border-radius: .3rem; padding: .8rem 1.1rem; margin: 1rem 0; max-width:
+  48rem; }
+.box strong { display: block; }
+.box p { margin: .2rem 0 0; color: var(--ink); }
+.box.danger { color: var(--danger); background: var(--danger-bg); }
+.box.caution { color: var(--caution); background: var(--caution-bg); }
+.box.good { color: var(--good); background: var(--good-bg); }
+figure { margin: 1.4rem 0; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem;
+  padding: 1rem 1rem .8rem; }
+figcaption { font-size: .88rem; margin-top: .4rem; }
+svg { display: block; width: 100%; height: auto; font-family: inherit; }
+svg text { fill: var(--ink); font-size: 12.5px; }
+svg .tick, svg .soft { fill: var(--soft); }
+svg .grid { stroke: var(--rule); stroke-width: 1; }
+svg .line { fill: none; stroke-width: 2; }
+svg .leader { fill: none; stroke-width: 1; opacity: .6; }
+svg .joint { stroke: var(--joint); stroke-width: 2.6; } svg text.joint, svg circle.joint { fill:
+  var(--joint); }
+svg .mean { stroke: var(--joint); stroke-width: 1.4; stroke-dasharray: 2 3; } svg text.mean { fill:
+  var(--joint); }
+svg .alone { stroke: var(--alone); stroke-dasharray: 9 4; } svg text.alone { fill: var(--alone); }
+svg .bare { stroke: var(--bare); stroke-dasharray: 2 4; } svg text.bare { fill: var(--bare); }
+svg .pooled { stroke: var(--pooled); stroke-dasharray: 14 4; } svg text.pooled { fill: var(--pooled); }
+svg .pooled-dp { stroke: var(--pooled-dp); stroke-dasharray: 10 3 2 3; }
+svg text.pooled-dp { fill: var(--pooled-dp); }
+svg text, svg circle { stroke: none !important; }
+svg .spent { fill: var(--spent); } svg .before { fill: var(--before); } svg .left { fill: var(--left); }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-size: .88rem; padding-bottom: .5rem; }
+th, td { padding: .42rem .7rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align:
+  top; }
+thead th { font-size: .82rem; line-height: 1.3; color: var(--soft); vertical-align: bottom;
+  overflow-wrap: normal; }
+tbody th { font-weight: 600; }
+.number { text-align: right; }
+td .remark { display: block; font-size: .8rem; line-height: 1.3; }
+.worth { font-weight: 650; white-space: nowrap; }
+.worth.yes { color: var(--good); } .worth.no { color: var(--danger); } .worth.as-well { color:
+  var(--caution); }
+dl { margin: 1rem 0; }
+dl div { display: grid; grid-template-columns: 13rem 1fr; gap: 1rem; padding: .35rem 0;
+  border-bottom: 1px solid var(--rule); }
+dt { color: var(--soft); } dd { margin: 0; }
+code, pre { font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; padding: 1rem;
+  overflow-x: auto;
+  white-space: pre-wrap; }
+summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
+@media (max-width: 40rem) { dl div { grid-template-columns: 1fr; gap: 0; } main { padding: 1.5rem 1rem
+  3rem; } }
+@media print {
+    :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #bbb; --joint: #1f5fbf;
+    --alone: #b4500f;
+        --bare: #8a6a00; --pooled: #2f7d4f; --pooled-dp: #7a4bb0; --spent: #1f5fbf; --before: #9dbbe6;
+      --left: #e9e6de;
+        --danger: #a3161d; --danger-bg: #fff; --caution: #835800; --caution-bg: #fff; --good: #22673f;
+      --good-bg: #fff; }
+  body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
+  figure, .tile, .box, tr, dl div { break-inside: avoid; } h2 { break-after: avoid; }
+  svg .spent, svg .before, svg .left { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  section { margin-top: 1.6rem; padding-top: 1rem; } table { font-size: 8.5pt; }
+}
+"""

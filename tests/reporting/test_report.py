@@ -1,0 +1,318 @@
+"""The report page holds the run's numbers, stays readable for any run, and lets nothing hostile through."""
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedsci.errors import InputError
+from fedsci.reporting import write_report
+
+PLAN: dict[str, Any] = {
+    "study": "heart-disease",
+    "question": "Does this patient have heart disease?",
+    "strategy": "dp_fedsgd",
+    "privacy": {"unit": "record", "mechanism": "distributed", "delta": 1e-5, "colluding_sites": 1},
+    "secure_aggregation": {"min_survivors": 3},
+    "seed": 7,
+}
+SUMMARY: dict[str, Any] = {
+    "fedsci": "0.1.0",
+    "study": "heart-disease",
+    "plan_digest": "sha256:" + "ab" * 32,
+    "engine": "local",
+    "seed": 7,
+    "status": "completed",
+    "rounds_completed": 3,
+    "sites": ["lab-01", "lab-02", "lab-03"],
+    "metrics": {
+        "primary": "accuracy",
+        "higher_is_better": True,
+        "federated": {"accuracy": 0.853, "log_loss": 0.412},
+        "federated_mean_site": {"accuracy": 0.847, "log_loss": 0.421},
+        "local_mean_site": {"accuracy": 0.731},
+        "local_no_dp_mean_site": {"accuracy": 0.802},
+        "pooled": {"accuracy": 0.871},
+        "pooled_dp": {"accuracy": 0.858},
+        "by_site": {
+            "lab-01": {
+                "federated": {"accuracy": 0.866},
+                "local": {"accuracy": 0.743},
+                "local_no_dp": {"accuracy": 0.811},
+                "records": {"train": 227, "holdout": 76},
+            },
+            "lab-02": {
+                "federated": {"accuracy": 0.701},
+                "local": {"accuracy": 0.754},
+                "local_no_dp": {"accuracy": 0.822},
+                "records": {"train": 1227, "holdout": 409},
+            },
+            "lab-03": None,
+        },
+    },
+    "privacy": {
+        "unit": "record",
+        "mechanism": "distributed",
+        "delta": 1e-5,
+        "accountant": "pld",
+        "by_site": {
+            "lab-01": {"epsilon_spent_study": 1.98, "epsilon_spent_total": 3.21, "epsilon_budget": 8.0},
+            "lab-02": {"epsilon_spent_study": 1.97, "epsilon_spent_total": 1.97, "epsilon_budget": 4.5},
+            "lab-03": {"epsilon_spent_study": 1.96, "epsilon_spent_total": 1.96, "epsilon_budget": None},
+        },
+    },
+    "secure_aggregation": {"enabled": True, "min_survivors": 3, "dropped": [["lab-02", 2]]},
+    "traffic_bytes": {"up": 1_500_000, "down": 900_000},
+    "seconds": {"total": 12.5, "training": 8.1},
+}
+ROUNDS: list[dict[str, Any]] = [
+    {
+        "round": number,
+        "metrics": None if number == 2 else {"accuracy": 0.6 + number / 12},
+        "mean_site": {"accuracy": 0.59 + number / 12},
+        "sites": 3,
+        "dropped": [],
+        "epsilon": {"max": number / 2},
+        "seconds": 0.1,
+    }
+    for number in (1, 2, 3)
+]
+
+
+def written(folder: Path, *, plan: Any = PLAN, summary: Any = SUMMARY, rounds: Any = ROUNDS) -> Path:
+    """A run folder with these files; None leaves one out, text goes in as it is."""
+    folder.mkdir(exist_ok=True)
+    if plan is not None:
+        (folder / "plan.yaml").write_text(plan if isinstance(plan, str) else yaml.safe_dump(plan))
+    if summary is not None:
+        (folder / "summary.json").write_text(summary if isinstance(summary, str) else json.dumps(summary))
+    if rounds is not None:
+        lines = rounds if isinstance(rounds, str) else "".join(json.dumps(entry) + "\n" for entry in rounds)
+        (folder / "metrics.jsonl").write_text(lines)
+    return folder
+
+
+def page_of(folder: Path, **files: Any) -> str:
+    return write_report(written(folder, **files)).read_text(encoding="utf-8")
+
+
+def changed(**parts: Any) -> dict[str, Any]:
+    """The summary with some top-level mappings updated."""
+    summary = copy.deepcopy(SUMMARY)
+    for key, value in parts.items():
+        summary[key] = {**summary[key], **value} if isinstance(value, dict) else value
+    return summary
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see: tags with attribute names, and the text."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str, str]] = set()
+        self.text = ""
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {(tag, name, value or "") for name, value in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {(tag, name, value or "") for name, value in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_the_page_holds_the_numbers_of_the_run(tmp_path: Path) -> None:
+    seen = parsed(page_of(tmp_path)).text
+    for number in ("0.847", "0.731", "0.802", "0.871", "0.858", "0.866", "0.743", "0.811", "0.701", "0.412"):
+        assert number in seen
+    for number in ("1.98", "3.21", "8", "227 / 76", "1,227 / 409", "1e-05", "12.5 s", "1.5 MB", "sha256:abab"):
+        assert number in seen
+    for words in ("Does this patient have heart disease?", "Yes, joining pays.", "lab-02: round 2", "completed"):
+        assert words in seen
+    assert "added or removed" in seen
+    assert "never releases it" in seen
+
+
+def test_sections_come_in_the_readers_order(tmp_path: Path) -> None:
+    anchors = re.findall(r'<section id="([a-z]+)"', page_of(tmp_path))
+    assert anchors == ["join", "rounds", "spending", "labs", "metrics", "privacy", "masking", "time", "how"]
+
+
+def test_a_lab_that_hides_its_numbers_is_named_so(tmp_path: Path) -> None:
+    assert page_of(tmp_path).count("not shown by the lab") == 5  # joining pays?, records, three models
+
+
+def test_a_baseline_that_never_ran_is_not_blamed_on_the_lab(tmp_path: Path) -> None:
+    summary = changed(metrics={"local_no_dp_mean_site": None})
+    for lab in ("lab-01", "lab-02"):
+        summary["metrics"]["by_site"][lab]["local_no_dp"] = None
+    assert page_of(tmp_path, summary=summary).count("not shown by the lab") == 4
+
+
+def test_each_lab_learns_whether_joining_paid(tmp_path: Path) -> None:
+    page = page_of(tmp_path)
+    assert '<span class="worth yes">yes</span>' in page
+    assert '<span class="worth no">no</span>' in page
+    assert "joining pays for 1, does as well for 0, and does not pay for 1" in page
+
+
+def test_the_page_loads_and_runs_nothing(tmp_path: Path) -> None:
+    page = page_of(tmp_path)
+    reader = parsed(page)
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "url(" not in page
+    assert "@import" not in page
+    assert reader.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form", "a", "base"})
+    assert {name for _, name, _ in reader.attributes}.isdisjoint({"src", "href", "xlink:href", "style"})
+    assert "default-src 'none'" in page
+
+
+HOSTILE = "</title></style><script>alert(1)</script>\"'><img src=https://evil.example/x onerror=alert(1)>\u202e&"
+
+
+def poisoned(value: Any) -> Any:
+    """The same files, with every text (also keys outside the contract) replaced or extended."""
+    if isinstance(value, dict):
+        return {key: poisoned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [poisoned(item) for item in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("mechanism", [None, "distributed", "local", "none"])
+def test_hostile_text_stays_text(tmp_path: Path, mechanism: str | None) -> None:
+    summary = poisoned(SUMMARY)
+    measures = {"accuracy": 0.8, HOSTILE: 0.7}
+    summary["metrics"] |= {"federated_mean_site": measures, "local_mean_site": measures, "pooled": measures}
+    summary["metrics"]["by_site"] = {HOSTILE: {"federated": measures, "local": measures}, HOSTILE + "2": None}
+    summary["privacy"]["by_site"] = {HOSTILE: {"epsilon_spent_study": 1, "epsilon_spent_total": 1, "epsilon_budget": 2}}
+    summary["privacy"]["mechanism"] = mechanism or HOSTILE
+    summary["secure_aggregation"]["dropped"] = [[HOSTILE, HOSTILE]]
+    summary |= {"reason": HOSTILE, "versions": {HOSTILE: HOSTILE}, "seconds": {HOSTILE: 1.0}}
+    rounds = [{"round": 1, "metrics": measures, "dropped": [HOSTILE]}]
+    page = page_of(tmp_path, plan=HOSTILE, summary=summary, rounds=rounds)
+    honest = parsed(page_of(tmp_path / "honest"))
+    reader = parsed(page)
+    assert reader.tags <= honest.tags | {"strong", "ul", "li"}
+    assert "\u202e" not in page
+    assert {name for _, name, _ in reader.attributes} <= {name for _, name, _ in honest.attributes}
+    assert "alert(1)" in reader.text
+
+
+def test_a_run_without_privacy_is_marked_in_red(tmp_path: Path) -> None:
+    spent = {"epsilon_spent_study": "inf", "epsilon_spent_total": "inf", "epsilon_budget": None}
+    privacy = {"mechanism": "none", "by_site": dict.fromkeys(SUMMARY["sites"], spent)}
+    page = page_of(tmp_path, summary=changed(privacy=privacy))
+    assert re.search(r'class="box danger"[^>]*><strong>No privacy guarantee\.', page)
+    assert "∞" in page
+
+
+def test_an_unknown_mechanism_is_not_taken_for_a_guarantee(tmp_path: Path) -> None:
+    page = page_of(tmp_path, summary=changed(privacy={"mechanism": "homeopathic"}))
+    assert "No privacy guarantee can be stated." in page
+
+
+def test_shared_noise_without_masking_is_marked_in_red(tmp_path: Path) -> None:
+    page = page_of(tmp_path, summary=changed(secure_aggregation={"enabled": False}))
+    assert re.search(r'class="box danger"[^>]*><strong>Shared noise without masking\.', page)
+    assert "Not enabled." in page
+
+
+def test_an_infinite_epsilon_at_one_lab_is_marked_in_red(tmp_path: Path) -> None:
+    summary = changed()
+    summary["privacy"]["by_site"]["lab-02"]["epsilon_spent_study"] = "inf"
+    assert "No privacy guarantee at some labs." in page_of(tmp_path, summary=summary)
+
+
+def test_an_aborted_run_is_marked_with_its_reason(tmp_path: Path) -> None:
+    summary = {
+        "study": "heart-disease",
+        "status": "aborted",
+        "reason": "2 of 3 labs finished round 2",
+        "metrics": {"federated_mean_site": None, "by_site": None},
+        "privacy": None,
+    }
+    seen = parsed(page_of(tmp_path, summary=summary, rounds=ROUNDS[:1])).text
+    assert "aborted" in seen
+    assert "Reason: 2 of 3 labs finished round 2" in seen
+    assert "The numbers cannot say." in seen
+
+
+@pytest.mark.parametrize("missing", ["plan", "summary", "rounds"])
+def test_a_missing_file_is_noted(tmp_path: Path, missing: str) -> None:
+    name = {"plan": "plan.yaml", "summary": "summary.json", "rounds": "metrics.jsonl"}[missing]
+    assert f"{name} is missing." in parsed(page_of(tmp_path, **{missing: None})).text
+
+
+def test_a_run_cut_off_while_writing_is_readable(tmp_path: Path) -> None:
+    rounds = json.dumps(ROUNDS[0]) + '\nnonsense\n{"round": 2, "metr'
+    seen = parsed(page_of(tmp_path, plan="a: [", summary='{"status": "compl', rounds=rounds)).text
+    assert "plan.yaml is damaged" in seen
+    assert "summary.json is damaged" in seen
+    assert "Line 2 of metrics.jsonl is damaged" in seen
+    assert "The last line of metrics.jsonl is cut off" in seen
+    assert "1 round" in seen
+    assert "no readable summary" in seen
+
+
+@pytest.mark.parametrize("odd", [None, [], "x", 3, True, {}, [[]], {"a": None}, float("nan"), 10**400, -1])
+def test_values_of_the_wrong_kind_never_break_the_page(tmp_path: Path, odd: Any) -> None:
+    for key in SUMMARY:
+        parsed(page_of(tmp_path, summary={**SUMMARY, key: odd}))
+        for inner in SUMMARY[key] if isinstance(SUMMARY[key], dict) else ():
+            parsed(page_of(tmp_path, summary=changed(**{key: {inner: odd}})))
+    for key in ROUNDS[0]:
+        parsed(page_of(tmp_path, rounds=[{**ROUNDS[0], key: odd}, {}]))
+    parsed(page_of(tmp_path, plan={**PLAN, "study": odd, "sites": odd, "privacy": odd}, summary=None))
+
+
+def test_an_error_over_a_wide_range_gets_a_log_scale(tmp_path: Path) -> None:
+    rounds = [{"round": n, "metrics": {"rmse": 1000.0 / 10**n}} for n in range(4)]
+    metrics = {"primary": "rmse", "higher_is_better": False, "federated_mean_site": {"rmse": 1.0}}
+    assert "RMSE (log scale)" in page_of(tmp_path, summary=changed(metrics=metrics), rounds=rounds)
+
+
+def test_the_same_files_give_the_same_page_and_leave_nothing_else(tmp_path: Path) -> None:
+    first = page_of(tmp_path)
+    assert page_of(tmp_path) == first
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "plan.yaml",
+        "summary.json",
+        "metrics.jsonl",
+        "report.html",
+    }
+
+
+def test_what_is_no_run_folder_is_refused_with_a_hint(tmp_path: Path) -> None:
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(InputError) as caught:
+            write_report(folder)
+        assert caught.value.hint
+        assert str(folder) in caught.value.message
+    assert list(tmp_path.iterdir()) == []

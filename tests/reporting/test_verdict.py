@@ -1,0 +1,100 @@
+"""What the report says about joining follows from the numbers, also when they speak against it."""
+
+import doctest
+import itertools
+
+import pytest
+
+from fedsci.reporting import page, plots, run_folder, running, verdict
+from fedsci.reporting.verdict import Measure, Scores, Worth, judge, judge_lab, measure_named
+
+ACCURACY = measure_named("accuracy")
+RMSE = measure_named("rmse")
+
+
+def scores(joint: float | None, alone: float | None, alone_no_dp: float | None) -> Scores:
+    return Scores(joint=joint, alone=alone, alone_no_dp=alone_no_dp)
+
+
+@pytest.mark.parametrize("module", [verdict, page, plots, run_folder, running])
+def test_the_examples_in_the_docs_hold(module: object) -> None:
+    results = doctest.testmod(module)  # type: ignore[arg-type]
+    assert results.failed == 0
+    assert results.attempted > 0
+
+
+@pytest.mark.parametrize(
+    ("measure", "joint", "rival", "worth"),
+    [
+        (ACCURACY, 0.90, 0.89, Worth.AS_WELL),
+        (ACCURACY, 0.89, 0.90, Worth.AS_WELL),
+        (ACCURACY, 0.9001, 0.89, Worth.YES),
+        (ACCURACY, 0.89, 0.9001, Worth.NO),
+        (RMSE, 9.8, 10.0, Worth.AS_WELL),
+        (RMSE, 10.2, 10.0, Worth.AS_WELL),
+        (RMSE, 9.79, 10.0, Worth.YES),
+        (RMSE, 10.21, 10.0, Worth.NO),
+        (RMSE, 0.0, 0.0, Worth.AS_WELL),
+        (RMSE, 0.1, 0.0, Worth.NO),
+        (RMSE, float("nan"), 1.0, Worth.UNKNOWN),
+        (RMSE, 1.0, float("inf"), Worth.UNKNOWN),
+        (RMSE, None, 1.0, Worth.UNKNOWN),
+    ],
+)
+def test_close_counts_as_well(measure: Measure, joint: float, rival: float, worth: Worth) -> None:
+    assert measure.compare(joint, rival) is worth
+
+
+@pytest.mark.parametrize(
+    ("alone", "alone_no_dp", "worth", "headline"),
+    [
+        (0.7, 0.75, Worth.YES, "Yes, joining pays."),
+        (0.7, 0.80, Worth.YES, "Yes if the model is to leave the lab; inside, it makes little difference."),
+        (0.7, 0.90, Worth.AS_WELL, "Yes if the model is to leave the lab, no if it stays inside."),
+        (0.8, 0.80, Worth.AS_WELL, "It makes little difference."),
+        (0.8, 0.90, Worth.NO, "No, a lab alone does better if its model stays inside."),
+        (0.9, 0.95, Worth.NO, "No, a lab alone does better."),
+        (0.9, 0.70, Worth.NO, "No, a lab alone does better."),
+    ],
+)
+def test_the_headline_weighs_both_ways_of_being_alone(
+    alone: float, alone_no_dp: float, worth: Worth, headline: str
+) -> None:
+    found = judge(ACCURACY, scores(0.8, alone, alone_no_dp), private=True)
+    assert (found.worth, found.headline) == (worth, headline)
+
+
+def test_alone_without_privacy_is_never_called_releasable() -> None:
+    for alone, alone_no_dp in itertools.product((None, 0.7, 0.8, 0.9), (0.7, 0.8, 0.9)):
+        found = judge(ACCURACY, scores(0.8, alone, alone_no_dp), private=True)
+        assert "never releases it" in found.sentences[-1]
+
+
+def test_no_headline_says_yes_when_every_lab_does_better_alone() -> None:
+    for measure, joint, alone in ((ACCURACY, 0.8, 0.9), (RMSE, 10.0, 9.0)):
+        for rivals in (scores(joint, alone, alone), scores(joint, alone, None), scores(joint, None, alone)):
+            found = judge(measure, rivals, private=True)
+            assert found.worth is Worth.NO
+            assert found.headline.startswith("No")
+            assert any("alone is better" in sentence for sentence in found.sentences)
+
+
+def test_without_privacy_the_rival_without_privacy_decides() -> None:
+    found = judge(ACCURACY, scores(0.8, 0.6, 0.9), private=False)
+    assert found.worth is Worth.NO
+    assert "same privacy" not in " ".join(found.sentences)
+
+
+def test_nothing_to_compare_gives_no_answer() -> None:
+    for missing in (scores(None, 0.7, 0.8), scores(0.8, None, None), scores(0.8, float("nan"), 0.7)):
+        assert judge(ACCURACY, missing, private=True).worth is Worth.UNKNOWN
+
+
+def test_a_lab_better_off_alone_without_privacy_is_told() -> None:
+    assert judge_lab(ACCURACY, scores(0.8, 0.7, 0.9), private=True) == (
+        Worth.YES,
+        "better alone without privacy",
+    )
+    assert judge_lab(ACCURACY, scores(0.8, 0.9, 0.7), private=True) == (Worth.NO, "")
+    assert judge_lab(ACCURACY, scores(None, 0.9, 0.7), private=True) == (Worth.UNKNOWN, "")
+    assert judge_lab(ACCURACY, scores(0.8, 0.6, 0.9), private=False) == (Worth.NO, "")
