@@ -89,6 +89,11 @@ class RunFacts:
         return self.mechanism in {"distributed", "local"}
 
     @property
+    def alone_column(self) -> str:
+        """Which mean is a lab alone, in a run without privacy: there the two are one."""
+        return "local_no_dp_mean_site" if "local_no_dp_mean_site" in self.means else "local_mean_site"
+
+    @property
     def scores(self) -> Scores:
         """The deciding metric, averaged over the labs."""
         return Scores(

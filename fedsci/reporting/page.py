@@ -4,6 +4,7 @@ Names, questions and reasons come from other labs, so every value passes through
 loads nothing and runs nothing; its content policy holds it to that.
 """
 
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -32,6 +33,17 @@ def esc(value: object) -> str:
 def name(value: object) -> str:
     """Return a name, kept apart from the direction of the text around it."""
     return f"<bdi>{esc(value)}</bdi>"
+
+
+def epsilon_words(value: float) -> str:
+    """Return an epsilon for a reader.
+
+    >>> [epsilon_words(value) for value in (1.9, 0.0123, 12345.6, float("inf"))]
+    ['1.90', '0.0123', '12,346', '∞']
+    """
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.3g}" if 0 < value < 0.1 else f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
 
 
 def paragraph(*sentences: str) -> str:

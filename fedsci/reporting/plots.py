@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedsci.reporting.page import esc
+from fedsci.reporting.page import epsilon_words, esc
 
 _WIDTH = 900.0
 _LABEL_HEIGHT = 17.0
@@ -157,10 +157,10 @@ def _spend_bar(spend: Spend, left: float, y: float, scale: float) -> list[str]:
 def _spend_words(spend: Spend, known: Sequence[float]) -> str:
     if any(map(math.isinf, known)):
         return "no guarantee (ε infinite)"
-    spent = f"{max(known):.3g}" if known else "not known"
+    spent = epsilon_words(max(known)) if known else "not known"
     if spend.budget is None or math.isinf(spend.budget):
         return f"{spent}, no budget known"
-    return f"{spent} of {spend.budget:.3g}"
+    return f"{spent} of {epsilon_words(spend.budget)}"
 
 
 def _scale(

@@ -6,8 +6,7 @@ Every epsilon on the page holds under the add-or-remove-one relation, and the pa
 import math
 
 from fedsci.reporting.facts import RunFacts
-from fedsci.reporting.page import box, esc, facts_list, name, paragraph, section
-from fedsci.reporting.results import epsilon_words
+from fedsci.reporting.page import box, epsilon_words, esc, facts_list, name, paragraph, section
 
 _ACCOUNTANTS = {
     "pld": "privacy loss distributions (PLD)",
@@ -56,9 +55,9 @@ def masking(facts: RunFacts) -> str:
 
 
 _NOT_COVERED = (
-    "ε covers what is learned from the trained model. It does not cover test results that a lab’s policy "
-    "lets out without noise, and it does not hide what is true of everybody: a model may rightly teach "
-    "that a habit and an illness go together, with or without any one person’s record."
+    "ε covers the sums that the coordinator saw and the trained model. It does not cover test results that "
+    "a lab’s policy lets out without noise, and it does not hide what is true of everybody: a model may "
+    "rightly teach that a habit and an illness go together, with or without any one person’s record."
 )
 
 
@@ -110,10 +109,10 @@ def _unsafe(facts: RunFacts, spent: list[float]) -> str:
 def _meaning(facts: RunFacts, spent: list[float]) -> str:
     finite = [value for value in spent if math.isfinite(value)]
     unit = esc(facts.unit)
-    slack = f", up to δ = {facts.delta:g}" if facts.delta else ""
+    slack = f", plus δ = {facts.delta:g}" if facts.delta else ""
     promise = (
         f"Adding or removing any one {unit} at a lab changes the probability of anything that could be "
-        f"concluded from the model by at most a factor of e<sup>ε</sup>{slack}."
+        f"concluded from what this study released by at most a factor of e<sup>ε</sup>{slack}."
     )
     if not finite:
         return promise
@@ -144,8 +143,8 @@ def _collusion_words(colluding_sites: int | None) -> str:
         return "A lab that takes its own share of the noise off again sees a little more than that."
     if colluding_sites == 0:
         return "It leaves out labs that take their own share of the noise off again; against them ε is larger."
-    labs = "one lab works" if colluding_sites == 1 else f"{colluding_sites} labs work"
-    return f"It also holds if up to {labs} with the coordinator and take their own noise off again."
+    labs = "one lab" if colluding_sites == 1 else f"up to {colluding_sites} labs"
+    return f"It also holds when the coordinator works together with {labs}, whose own noise then does not count."
 
 
 def _unit_words(unit: str) -> str:

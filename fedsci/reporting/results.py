@@ -3,7 +3,19 @@
 import math
 
 from fedsci.reporting.facts import LabFacts, RunFacts
-from fedsci.reporting.page import DASH, NOT_SHOWN, box, esc, figure, name, paragraph, section, table, tile
+from fedsci.reporting.page import (
+    DASH,
+    NOT_SHOWN,
+    box,
+    epsilon_words,
+    esc,
+    figure,
+    name,
+    paragraph,
+    section,
+    table,
+    tile,
+)
 from fedsci.reporting.plots import Curve, Line, Spend, rounds_plot, spend_plot
 from fedsci.reporting.verdict import Measure, Worth, judge, judge_lab, measure_named
 
@@ -19,12 +31,13 @@ _NO_MEASURE = measure_named("the metric")
 def masthead(facts: RunFacts) -> str:
     """Return title, question and status; an aborted or unfinished run says so in a box."""
     kind, words = _STATUS.get(facts.status, ("caution", f"status: {facts.status}"))
-    size = [f"{len(facts.labs)} labs" if facts.labs else "", _rounds_words(facts.rounds_completed)]
+    size = [_counted(len(facts.labs), "lab")] if facts.labs else []
+    size += [_counted(facts.rounds_completed, "round")] if facts.rounds_completed is not None else []
     parts = [
         '<p class="eyebrow">Report of a federated study</p>',
         f"<h1>{name(facts.study)}</h1>",
         f'<p class="question">{esc(facts.question)}</p>' if facts.question else "",
-        f'<p><span class="status {kind}">{esc(words)}</span> {" · ".join(filter(None, size))}</p>',
+        f'<p><span class="status {kind}">{esc(words)}</span> {" · ".join(size)}</p>',
         _status_box(facts),
     ]
     return f"<header>{''.join(parts)}</header>"
@@ -34,9 +47,10 @@ def answer(facts: RunFacts) -> str:
     """Return the section "Should a lab join?"."""
     measure = facts.measure or _NO_MEASURE
     verdict = judge(measure, facts.scores, private=facts.private)
-    caveat = ""
+    caveat, headline = "", verdict.headline
     if facts.status != "completed" and verdict.worth is not Worth.UNKNOWN:
-        caveat = paragraph("<strong>The run did not finish, so this judges an unfinished model.</strong>")
+        caveat = paragraph("<strong>These are the numbers of an unfinished model.</strong>")
+        headline = headline if facts.status == "stopped_by_budget" else "The run did not finish: no answer."
     tolerance = (
         f"A gap of {measure.label} counts as “as well” up to 0.01."
         if measure.higher_is_better
@@ -45,7 +59,7 @@ def answer(facts: RunFacts) -> str:
     return section(
         "join",
         "Should a lab join?",
-        f'<p class="headline">{esc(verdict.headline)}</p>',
+        f'<p class="headline">{esc(headline)}</p>',
         paragraph(*map(esc, verdict.sentences)),
         caveat,
         _tiles(facts, measure),
@@ -66,15 +80,9 @@ def rounds(facts: RunFacts) -> str:
         )
         if points
     ]
-    same = ", same privacy" if facts.private else ""
     lines = [
         Line(label=f"{label} {measure.format(facts.means[key])}", style=style, value=facts.means[key])
-        for label, style, key in (
-            (f"alone{same} (mean)", "alone", "local_mean_site"),
-            ("alone, no privacy (mean)", "bare", "local_no_dp_mean_site"),
-            ("pooled, no privacy" if facts.private else "pooled", "pooled", "pooled"),
-            ("pooled, same privacy", "pooled-dp", "pooled_dp"),
-        )
+        for label, style, key in _levels(facts)
         if key in facts.means
     ]
     plot = rounds_plot(curves, lines, metric=measure.label)
@@ -111,25 +119,36 @@ def labs(facts: RunFacts) -> str:
         return section("labs", "Lab by lab", paragraph("This run names no labs."))
     measure = facts.measure or _NO_MEASURE
     verdicts = [judge_lab(measure, lab.scores, private=facts.private) for lab in facts.labs]
-    rows = [_lab_row(lab, measure, *verdict) for lab, verdict in zip(facts.labs, verdicts, strict=True)]
+    rows = [_lab_row(facts, lab, measure, *verdict) for lab, verdict in zip(facts.labs, verdicts, strict=True)]
     head = [
         "Lab",
         "Joining pays?",
         "Records<br>train / test",
-        "Alone, same privacy" if facts.private else "Alone",
-        "Alone without privacy",
+        *(["Alone, same privacy", "Alone without privacy"] if facts.private else ["Alone"]),
         "Joint",
         "ε this study",
         "ε in total",
         "ε budget",
     ]
-    caption = f"{esc(measure.label)} of each model on the lab’s own test records."
+    caption = f"Each model’s {esc(measure.label)} on the lab’s own test records."
     return section(
         "labs",
         "Lab by lab",
-        paragraph(_tally([worth for worth, _ in verdicts], private=facts.private)),
+        paragraph(_tally(facts, measure, [worth for worth, _ in verdicts])),
         table(caption, head, rows, text_columns=2),
     )
+
+
+def _levels(facts: RunFacts) -> list[tuple[str, str, str]]:
+    """The level lines of the plot as label, style and key; without privacy there is one way to be alone."""
+    if not facts.private:
+        return [("alone (mean)", "alone", facts.alone_column), ("pooled", "pooled", "pooled")]
+    return [
+        ("alone, same privacy (mean)", "alone", "local_mean_site"),
+        ("alone, no privacy (mean)", "bare", "local_no_dp_mean_site"),
+        ("pooled, no privacy", "pooled", "pooled"),
+        ("pooled, same privacy", "pooled-dp", "pooled_dp"),
+    ]
 
 
 def _status_box(facts: RunFacts) -> str:
@@ -149,13 +168,18 @@ def _status_box(facts: RunFacts) -> str:
 
 
 def _tiles(facts: RunFacts, measure: Measure) -> str:
-    same = "Alone, same privacy" if facts.private else "Alone"
-    shown = [
-        ("Joint model", "federated_mean_site", "mean over the labs"),
-        (same, "local_mean_site", "mean over the labs"),
-        ("Alone without privacy", "local_no_dp_mean_site", "mean over the labs; not to be released"),
-        ("Pooled" if not facts.private else "Pooled, no privacy", "pooled", "all records in one place"),
-    ]
+    shown = [("Joint model", "federated_mean_site", "mean over the labs")]
+    if facts.private:
+        shown += [
+            ("Alone, same privacy", "local_mean_site", "mean over the labs"),
+            ("Alone, no privacy", "local_no_dp_mean_site", "mean over the labs; not to be released"),
+            ("Pooled, no privacy", "pooled", "all records in one place"),
+        ]
+    else:
+        shown += [
+            ("Alone", facts.alone_column, "mean over the labs"),
+            ("Pooled", "pooled", "all records in one place"),
+        ]
     tiles = [
         tile(f"{label}<br>{esc(measure.label)}", measure.format(facts.means[key]), remark)
         for label, key, remark in shown
@@ -173,20 +197,22 @@ def _epsilon_tile(facts: RunFacts) -> str:
     return tile("Privacy spent (ε)<br>this study", epsilon_words(max(spent)), remark)
 
 
-def _lab_row(lab: LabFacts, measure: Measure, worth: Worth, remark: str) -> list[str]:
+def _lab_row(facts: RunFacts, lab: LabFacts, measure: Measure, worth: Worth, remark: str) -> list[str]:
     def score(value: float | None, column: str) -> str:
         return measure.format(value) if value is not None else _absent(lab, column)
 
     records = _absent(lab, "records")
     if lab.train is not None or lab.holdout is not None:
         records = " / ".join("–" if value is None else f"{value:,}" for value in (lab.train, lab.holdout))
+    alone = [score(lab.scores.alone, "local"), score(lab.scores.alone_no_dp, "local_no_dp")]
+    if not facts.private:
+        alone = alone[:1] if facts.alone_column == "local_mean_site" else alone[1:]
     below = f'<span class="remark">{esc(remark)}</span>' if remark else ""
     return [
         name(lab.site),
         _worth_cell(lab, worth) + below,
         records,
-        score(lab.scores.alone, "local"),
-        score(lab.scores.alone_no_dp, "local_no_dp"),
+        *alone,
         score(lab.scores.joint, "federated"),
         *(
             DASH if value is None else epsilon_words(value)
@@ -205,23 +231,21 @@ def _absent(lab: LabFacts, column: str) -> str:
     return NOT_SHOWN if column in lab.hidden else DASH
 
 
-def epsilon_words(value: float) -> str:
-    """Return an epsilon for a reader; infinity is ``∞``."""
-    return "∞" if math.isinf(value) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-def _tally(worths: list[Worth], *, private: bool) -> str:
+def _tally(facts: RunFacts, measure: Measure, worths: list[Worth]) -> str:
     known = [worth for worth in worths if worth is not Worth.UNKNOWN]
     if not known:
         return "No lab shows numbers that can be compared."
-    rival = "training alone with the same privacy" if private else "training alone"
-    return (
-        f"Of {len(known)} labs that can be compared with {rival}: joining pays for {known.count(Worth.YES)}, "
-        f"does as well for {known.count(Worth.AS_WELL)}, and does not pay for {known.count(Worth.NO)}."
+    rival = "training alone with the same privacy" if facts.private else "training alone"
+    words = (
+        f"Of {_counted(len(known), 'lab')} that can be compared with {rival}: joining pays for "
+        f"{known.count(Worth.YES)}, alone does as well for {known.count(Worth.AS_WELL)}, and alone does "
+        f"better for {known.count(Worth.NO)}."
     )
+    bare = [measure.compare(lab.scores.joint, lab.scores.alone_no_dp) for lab in facts.labs]
+    if not facts.private or set(bare) == {Worth.UNKNOWN}:
+        return words
+    return f"{words} Alone without privacy does better than joining for {bare.count(Worth.NO)}."
 
 
-def _rounds_words(number: int | None) -> str:
-    if number is None:
-        return ""
-    return f"{number:,} round" + ("" if number == 1 else "s")
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

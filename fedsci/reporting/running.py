@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedsci.reporting.facts import RunFacts
 from fedsci.reporting.page import box, details, esc, facts_list, paragraph, section, table
+from fedsci.reporting.verdict import measure_named
 
 _WAYS = {
     "federated_mean_site": "Joint, mean over labs",
@@ -26,7 +27,7 @@ def every_metric(facts: RunFacts) -> str:
     if not columns:
         return ""
     rows = [
-        [words, *(f"{values[metric]:.4g}" if metric in values else "–" for metric in columns)]
+        [words, *(measure_named(metric).format(values[metric]) if metric in values else "–" for metric in columns)]
         for key, words in _WAYS.items()
         if (values := facts.all_metrics.get(key))
     ]

@@ -37,8 +37,8 @@ p { margin: 0 0 .8rem; max-width: 46rem; }
   margin: 1.4rem 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem
   1rem;
-  display: flex; flex-direction: column; }
-.tile .label { font-size: .88rem; line-height: 1.35; flex: 1; }
+  display: grid; grid-template-rows: subgrid; grid-row: span 3; row-gap: .1rem; }
+.tile .label { font-size: .88rem; line-height: 1.35; }
 .tile .big { font-size: 1.9rem; line-height: 1.3; font-weight: 650; font-variant-numeric: tabular-nums;
   }
 .tile .remark { font-size: .8rem; line-height: 1.35; }
@@ -76,7 +76,7 @@ th, td { padding: .42rem .7rem; border-bottom: 1px solid var(--rule); text-align
   top; }
 thead th { font-size: .82rem; line-height: 1.3; color: var(--soft); vertical-align: bottom;
   overflow-wrap: normal; }
-tbody th { font-weight: 600; }
+tbody th { font-weight: 600; min-width: 6rem; }
 .number { text-align: right; }
 td .remark { display: block; font-size: .8rem; line-height: 1.3; }
 .worth { font-weight: 650; white-space: nowrap; }
@@ -90,6 +90,7 @@ code, pre { font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, mono
 pre { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; padding: 1rem;
   overflow-x: auto;
   white-space: pre-wrap; }
+sup { line-height: 0; }
 summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
 @media (max-width: 40rem) { dl div { grid-template-columns: 1fr; gap: 0; } main { padding: 1.5rem 1rem
   3rem; } }

@@ -84,7 +84,7 @@ class Measure:
         if size >= 1000:
             return f"{value:,.0f}"
         if size > 1:
-            return f"{value:.4g}"
+            return f"{value:#.4g}"
         return f"{value:.3g}" if 0 < size < 0.01 else f"{value:.3f}"
 
     def gap(self, joint: float, rival: float) -> str:

@@ -163,6 +163,19 @@ def test_sections_come_in_the_readers_order(tmp_path: Path) -> None:
     assert anchors == ["join", "rounds", "spending", "labs", "metrics", "privacy", "masking", "time", "how"]
 
 
+def test_without_privacy_there_is_one_way_to_be_alone(tmp_path: Path) -> None:
+    seen = parsed(page_of(tmp_path, summary=changed(privacy={"mechanism": "none"}))).text
+    assert "alone (mean) 0.802" in seen
+    assert "same privacy 0." not in seen
+    assert "0.743" not in seen
+
+
+def test_an_aborted_run_never_says_that_joining_pays(tmp_path: Path) -> None:
+    seen = parsed(page_of(tmp_path, summary=changed(status="aborted"))).text
+    assert "The run did not finish: no answer." in seen
+    assert "joining pays." not in seen
+
+
 def test_a_lab_that_hides_its_numbers_is_named_so(tmp_path: Path) -> None:
     assert page_of(tmp_path).count("not shown by the lab") == 5  # joining pays?, records, three models
 
@@ -178,7 +191,7 @@ def test_each_lab_learns_whether_joining_paid(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert '<span class="worth yes">yes</span>' in page
     assert '<span class="worth no">no</span>' in page
-    assert "joining pays for 1, does as well for 0, and does not pay for 1" in page
+    assert "joining pays for 1, alone does as well for 0, and alone does better for 1" in page
 
 
 def test_the_page_loads_and_runs_nothing(tmp_path: Path) -> None:
