@@ -1,0 +1,74 @@
+"""Which records a site keeps aside for evaluation.
+
+A record's side is a keyed hash of that record alone. So adding or removing one record never moves another
+between training and holdout, and one record changes the training set by one record: that is what keeps the
+record-level sensitivity of training and of evaluation at 1 (add or remove one record). A shuffled split of a
+fixed size would not: one record more, and others change sides.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsci.data.table import Table
+from fedsci.errors import DataError, InputError
+
+_PERSON = b"fedsci-holdout-1"
+
+
+def record_keys(table: Table) -> NDArray[np.int64]:
+    """Return a key for each row that depends on the record's content, not on its place in the file.
+
+    Equal records are numbered among themselves, so that they need not all fall on one side; which of them is
+    removed makes no difference, so the set of keys still changes by one. Use these keys where the file may gain
+    or lose rows in the middle: positions would shift, and with them the sides of all later records.
+    """
+    seen: dict[bytes, int] = {}
+    keys = np.empty(table.rows, dtype=np.int64)
+    for row in range(table.rows):
+        content = table.features[row].tobytes() + table.target[row].tobytes()
+        copy = seen.get(content, 0)
+        seen[content] = copy + 1
+        digest = hashlib.blake2b(content + copy.to_bytes(8, "big"), digest_size=8, person=b"fedsci-record-1")
+        keys[row] = int.from_bytes(digest.digest(), "big", signed=True)
+    return keys
+
+
+def split_holdout(
+    row_ids: NDArray[np.int64], *, fraction: float, seed: int, site: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the masks ``(train, holdout)``; each row is on one side, whatever other rows there are.
+
+    Args:
+        row_ids: int64, shape ``(n,)``; a record's lasting identity, such as :func:`record_keys`.
+        fraction: the chance of holdout, 0 up to but not including 1; 0 keeps every row for training.
+        seed: of the study; public.
+        site: the site's name, so that sites split independently.
+
+    Raises:
+        InputError: if ``fraction`` is out of range.
+        DataError: if a side that should have rows has none.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise InputError(f"holdout {fraction} is out of range", hint="use 0 or more, and less than 1")
+    key = hashlib.blake2b(f"{seed}|{site}".encode(), digest_size=32, person=_PERSON).digest()
+    below = int(fraction * 2**64)
+    holdout = np.fromiter(
+        (
+            int.from_bytes(
+                hashlib.blake2b(int(row).to_bytes(8, "big", signed=True), digest_size=8, key=key).digest(), "big"
+            )
+            < below
+            for row in row_ids
+        ),
+        dtype=np.bool_,
+        count=len(row_ids),
+    )
+    if holdout.all() or (fraction > 0 and not holdout.any()):
+        side = "training" if holdout.all() else "holdout"
+        raise DataError(
+            f"{site}: a holdout of {fraction:g} of {len(row_ids)} rows leaves none for {side}",
+            hint="the site needs more rows; or change `holdout` or the seed in the study",
+        )
+    return ~holdout, holdout
