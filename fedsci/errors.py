@@ -32,7 +32,7 @@ class FedsciError(Exception):
         public_message: what a site may tell others; by default only the kind of the error.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
     code: ClassVar[str] = "internal"
     default_public: ClassVar[str] = "the site had an internal error"
 
@@ -136,4 +136,4 @@ class SiteFailed(FedsciError):
         self.site = site
         self.site_code = str(public.get("code", "internal"))
         raw = public.get("exit_code", 1)
-        self.site_exit_code = raw if isinstance(raw, int) else 1
+        self.exit_code = raw if isinstance(raw, int) and 1 <= raw <= 7 else 1

@@ -102,6 +102,15 @@ class Table:
         """The number of rows."""
         return len(self.features)
 
+    def where(self, chosen: NDArray[np.bool_]) -> "Table":
+        """Return the rows where ``chosen`` is true; the report stays that of the whole file."""
+        return Table(
+            features=self.features[chosen],
+            target=self.target[chosen],
+            row_ids=self.row_ids[chosen],
+            report=self.report,
+        )
+
     def __repr__(self) -> str:
         return f"Table({self.rows} rows, {self.features.shape[1]} inputs)"
 

@@ -1,0 +1,1 @@
+"""The command line: one file a command group. Heavy imports happen inside commands, so that --help is quick."""

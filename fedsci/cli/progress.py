@@ -1,0 +1,96 @@
+"""Live progress of a run: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from fedsci.config.plan import Plan
+from fedsci.coordinator.study import Progress, RoundResult
+
+_PHASES = {
+    "preparing": "labs check the study and load their data",
+    "training": "training",
+    "baselines": "each lab trains alone, for comparison",
+    "pooled": "pooled baseline, for comparison",
+    "finishing": "labs settle their budgets",
+}
+_LINE_EVERY_S = 5.0
+
+
+class SilentDisplay:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def phase(self, name: str) -> None:
+        """Show nothing."""
+
+    def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
+        """Show nothing."""
+
+
+class RichDisplay:
+    """Round, metric, epsilon spent and seconds left, on stderr."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("starting", total=plan.training.rounds, status="")
+        self._began: float | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.stop()
+
+    def phase(self, name: str) -> None:
+        """Name the phase."""
+        if name == "training":
+            self._began = time.monotonic()
+        text = _PHASES.get(name, name)
+        self._bar.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False)
+
+    def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
+        """Show the round."""
+        parts = [f"round {result.number}/{self._plan.training.rounds}"]
+        metrics = result.measured.pooled() if result.measured else None
+        name = self._plan.metrics[0]
+        value = metrics.get(name) if metrics else None
+        if value is not None:
+            parts.append(f"{name} {value:.3f}")
+        if epsilon is not None:
+            parts.append(f"epsilon {epsilon:.2f}")
+        if result.dropped:
+            parts.append(f"without {', '.join(result.dropped)}")
+        if self._began is not None:
+            each = (time.monotonic() - self._began) / result.number
+            parts.append(f"{each * (self._plan.training.rounds - result.number):.0f} s left")
+        status = ", ".join(parts)
+        self._bar.update(self._task, completed=result.number, status=status)
+        now = time.monotonic()
+        last = result.number == self._plan.training.rounds
+        if not self._console.is_terminal and (last or now - self._last_line > _LINE_EVERY_S):
+            self._last_line = now
+            self._console.print(status, highlight=False)

@@ -1,0 +1,198 @@
+"""Reading a YAML file into a model, with errors that name file, line, key, what was found and what is right."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fedsci.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+Key = str | int
+
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice and YAML aliases (which can blow up in size)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+class Document:
+    """A parsed YAML file that remembers the line of every key.
+
+    Attributes:
+        path: the file, for error messages.
+        values: the parsed mapping.
+    """
+
+    def __init__(self, path: Path, values: dict[str, Any], root: yaml.Node | None) -> None:
+        self.path = path
+        self.values = values
+        self._root = root
+
+    def line_of(self, keys: Sequence[Key]) -> int | None:
+        """Return the 1-based line of the deepest part of ``keys`` that the file holds."""
+        node, line = self._root, None
+        for key in keys:
+            child = None
+            if isinstance(node, yaml.MappingNode):
+                for key_node, value_node in node.value:
+                    if key_node.value == str(key):
+                        child, line = value_node, key_node.start_mark.line + 1
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                child = node.value[key]
+                line = child.start_mark.line + 1
+            if child is None:
+                break
+            node = child
+        return line
+
+
+def near_files(path: Path) -> str:
+    """Return a hint naming the file nearest to a missing ``path``, or what the folder holds."""
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    names = sorted(p.name for p in path.parent.iterdir() if p.is_file())
+    near = get_close_matches(path.name, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {path.parent / near[0]}?"
+    return f"{path.parent} holds {', '.join(names[:5]) or 'no files'}"
+
+
+def read_document(path: Path, *, kind: str) -> Document:
+    """Return the parsed file.
+
+    Args:
+        path: the file.
+        kind: what it should be ("study", "site", "strategy"), for messages.
+
+    Raises:
+        ConfigError: it is missing, unreadable, not YAML, or not a mapping.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder, not a {kind} file",
+            hint=f"name the YAML file, e.g. {path / (kind + '.yaml')}",
+        )
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{kind} file {path} does not exist", hint=near_files(path)) from None
+    except OSError as error:
+        raise ConfigError(f"{kind} file {path} cannot be read: {error.strerror}") from None
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"{path} is larger than 4 MiB", hint=f"is this really a {kind} file?")
+    try:
+        loader = _UniqueKeyLoader(raw)
+        try:
+            root = loader.get_single_node()
+            values = loader.construct_document(root) if root is not None else None
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise ConfigError(f"{path}{where}: not valid YAML: {problem}") from None
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: expected keys and values, found {_describe(values)}",
+            hint=f"see the {kind} file in the README",
+        )
+    return Document(path, values, root)
+
+
+def parse(model: type[Model], document: Document, *, origin: Mapping[tuple[Key, ...], str] | None = None) -> Model:
+    """Return ``document`` as ``model``.
+
+    Args:
+        model: the pydantic model.
+        document: the parsed file.
+        origin: for values that did not come from the file (command-line overrides): key path to the
+            text that names where it came from.
+
+    Raises:
+        ConfigError: names the file, line or key, what was found, and what would be right.
+    """
+    try:
+        return model.model_validate(document.values)
+    except ValidationError as error:
+        raise _explain(error, document, dict(origin or {})) from None
+
+
+def _explain(error: ValidationError, document: Document, origin: dict[tuple[Key, ...], str]) -> ConfigError:
+    first = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")[0]
+    context = first.get("ctx", {})
+    keys = _file_keys(first["loc"], document.values)
+    if first["type"] == "unknown_key":
+        keys = (*keys, str(context["key"]))
+        return ConfigError(
+            f"{_where(document, keys, origin)}: unknown key {str(context['key'])!r}",
+            hint=str(context["right"]),
+        )
+    dotted = ".".join(str(key) for key in keys) or "the file"
+    if first["type"] == "missing":
+        return ConfigError(
+            f"{_where(document, keys, origin)}: {dotted} is missing",
+            hint=f"add {str(keys[-1])!r}" + (f" under {'.'.join(map(str, keys[:-1]))!r}" if keys[:-1] else ""),
+        )
+    text = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] in ("value_error", "refused"):
+        message, _, hint = text.partition(" | ")
+        return ConfigError(f"{_where(document, keys, origin)}: {message}", hint=hint)
+    return ConfigError(
+        f"{_where(document, keys, origin)}: {dotted} is {_describe(first.get('input'))}",
+        hint=f"it should be {text}",
+    )
+
+
+def _file_keys(loc: tuple[Key, ...], values: Any) -> tuple[Key, ...]:
+    """Drop the parts of a pydantic location that are not keys of the file (tags of unions)."""
+    keys: list[Key] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(values, dict) and (part in values or last):
+            keys.append(part)
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            keys.append(part)
+            values = values[part]
+    return tuple(keys)
+
+
+def _where(document: Document, keys: tuple[Key, ...], origin: dict[tuple[Key, ...], str]) -> str:
+    for length in range(len(keys), 0, -1):
+        if keys[:length] in origin:
+            return origin[keys[:length]]
+    line = document.line_of(keys)
+    return f"{document.path}" + (f" line {line}" if line else "")
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, dict):
+        return "a section with keys " + ", ".join(map(str, list(value)[:4])) if value else "an empty section"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,180 @@
+"""The plan: study, recipe and cohort fused into one frozen thing whose digest is the study's identity."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedsci import names
+from fedsci.config.strategy import StrategyRecipe
+from fedsci.config.study import METRICS, Study
+from fedsci.config.training import Training
+from fedsci.errors import ConfigError
+from fedsci.strategies import Strategy, build_strategy
+from fedsci.strategies.server_optimiser import ServerOptimiser
+
+PLAN_VERSION = 1
+
+_FALLBACK = Training(rounds=30, sample_rate=1.0, learning_rate=0.1, momentum=0.0, local_epochs=1, batch_size=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """Every number of training, resolved: no defaults are left to anyone's taste."""
+
+    rounds: int
+    sample_rate: float
+    learning_rate: float
+    momentum: float
+    local_epochs: int
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a coordinator asks of sites; public, frozen, the same bytes everywhere.
+
+    Attributes:
+        study: the study as written, without the paths of site files.
+        recipe: the strategy recipe as written.
+        sites: the cohort's names, sorted.
+    """
+
+    study: Study
+    recipe: StrategyRecipe
+    sites: tuple[names.SiteId, ...]
+
+    @property
+    def training(self) -> Hyperparameters:
+        """The resolved training numbers: the study's, else the recipe's, else fedsci's."""
+        merged = _FALLBACK.model_dump()
+        for layer in (self.recipe.training, self.study.training):
+            merged.update({key: value for key, value in layer.model_dump().items() if value is not None})
+        return Hyperparameters(**merged)
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy with its server optimiser.
+
+        Strategies that move along gradients take the study's learning rate and momentum, others the
+        recipe's own (1 and 0 where it says nothing).
+        """
+        spec = self.recipe.server_optimiser
+        plain = build_strategy(self.recipe.name, optimiser=ServerOptimiser())
+        gradient = plain.site_work == "gradient"
+        rate = self.training.learning_rate if gradient else 1.0
+        momentum = self.training.momentum if gradient else 0.0
+        return build_strategy(
+            self.recipe.name,
+            optimiser=ServerOptimiser(
+                kind=spec.kind,
+                learning_rate=rate if spec.learning_rate is None else spec.learning_rate,
+                momentum=momentum if spec.momentum is None else spec.momentum,
+                beta_1=spec.beta_1,
+                beta_2=spec.beta_2,
+                tau=spec.tau,
+            ),
+        )
+
+    @property
+    def steps_per_round(self) -> int:
+        """DP-SGD steps a site takes in one round: 1 for gradients, local_epochs / sample_rate else."""
+        if self.strategy.site_work == "gradient":
+            return 1
+        return max(1, round(self.training.local_epochs / self.training.sample_rate))
+
+    @property
+    def min_survivors(self) -> int:
+        """Sites that must finish a round: as the study says, else a two-thirds majority."""
+        chosen = self.study.secure_aggregation.min_survivors
+        return chosen if chosen is not None else default_survivors(len(self.sites))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics to report; the first decides."""
+        return tuple(self.study.evaluation.metrics) or METRICS[self.study.task.kind]
+
+    @property
+    def private(self) -> bool:
+        """Whether training carries a differential-privacy guarantee."""
+        return self.study.privacy.mechanism != "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready values."""
+        return {
+            "plan_version": PLAN_VERSION,
+            "study": self.study.model_dump(mode="json", exclude={"sites"}),
+            "strategy": self.recipe.model_dump(mode="json"),
+            "sites": list(self.sites),
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes: JSON, sorted keys, no spaces, UTF-8."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return text.encode()
+
+    @property
+    def digest(self) -> names.Digest:
+        """SHA-256 of :meth:`to_bytes`."""
+        return names.digest(self.to_bytes())
+
+
+def default_survivors(sites: int) -> int:
+    """Return floor(2n/3) + 1, at most n: 12 of 17, 3 of 4, 2 of 2."""
+    return min(sites, 2 * sites // 3 + 1)
+
+
+def plan_from_bytes(content: bytes) -> Plan:
+    """Return the plan that :meth:`Plan.to_bytes` wrote; checked like a file.
+
+    Raises:
+        ConfigError: it is not a plan this version of fedsci understands.
+    """
+    try:
+        values = json.loads(content)
+        if values.get("plan_version") != PLAN_VERSION:
+            raise ConfigError(f"plan version {values.get('plan_version')!r} is not known", hint="update fedsci")
+        plan = Plan(
+            study=Study.model_validate(values["study"]),
+            recipe=StrategyRecipe.model_validate(values["strategy"]),
+            sites=tuple(names.site_id(name) for name in values["sites"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ConfigError(f"the plan cannot be read: {str(error).splitlines()[0]}") from None
+    check_plan(plan)
+    return plan
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse combinations that cannot run or cannot be safe.
+
+    Raises:
+        ConfigError: names the keys that do not go together.
+    """
+    study = plan.study
+    if len(set(plan.sites)) != len(plan.sites):
+        raise ConfigError("a site is in the cohort twice", hint="every site file needs its own site name")
+    if not plan.sites:
+        raise ConfigError("the study has no sites", hint="list site files under sites, or name their folder")
+    if plan.min_survivors > len(plan.sites):
+        raise ConfigError(
+            f"secure_aggregation.min_survivors is {plan.min_survivors}, but the study has {len(plan.sites)} sites",
+            hint=f"use at most {len(plan.sites)}",
+        )
+    if study.privacy.mechanism == "distributed":
+        raise ConfigError(
+            "privacy.mechanism: distributed is not available yet: it needs secure aggregation",
+            hint="use privacy.mechanism: local until then",
+        )
+    if study.secure_aggregation.enabled:
+        raise ConfigError(
+            "secure_aggregation.enabled: true is not available yet",
+            hint="leave it out until then; updates of a local mechanism are private by themselves",
+        )
+    strategy = plan.strategy
+    if strategy.sees != plan.recipe.sees:
+        raise ConfigError(
+            f"the recipe says that {plan.recipe.name} sees {plan.recipe.sees}, the algorithm sees {strategy.sees}",
+            hint=f"write sees: {strategy.sees}",
+        )

@@ -1,0 +1,115 @@
+"""The site file: what a lab holds, what it may spend, and what may run here."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from fedsci import names
+from fedsci.config.loading import parse, read_document
+from fedsci.config.strict import Strict
+from fedsci.errors import InputError
+
+
+class Builtin(Strict):
+    """One lab's share of a public data set that scikit-learn carries; for simulated labs."""
+
+    name: str
+    shard: int = Field(ge=1)
+    of: int = Field(ge=1)
+    skew: float = Field(default=0.0, ge=0, le=1)
+    uneven: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "Builtin":
+        if self.shard > self.of:
+            raise ValueError(f"shard {self.shard} of {self.of} does not exist | use 1 to {self.of}")
+        return self
+
+
+class CsvFormat(Strict):
+    """How to read a CSV file that is not plain: no header, another delimiter, other marks for missing."""
+
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    columns: list[str] | None = Field(default=None, min_length=1)
+    missing: list[str] | None = None
+
+
+class Budget(Strict):
+    """The lifetime privacy budget of one data set."""
+
+    unit: Literal["record"] = "record"
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+
+
+class DatasetSource(Strict):
+    """Where a data set lies and what may be spent on it."""
+
+    path: str | None = None
+    builtin: Builtin | None = None
+    csv: CsvFormat = CsvFormat()
+    record: str | None = None
+    target: str | None = None
+    privacy: Budget | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DatasetSource":
+        if (self.path is None) == (self.builtin is None):
+            raise ValueError("give either path or builtin | path: ../data/file.csv")
+        return self
+
+
+class Policy(Strict):
+    """What may run here. Nothing that is not named is allowed.
+
+    Attributes:
+        mechanisms: left out, a data set with a budget allows ``distributed`` and ``local``, one without only
+            ``none``. Naming ``none`` lets studies without any guarantee run on a budgeted data set; they are
+            recorded as an infinite epsilon and are not counted against the budget.
+        exact_evaluation: unnoised holdout metrics may leave the site.
+    """
+
+    approval: Literal["manual", "auto"] = "manual"
+    min_cohort: int = Field(default=2, ge=1)
+    max_epsilon_per_study: float | None = Field(default=None, gt=0)
+    strategies: list[str] = Field(default_factory=list)
+    models: list[str] = Field(default_factory=list)
+    mechanisms: list[Literal["distributed", "local", "none"]] | None = None
+    exact_evaluation: bool = False
+
+
+class Site(Strict):
+    """A site file as written. Without a policy every study is refused."""
+
+    site: str
+    datasets: dict[str, DatasetSource] = Field(min_length=1)
+    policy: Policy | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    state: str | None = None
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the site file; paths inside it are relative to this."""
+        return self._folder
+
+    @field_validator("site")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        try:
+            return names.site_id(value)
+        except InputError as error:
+            raise ValueError(f"{error.message} | {error.hint}") from None
+
+
+def load_site(path: Path) -> Site:
+    """Return the site file at ``path``.
+
+    Raises:
+        ConfigError: see :mod:`fedsci.config.loading`.
+    """
+    site = parse(Site, read_document(path, kind="site"))
+    site._folder = path.resolve().parent
+    return site

@@ -1,0 +1,66 @@
+"""The strategy file: a recipe that names an algorithm and its defaults."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from fedsci.config.loading import parse, read_document
+from fedsci.config.shipped import shipped
+from fedsci.config.strict import Strict
+from fedsci.config.training import Training
+from fedsci.errors import ConfigError
+from fedsci.strategies import BUILDERS
+
+
+class ServerOptimiserSpec(Strict):
+    """The coordinator's optimiser; empty values are taken from the strategy's own rule."""
+
+    kind: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float | None = None
+    momentum: float | None = None
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    tau: float = 1e-3
+
+
+class StrategyRecipe(Strict):
+    """A strategy file as written."""
+
+    name: str
+    sees: Literal["sum", "each"] = "sum"
+    paper: str = ""
+    when: str = ""
+    server_optimiser: ServerOptimiserSpec = ServerOptimiserSpec()
+    training: Training = Training()
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes fedsci ships."""
+    return sorted(path.stem for path in shipped("strategies").glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str, *, folder: Path, where: str) -> StrategyRecipe:
+    """Return the recipe called ``name_or_path``, or the one in that file (relative to ``folder``).
+
+    Raises:
+        ConfigError: no such recipe or file, or it names an algorithm that does not exist.
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        path = folder / name_or_path
+    else:
+        path = shipped("strategies") / f"{name_or_path}.yaml"
+        if not path.is_file():
+            near = get_close_matches(name_or_path, recipe_names(), n=1)
+            known = f"known: {', '.join(recipe_names())}; or give the path of a YAML file"
+            raise ConfigError(
+                f"{where}: strategy {name_or_path!r} does not exist",
+                hint=f"did you mean {near[0]!r}? {known}" if near else known,
+            )
+    document = read_document(path, kind="strategy")
+    recipe = parse(StrategyRecipe, document)
+    if recipe.name not in BUILDERS:
+        raise ConfigError(
+            f"{path} line {document.line_of(['name'])}: no algorithm is called {recipe.name!r}",
+            hint=f"known: {', '.join(sorted(BUILDERS))}",
+        )
+    return recipe

@@ -1,0 +1,220 @@
+"""The study file: what is learned, from which columns, how, and under which guarantee."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from fedsci import names
+from fedsci.config.strict import Strict
+from fedsci.config.training import Training
+from fedsci.errors import InputError
+
+Category = bool | int | float | str
+
+
+class NumericColumn(Strict):
+    """A number with public bounds, scaled to [-1, 1]."""
+
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "NumericColumn":
+        if not self.min < self.max:
+            raise ValueError(f"min {self.min:g} is not below max {self.max:g} | give public bounds, min < max")
+        return self
+
+
+class CategoryColumn(Strict):
+    """One of a public list of values; others become "other", or are refused."""
+
+    categories: list[Category] = Field(min_length=1)
+    unseen: Literal["other", "refuse"] = "other"
+
+
+class ArrayColumn(Strict):
+    """A fixed-shape array of numbers with public bounds (an image, a spectrum)."""
+
+    shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, max_length=3)
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ArrayColumn":
+        if not self.min < self.max:
+            raise ValueError(f"min {self.min:g} is not below max {self.max:g} | give public bounds, min < max")
+        return self
+
+
+def _column_kind(value: Any) -> str:
+    if isinstance(value, ArrayColumn) or (isinstance(value, dict) and "shape" in value):
+        return "array"
+    if isinstance(value, CategoryColumn) or (isinstance(value, dict) and ("categories" in value or "unseen" in value)):
+        return "category"
+    return "numeric"
+
+
+Column = Annotated[
+    Annotated[NumericColumn, Tag("numeric")]
+    | Annotated[CategoryColumn, Tag("category")]
+    | Annotated[ArrayColumn, Tag("array")],
+    Discriminator(_column_kind),
+]
+
+
+class BinaryTask(Strict):
+    """Yes or no. Without ``positive`` the column must hold 0/1, true/false or yes/no."""
+
+    kind: Literal["binary"]
+    target: str
+    positive: list[Category] | None = Field(default=None, min_length=1)
+    negative: list[Category] | None = Field(default=None, min_length=1)
+
+
+class MulticlassTask(Strict):
+    """One of a public list of classes."""
+
+    kind: Literal["multiclass"]
+    target: str
+    classes: list[Category] = Field(min_length=2)
+
+
+class RegressionTask(Strict):
+    """A number with public bounds."""
+
+    kind: Literal["regression"]
+    target: str
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RegressionTask":
+        if not self.min < self.max:
+            raise ValueError(f"min {self.min:g} is not below max {self.max:g} | give public bounds, min < max")
+        return self
+
+
+Task = Annotated[BinaryTask | MulticlassTask | RegressionTask, Field(discriminator="kind")]
+
+
+class ModelSpec(Strict):
+    """A model family and its size."""
+
+    name: Literal["linear", "mlp", "cnn"]
+    hidden: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(default_factory=list, max_length=16)
+    channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=list, max_length=8)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelSpec":
+        if self.name == "mlp" and not self.hidden:
+            raise ValueError("an mlp needs hidden layer sizes | for example: model: {name: mlp, hidden: [32]}")
+        if self.name == "linear" and (self.hidden or self.channels):
+            raise ValueError("a linear model has no hidden layers | remove hidden and channels, or use name: mlp")
+        if self.name == "mlp" and self.channels:
+            raise ValueError("an mlp has no channels | remove channels, or use name: cnn")
+        return self
+
+
+class Privacy(Strict):
+    """The guarantee for one record, against whom, and at what cost."""
+
+    unit: Literal["record"] = "record"
+    mechanism: Literal["distributed", "local", "none"] = "local"
+    epsilon: float | None = None
+    delta: float = Field(default=1e-5)
+    clipping_norm: float = Field(default=1.0, gt=0)
+    colluding_sites: int = Field(default=2, ge=0)
+
+    @field_validator("epsilon")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and not value > 0:
+            raise ValueError(
+                f"epsilon is {value:g} | epsilon must be above 0; for no privacy at all set privacy.mechanism: none"
+            )
+        return value
+
+    @field_validator("delta")
+    @classmethod
+    def _probability(cls, value: float) -> float:
+        if not 0 < value < 1:
+            raise ValueError(
+                f"delta is {value:g} | delta must lie between 0 and 1, well below 1 / records; usual: 1.0e-5"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Privacy":
+        if self.mechanism != "none" and self.epsilon is None:
+            raise ValueError(
+                "epsilon is missing | add privacy.epsilon, e.g. 3.0, or set privacy.mechanism: none (no privacy)"
+            )
+        return self
+
+
+class SecureAggregation(Strict):
+    """How many sites must finish a round, and whether updates travel masked."""
+
+    enabled: bool = False
+    min_survivors: int | None = Field(default=None, ge=1)
+
+
+class Evaluation(Strict):
+    """What is measured, how often, and against which baselines."""
+
+    holdout: float = Field(default=0.25, gt=0, lt=1)
+    metrics: list[str] = Field(default_factory=list)
+    baselines: list[Literal["local", "pooled"]] = Field(default=["local", "pooled"])
+    every: int = Field(default=1, ge=1)
+
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "binary": ("accuracy", "auroc", "log_loss"),
+    "multiclass": ("accuracy", "log_loss"),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
+class Study(Strict):
+    """A study file as written."""
+
+    study: str
+    question: str = ""
+    dataset: str
+    task: Task
+    features: dict[str, Column] = Field(min_length=1)
+    missing: Literal["refuse", "drop", "impute"] = "refuse"
+    model: ModelSpec
+    strategy: str
+    training: Training = Training()
+    privacy: Privacy
+    secure_aggregation: SecureAggregation = SecureAggregation()
+    evaluation: Evaluation = Evaluation()
+    sites: list[str] | str = Field(default_factory=list)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("study")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        try:
+            return names.study_id(value)
+        except InputError as error:
+            raise ValueError(f"{error.message} | {error.hint}") from None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "Study":
+        if self.task.target in self.features:
+            raise ValueError(f"the target {self.task.target!r} is also a feature | remove it from features")
+        known = METRICS[self.task.kind]
+        for metric in self.evaluation.metrics:
+            if metric not in known:
+                raise ValueError(
+                    f"metric {metric!r} does not exist for a {self.task.kind} task | use some of: {', '.join(known)}"
+                )
+        arrays = [column for column in self.features.values() if isinstance(column, ArrayColumn)]
+        if self.model.name == "cnn" and not (len(self.features) == 1 and arrays and len(arrays[0].shape) >= 2):
+            raise ValueError(
+                "a cnn needs exactly one feature with a shape of two or three numbers | "
+                "for example: features: {image: {shape: [28, 28], min: 0, max: 255}}"
+            )
+        return self

@@ -1,0 +1,93 @@
+"""``summary.json``: the contract that scripts read. Keys are only ever added."""
+
+from importlib.metadata import version
+from typing import Any
+
+import fedsci
+from fedsci.config.plan import Plan
+from fedsci.coordinator.evaluation import Measured, Metrics
+from fedsci.coordinator.study import Progress
+from fedsci.training.metrics import higher_is_better
+
+
+def summarise(
+    plan: Plan,
+    progress: Progress,
+    *,
+    engine: str,
+    status: str,
+    reason: str | None,
+    seconds_total: float,
+    traffic: tuple[int, int],
+    pooled: dict[str, Metrics | None],
+) -> dict[str, Any]:
+    """Return the summary of a run, finished or not; every number in it was computed in this run.
+
+    Args:
+        plan: what was run.
+        progress: how far it came.
+        engine: ``local``, ``ray`` or ``flower``.
+        status: ``completed``, ``stopped_by_budget`` or ``aborted``.
+        reason: why it stopped early, or None.
+        seconds_total: wall time.
+        traffic: bytes up, bytes down, as the coordinator saw them.
+        pooled: metrics of ``pooled`` and ``pooled_dp``, None where not computed.
+    """
+    study, privacy = plan.study, plan.study.privacy
+    alone = {label: Measured(by_site=sums, metrics=plan.metrics) for label, sums in progress.alone.items()}
+    by_site: dict[str, Any] = {}
+    for site in plan.sites:
+        by_site[site] = {
+            "federated": progress.federated.of(site) if progress.federated else None,
+            "local": alone["local"].of(site) if "local" in alone else None,
+            "local_no_dp": alone["local_no_dp"].of(site) if "local_no_dp" in alone else None,
+            "records": progress.sites[site]["records"] if site in progress.sites else None,
+        }
+    return {
+        "fedsci": fedsci.__version__,
+        "study": study.study,
+        "question": study.question,
+        "plan_digest": plan.digest,
+        "engine": engine,
+        "seed": study.seed,
+        "status": status,
+        "reason": reason,
+        "rounds_completed": progress.rounds_completed,
+        "sites": list(plan.sites),
+        "metrics": {
+            "primary": plan.metrics[0],
+            "higher_is_better": higher_is_better(plan.metrics[0]),
+            "federated": progress.federated.pooled() if progress.federated else None,
+            "federated_mean_site": progress.federated.mean_site() if progress.federated else None,
+            "by_site": by_site,
+            "local_mean_site": alone["local"].mean_site() if "local" in alone else None,
+            "local_no_dp_mean_site": alone["local_no_dp"].mean_site() if "local_no_dp" in alone else None,
+            "pooled": pooled.get("pooled"),
+            "pooled_dp": pooled.get("pooled_dp"),
+        },
+        "privacy": {
+            "unit": privacy.unit,
+            "neighbouring": "add_or_remove_one_record",
+            "mechanism": privacy.mechanism,
+            "delta": privacy.delta,
+            "accountant": "pld",
+            "by_site": {
+                site: {
+                    "epsilon_spent_study": values["study"],
+                    "epsilon_spent_total": values["total"],
+                    "epsilon_enforced_total": values["enforced_total"],
+                    "epsilon_budget": values["budget"],
+                    "noise_multiplier": values.get("noise_multiplier"),
+                }
+                for site, values in progress.privacy.items()
+            },
+        },
+        "secure_aggregation": {
+            "enabled": study.secure_aggregation.enabled,
+            "min_survivors": plan.min_survivors,
+            "dropped": [[site, number] for site, number in progress.dropped],
+        },
+        "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
+        "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
+        "versions": {name: version(name) for name in ("flwr", "torch", "opacus", "numpy", "dp-accounting")},
+    }

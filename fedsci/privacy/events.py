@@ -1,0 +1,183 @@
+"""What a mechanism did, as frozen data that an accountant can price.
+
+Every event is stated for neighbouring data sets that differ by adding or removing one record; that relation
+is a type, so that an epsilon is never shown without it. Events are stored as JSON of our own, with a
+version; kinds that are not known are refused, never skipped.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+from fedsci.errors import InputError
+from fedsci.privacy.poisson import check_sample_rate
+
+FORMAT_VERSION: Final = 1
+
+
+class Neighbouring(Enum):
+    """Which data sets must be hard to tell apart."""
+
+    ADD_OR_REMOVE_ONE_RECORD = "add_or_remove_one_record"
+
+
+NEIGHBOURING: Final = Neighbouring.ADD_OR_REMOVE_ONE_RECORD
+"""The relation that every event, epsilon and budget here refers to."""
+
+
+def _check_noise(noise_multiplier: float) -> None:
+    if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
+        raise InputError(f"noise multiplier {noise_multiplier!r} is not a finite number of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianEvent:
+    """A sum released with Gaussian noise.
+
+    Attributes:
+        noise_multiplier: standard deviation over L2 sensitivity; zero means no privacy at all.
+    """
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _check_noise(self.noise_multiplier)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonGaussianEvent:
+    """A Gaussian release over a secret Poisson sample of the records.
+
+    Attributes:
+        sample_rate: each record's probability of taking part, in (0, 1]; 1 is a plain Gaussian.
+        noise_multiplier: standard deviation over L2 sensitivity.
+    """
+
+    sample_rate: float
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        check_sample_rate(self.sample_rate)
+        _check_noise(self.noise_multiplier)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaplaceEvent:
+    """A number released with Laplace (or discrete Laplace) noise.
+
+    Attributes:
+        noise_multiplier: the scale b over the L1 sensitivity; epsilon is its inverse.
+    """
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _check_noise(self.noise_multiplier)
+
+
+Event = GaussianEvent | PoissonGaussianEvent | LaplaceEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """The same event, ``count`` times over."""
+
+    event: Event
+    count: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.event, GaussianEvent | PoissonGaussianEvent | LaplaceEvent):
+            raise InputError(f"no price is known for {type(self.event).__name__}")
+        if type(self.count) is not int or self.count < 1:
+            raise InputError(f"an event must happen a whole number of times, not {self.count!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All events of a study, in order, fixed before the first of them happens.
+
+    Attributes:
+        events: what is released; empty means nothing is, at no cost.
+    """
+
+    events: tuple[Composition, ...]
+
+
+_KINDS: Final[dict[str, tuple[type[Any], frozenset[str]]]] = {
+    "gaussian": (GaussianEvent, frozenset({"noise_multiplier"})),
+    "poisson_gaussian": (PoissonGaussianEvent, frozenset({"sample_rate", "noise_multiplier"})),
+    "laplace": (LaplaceEvent, frozenset({"noise_multiplier"})),
+}
+_NAMES: Final = {kind: name for name, (kind, _) in _KINDS.items()}
+
+
+def to_json(plan: Plan) -> str:
+    """Return the plan as one line of JSON; equal plans give equal text."""
+    events = [
+        {"kind": _NAMES[type(part.event)], "count": part.count}
+        | {field: float(getattr(part.event, field)) for field in _KINDS[_NAMES[type(part.event)]][1]}
+        for part in plan.events
+    ]
+    document = {"version": FORMAT_VERSION, "neighbouring": NEIGHBOURING.value, "events": events}
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str) -> Plan:
+    """Return the plan that :func:`to_json` wrote.
+
+    Raises:
+        InputError: if the text is not such a plan: another version or relation, an unknown kind, a missing,
+            unknown or repeated key, or a value out of range.
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError("the privacy events are not JSON") from error
+    _check_keys(document, frozenset({"version", "neighbouring", "events"}), "privacy events")
+    if type(document["version"]) is not int or document["version"] != FORMAT_VERSION:
+        raise InputError(
+            f"privacy events of version {document['version']!r}", hint=f"this fedsci reads version {FORMAT_VERSION}"
+        )
+    if document["neighbouring"] != NEIGHBOURING.value:
+        raise InputError(f"privacy events for the neighbouring relation {document['neighbouring']!r}")
+    if not isinstance(document["events"], list):
+        raise InputError("the privacy events are not a list")
+    return Plan(events=tuple(_composition(item) for item in document["events"]))
+
+
+def _composition(item: object) -> Composition:
+    kind = item.get("kind") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or not isinstance(kind, str) or kind not in _KINDS:
+        raise InputError(f"unknown kind of privacy event {kind!r}", hint="it may come from a newer fedsci")
+    event, fields = _KINDS[kind]
+    _check_keys(item, fields | {"kind", "count"}, f"a {kind} event")
+    values = {field: item[field] for field in fields}
+    if any(type(value) not in (int, float) for value in values.values()):
+        raise InputError(f"a {kind} event has a parameter that is not a number")
+    try:
+        parameters = {field: float(value) for field, value in values.items()}
+    except OverflowError as error:
+        raise InputError(f"a {kind} event has a parameter out of range") from error
+    return Composition(event=event(**parameters), count=item["count"])
+
+
+def _check_keys(document: object, expected: frozenset[str], what: str) -> None:
+    if not isinstance(document, Mapping):
+        raise InputError(f"{what}: expected an object")
+    wrong = set(document) ^ expected
+    if wrong:
+        raise InputError(f"{what}: missing or unknown key {min(wrong)!r}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("repeated key")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,0 +1,104 @@
+"""What a run leaves behind: a folder that can be read at any moment, also after a crash."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from fedsci import names
+from fedsci.errors import InputError
+from fedsci.vectors.layout import Layout, unflatten
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Writes the files of one run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all, durably.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
+        target, partial = self.path / name, self.path / f".{name}.partial"
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _cannot_write(target, error) from None
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write JSON; NaN and infinity are refused rather than written as invalid JSON."""
+        self.write(name, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Write ``plan.yaml``."""
+        self.write("plan.yaml", yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True).encode())
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
+        target = self.path / "metrics.jsonl"
+        try:
+            with target.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values, allow_nan=False) + "\n")
+        except OSError as error:
+            raise _cannot_write(target, error) from None
+
+    def write_model(self, vector: NDArray[np.float32], layout: Layout, about: Mapping[str, Any]) -> names.Digest:
+        """Write ``model.safetensors`` and ``model.json``, and return the model file's digest."""
+        content = save(unflatten(vector, layout))
+        self.write("model.safetensors", content)
+        model_digest = names.digest(content)
+        self.write_json("model.json", {"digest": model_digest, "tensors": layout.to_json(), **about})
+        return model_digest
+
+
+def create_run_folder(parent: Path, *, study: str, plan_digest: str) -> RunFolder:
+    """Return a new folder ``parent/<study>-<UTC time>-<short digest>``.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name = f"{study}-{stamp}-{plan_digest.removeprefix('sha256:')[:8]}"
+    for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
+        path = parent / (name + suffix)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if path.is_dir():
+                continue
+            raise InputError(f"{parent} is a file, not a folder", hint="choose another --out") from None
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+        return RunFolder(path=path)
+    raise InputError(f"{parent} already holds a thousand runs of this second")
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="free some space or choose another folder with --out; what was spent of privacy budgets stays spent",
+    )

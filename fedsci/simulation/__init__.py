@@ -1,0 +1,1 @@
+"""Labs on one machine: the same site and coordinator code, in threads or on Ray."""

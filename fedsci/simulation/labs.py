@@ -1,0 +1,45 @@
+"""The simulated labs: one site service a site file, made where and when a message arrives."""
+
+import threading
+from pathlib import Path
+
+from fedsci.config.site import load_site
+from fedsci.names import SiteId
+from fedsci.site.log import SiteLog
+from fedsci.site.service import SiteService
+from fedsci.transport.messages import Handler
+
+# one process may serve several labs (threads, or a Ray worker that gets their messages in turn)
+_services: dict[tuple[Path, Path], SiteService] = {}
+_lock = threading.Lock()
+
+
+class Labs:
+    """Finds the handler of lab number ``i``. It holds paths only, so that it can travel to Ray workers."""
+
+    def __init__(self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path) -> None:
+        self._files = site_files
+        self._sites = sites
+        self._state = state
+
+    def handler(self, number: int) -> Handler:
+        """Return the handler of lab ``number``, starting its service in this process if need be."""
+        key = (self._files[number], self.state_of(self._sites[number]))
+        with _lock:
+            if key not in _services:
+                _services[key] = SiteService(load_site(key[0]), key[1])
+            return _services[key].handle
+
+    def state_of(self, site: SiteId) -> Path:
+        """Return the lab's state folder: ledger, log, admitted plans."""
+        return self._state / site
+
+    def log_of(self, site: SiteId) -> SiteLog:
+        """Return the lab's own log; readable here because all labs are simulated on this machine."""
+        return SiteLog(self.state_of(site) / "site.log")
+
+    def forget(self) -> None:
+        """Drop this run's services from the process."""
+        with _lock:
+            for number, site in enumerate(self._sites):
+                _services.pop((self._files[number], self.state_of(site)), None)

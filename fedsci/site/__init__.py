@@ -1,0 +1,1 @@
+"""What runs beside a lab's data: gate, ledger, rounds. It decides; the coordinator only asks."""

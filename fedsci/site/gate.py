@@ -1,0 +1,85 @@
+"""What a site's policy lets a plan do; asked before any data is touched. No policy means no."""
+
+from fedsci.config.plan import Plan
+from fedsci.config.site import Policy, Site
+from fedsci.errors import PolicyRefused
+
+#: What a data set with a budget allows unless its site's policy says otherwise.
+PRIVATE = ["distributed", "local"]
+
+
+def check_policy(plan: Plan, site: Site) -> Policy:
+    """Return the policy that lets this plan run.
+
+    Raises:
+        PolicyRefused: names the rule that says no, and the key that would have to change.
+    """
+    study, policy = plan.study, site.policy
+    if policy is None:
+        raise _refusal(site, "it has no policy, so nothing may run", "add a policy section to the site file")
+    if policy.approval != "auto":
+        raise _refusal(
+            site,
+            "every study needs the operator's approval (policy.approval: manual)",
+            "for a simulated lab set policy.approval: auto",
+        )
+    if site.site not in plan.sites:
+        raise _refusal(site, "it is not in the study's cohort", "list its site file under sites")
+    if len(plan.sites) < policy.min_cohort or plan.min_survivors < policy.min_cohort:
+        few = min(len(plan.sites), plan.min_survivors)
+        raise _refusal(
+            site,
+            f"the sum may stand for only {few} sites, policy.min_cohort is {policy.min_cohort}",
+            "raise secure_aggregation.min_survivors, or have more sites join",
+        )
+    source = site.datasets.get(study.dataset)
+    if source is None:
+        held = ", ".join(site.datasets)
+        raise _refusal(site, f"it holds no data set called {study.dataset!r}", f"it holds {held}")
+    mechanisms: list[str] = list(policy.mechanisms or (PRIVATE if source.privacy else ["none"]))
+    for key, allowed, wanted in (
+        ("strategies", policy.strategies, plan.recipe.name),
+        ("models", policy.models, study.model.name),
+        ("mechanisms", mechanisms, study.privacy.mechanism),
+    ):
+        if wanted not in allowed:
+            listed = ", ".join(allowed) or "nothing"
+            raise _refusal(site, f"policy.{key} does not allow {wanted!r}", f"it allows {listed}")
+    if source.target is not None and source.target != study.task.target:
+        raise _refusal(
+            site,
+            f"data set {study.dataset} may be used to predict {source.target!r} only, not {study.task.target!r}",
+            "change the study's task.target, or the data set's target in the site file",
+        )
+    return policy
+
+
+def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float, records: int) -> None:
+    """Pass if the study's cost is inside the policy's limits.
+
+    Args:
+        epsilon: what the whole study costs at the study's delta (add or remove one record).
+        records: training records of this site.
+
+    Raises:
+        PolicyRefused: the limit on one study, or a delta too large for this many records.
+    """
+    limit, delta = policy.max_epsilon_per_study, plan.study.privacy.delta
+    if limit is None:
+        raise _refusal(site, "policy.max_epsilon_per_study is not set", "set it in the site file")
+    if epsilon > limit:
+        raise _refusal(
+            site,
+            f"the study costs epsilon {epsilon:.2f}, policy.max_epsilon_per_study is {limit:.2f}",
+            "lower privacy.epsilon in the study",
+        )
+    if delta * records > 1:
+        raise _refusal(
+            site,
+            f"delta {delta:g} is larger than 1 / {records} records",
+            "lower privacy.delta; 1.0e-5 is usual",
+        )
+
+
+def _refusal(site: Site, message: str, hint: str) -> PolicyRefused:
+    return PolicyRefused(f"{site.site}: {message}", hint=hint, public=message)

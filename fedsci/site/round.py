@@ -1,0 +1,98 @@
+"""What a site computes in one round, and the same computation for a lab that trains alone."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsci.config.plan import Plan
+from fedsci.data.table import Table
+from fedsci.privacy.randomness import RandomBytes
+from fedsci.site.accountant import Cost
+from fedsci.strategies.base import WeightedSum
+from fedsci.training.learner import Learner
+from fedsci.training.models import initial_vector
+from fedsci.training.private import PrivateLearner
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contributor:
+    """Computes a site's contribution to a round.
+
+    Attributes:
+        plan: what was asked.
+        name: the site's name; separates the shuffles of sites in studies without privacy.
+        learner: model and training records.
+        private: the same under differential privacy, or None where the mechanism is ``none``.
+    """
+
+    plan: Plan
+    name: str
+    learner: Learner
+    private: PrivateLearner | None
+
+    def contribution(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32]:
+        """Return what the strategy asks of a site: an update, or minus the mean gradient; float32 ``(d,)``.
+
+        Without privacy it is the same for the same seed, bit for bit; with privacy its sampling and noise
+        come from the operating system and never repeat.
+        """
+        training = self.plan.training
+        gradient = self.plan.strategy.site_work == "gradient"
+        if self.private is not None:
+            if gradient:
+                return -self.private.noisy_mean_gradient(model)
+            return self.private.private_update(
+                model,
+                steps=self.plan.steps_per_round,
+                learning_rate=training.learning_rate,
+                momentum=training.momentum,
+            )
+        rng = self._shuffles(round_number)
+        if gradient:
+            return -self.learner.mean_gradient(model, sample_rate=training.sample_rate, rng=rng)
+        return self.learner.local_update(
+            model,
+            epochs=training.local_epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            momentum=training.momentum,
+            rng=rng,
+        )
+
+    def _shuffles(self, round_number: int) -> np.random.Generator:
+        text = f"fedsci shuffles|{self.plan.study.seed}|{self.name}|{round_number}"
+        return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")))
+
+
+def contributor(
+    plan: Plan, name: str, table: Table, *, cost: Cost | None, device: torch.device, random_bytes: RandomBytes
+) -> Contributor:
+    """Return a contributor over ``table``; with ``cost`` it is private, else not."""
+    learner = Learner(plan=plan, table=table, device=device)
+    private = None
+    if cost is not None:
+        private = PrivateLearner(
+            learner=learner,
+            clipping_norm=plan.study.privacy.clipping_norm,
+            noise_multiplier=cost.noise_multiplier,
+            sample_rate=cost.sample_rate,
+            random_bytes=random_bytes,
+        )
+    return Contributor(plan=plan, name=name, learner=learner, private=private)
+
+
+def train_alone(worker: Contributor) -> NDArray[np.float32]:
+    """Return the model after the study's rounds with this one contributor: a lab that does not join.
+
+    Same model, strategy, rounds and budget as the federation. Over the concatenated tables of all labs it
+    is the pooled baseline. The model is for comparison and is not released.
+    """
+    strategy = worker.plan.strategy
+    state = strategy.start(initial_vector(worker.learner.module, seed=worker.plan.study.seed))
+    for number in range(1, worker.plan.training.rounds + 1):
+        step = worker.contribution(state.model, number)
+        state = strategy.apply(state, WeightedSum(vector=step, weight=1.0))
+    return state.model

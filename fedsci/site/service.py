@@ -1,0 +1,240 @@
+"""The site process: requests in, gate and ledger first, then data, then a reply. The same in every engine."""
+
+import contextlib
+import os
+import re
+import threading
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.site import Policy, Site
+from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused
+from fedsci.privacy.accounting import epsilon as plan_epsilon
+from fedsci.privacy.budget import BudgetPolicy
+from fedsci.privacy.events import Plan as EventPlan
+from fedsci.site.accountant import Cost, cost_of
+from fedsci.site.dataset import SiteData, load_site_data, schema_of
+from fedsci.site.gate import check_cost, check_policy
+from fedsci.site.ledger import Ledger
+from fedsci.site.log import SiteLog
+from fedsci.site.round import Contributor, contributor, train_alone
+from fedsci.training.device import pick_device
+from fedsci.training.evaluation import evaluate
+from fedsci.training.learner import module_for
+from fedsci.training.models import layout_of
+from fedsci.transport.messages import Reply, Request
+
+_RUN = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActiveRun:
+    """A study that passed this site's gate.
+
+    Attributes:
+        plan: what was asked.
+        policy: what let it in.
+        data: the site's records.
+        cost: the privacy price, None where the mechanism is ``none``.
+        worker: computes contributions.
+    """
+
+    plan: Plan
+    policy: Policy
+    data: SiteData
+    cost: Cost | None
+    worker: Contributor
+
+
+class SiteService:
+    """Answers requests for one site.
+
+    State on disk (``state``): the ledger, the log, and the plan of every admitted run, so that a request may be
+    answered by another process than the one that admitted the run.
+    """
+
+    def __init__(self, site: Site, state: Path) -> None:
+        self.site = site
+        self.state = state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log = SiteLog(state / "site.log")
+        self._ledger: Ledger | None = None
+        self._runs: dict[str, ActiveRun] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The site's ledger, opened when first needed."""
+        if self._ledger is None:
+            self._ledger = Ledger(self.state / "ledger.sqlite")
+        return self._ledger
+
+    def handle(self, request: Request) -> Reply:
+        """Answer; an error becomes its public part, its details go to the site's own log."""
+        actions = {
+            "hello": self._hello,
+            "prepare": self._prepare,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "alone": self._alone,
+            "finish": self._finish,
+        }
+        with self._lock:
+            try:
+                return actions[request.action](request)
+            except FedsciError as error:
+                self.log.error(str(request.fields.get("run", "")), request.action, error)
+                return Reply(error=error.public())
+            except Exception as error:
+                self.log.error(str(request.fields.get("run", "")), request.action, error)
+                self.log.write("traceback", text=traceback.format_exc())
+                return Reply(error=FedsciError("").public())
+
+    def _hello(self, request: Request) -> Reply:
+        return Reply(fields={"site": self.site.site})
+
+    def _prepare(self, request: Request) -> Reply:
+        run, content = _run_id(request), request.text("plan").encode()
+        plan = plan_from_bytes(content)
+        policy = check_policy(plan, self.site)
+        active = self._activate(plan, policy)
+        dataset = plan.study.dataset
+        if active.cost is None:
+            self.ledger.record_no_privacy(dataset, run)
+        else:
+            rounds, budget = plan.training.rounds, self._budget(dataset)
+            check_cost(
+                plan, self.site, policy, epsilon=active.cost.epsilon(rounds), records=active.worker.learner.records
+            )
+            self.ledger.reserve(dataset, run, policy=budget, plan=active.cost.events(rounds), rounds=rounds)
+        folder = self._run_folder(run)
+        folder.mkdir(parents=True, exist_ok=False)
+        (folder / "plan.json").write_bytes(content)
+        self._runs[run] = active
+        self.log.write("admitted", run=run, plan=plan.digest, report=active.data.report)
+        module = module_for(plan, inputs=active.data.train.features.shape[1])
+        return Reply(
+            fields={
+                "records": {"train": active.data.train.rows, "holdout": active.data.holdout.rows},
+                "inputs": active.data.train.features.shape[1],
+                "parameters": layout_of(module).size,
+                "schema": schema_of(plan.study).digest(),
+                "exact_evaluation": policy.exact_evaluation,
+                "privacy": self._privacy(active, run, 0),
+            }
+        )
+
+    def _train(self, request: Request) -> Reply:
+        run, number, model = _run_id(request), request.integer("round"), request.model()
+        active = self._active(run)
+        if not 1 <= number <= active.plan.training.rounds:
+            raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
+        if active.cost is not None:
+            self.ledger.step(active.plan.study.dataset, run, number)
+        return Reply(vector=active.worker.contribution(model, number))
+
+    def _evaluate(self, request: Request) -> Reply:
+        active = self._active(_run_id(request))
+        if not active.policy.exact_evaluation:
+            return Reply(fields={"withheld": True})
+        sums = evaluate(active.plan, request.model(), active.data.holdout, device=active.worker.learner.device)
+        return Reply(fields={"withheld": False}, vector=sums.values)
+
+    def _alone(self, request: Request) -> Reply:
+        """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
+        active = self._active(_run_id(request))
+        if not active.policy.exact_evaluation:
+            return Reply(fields={"withheld": True})
+        device = active.worker.learner.device
+        costs: dict[str, Cost | None] = {"local": active.cost}
+        if active.cost is not None:
+            costs["local_no_dp"] = None
+        sums: dict[str, list[float]] = {}
+        for label, cost in costs.items():
+            worker = contributor(
+                active.plan, self.site.site, active.data.train, cost=cost, device=device, random_bytes=os.urandom
+            )
+            result = evaluate(active.plan, train_alone(worker), active.data.holdout, device=device)
+            sums[label] = result.values.tolist()
+        return Reply(fields={"withheld": False, "sums": sums})
+
+    def _finish(self, request: Request) -> Reply:
+        run = _run_id(request)
+        active = self._active(run)
+        dataset, cost = active.plan.study.dataset, active.cost
+        steps = 0
+        if cost is not None:
+            steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+        self._runs.pop(run, None)
+        self.log.write("finished", run=run, rounds=steps)
+        return Reply(fields={"privacy": self._privacy(active, run, steps)})
+
+    def _activate(self, plan: Plan, policy: Policy) -> ActiveRun:
+        try:
+            device = pick_device(self.site.device)
+            data = load_site_data(plan, self.site)
+            cost = None
+            if plan.private:
+                module = module_for(plan, inputs=data.train.features.shape[1])
+                cost = cost_of(plan, dimension=layout_of(module).size)
+        except FedsciError as error:
+            error.message = _named(self.site.site, error.message)
+            raise
+        worker = contributor(plan, self.site.site, data.train, cost=cost, device=device, random_bytes=os.urandom)
+        return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker)
+
+    def _active(self, run: str) -> ActiveRun:
+        if run not in self._runs:
+            plan_file = self._run_folder(run) / "plan.json"
+            with contextlib.suppress(FileNotFoundError):
+                plan = plan_from_bytes(plan_file.read_bytes())
+                self._runs[run] = self._activate(plan, check_policy(plan, self.site))
+        if run not in self._runs:
+            raise PolicyRefused(
+                f"{self.site.site}: run {run} was never admitted here", public="this run was never admitted here"
+            )
+        return self._runs[run]
+
+    def _budget(self, dataset: str) -> BudgetPolicy:
+        budget = self.site.datasets[dataset].privacy
+        if budget is None:
+            raise BudgetRefused(
+                f"{self.site.site}: data set {dataset} has no privacy budget, so no private study can be charged to it",
+                hint="add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
+            )
+        return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
+
+    def _privacy(self, active: ActiveRun, run: str, rounds: int) -> dict[str, Any]:
+        """What the study cost after ``rounds`` rounds, and all studies together (infinite: "inf")."""
+        dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
+        source = self.site.datasets[dataset]
+        budget = None if source.privacy is None else source.privacy.epsilon
+        if active.cost is None:
+            return {"study": "inf", "total": "inf", "enforced_total": None, "budget": budget}
+        spending = self.ledger.spending(dataset, self._budget(dataset))
+        everything = EventPlan(events=tuple(event for plan in spending.plans for event in plan.events))
+        total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
+        return {
+            "study": active.cost.epsilon(rounds),
+            "total": "inf" if spending.no_privacy_runs else total,
+            "enforced_total": spending.epsilon_enforced,
+            "budget": budget,
+            "noise_multiplier": active.cost.noise_multiplier,
+        }
+
+    def _run_folder(self, run: str) -> Path:
+        return self.state / "runs" / run
+
+
+def _run_id(request: Request) -> str:
+    run = request.text("run")
+    if not _RUN.fullmatch(run):
+        raise ConfigError("a run id is 32 hexadecimal digits")
+    return run
+
+
+def _named(site: str, message: str) -> str:
+    return message if message.startswith(site) else f"{site}: {message}"

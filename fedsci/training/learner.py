@@ -1,0 +1,113 @@
+"""One model beside one table of records: the gradients and updates a site computes from them.
+
+Threads: every learner owns its module. For bit-for-bit equal results torch runs one thread a site
+(:func:`single_thread`), whatever the engine.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedsci.config.plan import Plan
+from fedsci.data.table import Table
+from fedsci.training.losses import record_losses
+from fedsci.training.models import build_model, image_shape, load_vector, outputs_of, read_vector
+
+CHUNK = 256  # records in one forward pass where only sums are wanted
+
+
+def single_thread() -> None:
+    """Make torch use one thread a site in this process, so that sums do not depend on the core count."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learner:
+    """A model family bound to a site's training records.
+
+    Attributes:
+        plan: the study's plan.
+        table: the site's training records, encoded.
+        device: where tensors live.
+    """
+
+    plan: Plan
+    table: Table
+    device: torch.device
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The model; its parameters are overwritten by every call."""
+        single_thread()
+        return module_for(self.plan, inputs=self.table.features.shape[1]).to(self.device)
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """Encoded features on the device, shape ``(n, width)``."""
+        return torch.from_numpy(self.table.features).to(self.device)
+
+    @cached_property
+    def targets(self) -> torch.Tensor:
+        """Targets on the device, shape ``(n,)``."""
+        return torch.from_numpy(self.table.target).to(self.device)
+
+    @property
+    def records(self) -> int:
+        """Number of training records, public."""
+        return len(self.table.features)
+
+    def mean_gradient(
+        self, vector: NDArray[np.float32], *, sample_rate: float, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Return the gradient of the summed loss of a Poisson sample, over ``sample_rate * records``.
+
+        No privacy: for studies with ``mechanism: none``. An empty sample gives zeros.
+        """
+        load_vector(self.module, vector)
+        chosen = np.arange(self.records)
+        if sample_rate < 1:
+            chosen = chosen[rng.random(self.records) < sample_rate]
+        self.module.zero_grad()
+        for start in range(0, len(chosen), CHUNK):
+            self._loss(chosen[start : start + CHUNK]).sum().backward()  # type: ignore[no-untyped-call]
+        if len(chosen) == 0:
+            return np.zeros(vector.shape, np.float32)
+        scale = 1.0 / (sample_rate * self.records)
+        grads = [(p.grad * scale).reshape(-1).cpu().numpy() for p in self.module.parameters() if p.grad is not None]
+        return np.concatenate(grads)
+
+    def local_update(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        momentum: float,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        """Return new minus old weights after ``epochs`` passes of SGD over shuffled batches. No privacy."""
+        load_vector(self.module, vector)
+        optimiser = torch.optim.SGD(self.module.parameters(), lr=learning_rate, momentum=momentum)
+        for _ in range(epochs):
+            order = rng.permutation(self.records)
+            for start in range(0, self.records, batch_size):
+                optimiser.zero_grad()
+                self._loss(order[start : start + batch_size]).mean().backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+        return read_vector(self.module) - vector
+
+    def _loss(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        index = torch.from_numpy(rows).to(self.device)
+        return record_losses(self.plan.study.task.kind, self.module(self.features[index]), self.targets[index])
+
+
+def module_for(plan: Plan, *, inputs: int) -> nn.Module:
+    """Return the untrained module of the plan's model for records of ``inputs`` encoded features."""
+    study = plan.study
+    return build_model(study.model, inputs=inputs, outputs=outputs_of(study), image=image_shape(study))

@@ -1,0 +1,1 @@
+"""How requests reach sites and replies come back; the only package that imports flwr."""

@@ -1,0 +1,135 @@
+"""The coordinator's way to the sites: one request each, the replies that came, and what it cost."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedsci.errors import ConnectionFailed, FedsciError, SiteFailed
+from fedsci.names import SiteId, site_id
+from fedsci.transport.codec import decode_reply, encode, encode_vector
+from fedsci.transport.messages import ACTIONS, Reply, Request
+
+_POLL_S = 0.002
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Bytes of message bodies and arrays, as the coordinator sees them."""
+
+    up: int = 0
+    down: int = 0
+
+
+@dataclass(kw_only=True)
+class SiteLink:
+    """Sends requests over a Flower Grid and waits for replies.
+
+    Attributes:
+        grid: Flower's.
+        timeout_s: how long to wait for the slowest site.
+        traffic: bytes so far.
+        seconds_codec: time spent in turning requests and replies into Flower's messages and back.
+    """
+
+    grid: Grid
+    timeout_s: float = 3600.0
+    traffic: Traffic = field(default_factory=Traffic)
+    seconds_codec: float = 0.0
+    _nodes: dict[SiteId, int] = field(default_factory=dict)
+
+    def discover(self, expected: Iterable[SiteId], *, wait_s: float = 30.0) -> None:
+        """Learn which node is which site.
+
+        Raises:
+            ConnectionFailed: an expected site did not answer, or two nodes claim one name.
+        """
+        wanted = set(expected)
+        deadline = time.monotonic() + wait_s
+        nodes: list[int] = []
+        while len(nodes) < len(wanted) and time.monotonic() < deadline:
+            nodes = list(self.grid.get_node_ids())
+            if len(nodes) < len(wanted):
+                time.sleep(0.05)
+        replies = self._exchange({node: Request(action="hello") for node in nodes}, deadline=deadline)
+        for node, reply in replies.items():
+            if isinstance(reply, FedsciError) or reply.error is not None:
+                continue
+            name = site_id(str(reply.fields.get("site", "")))
+            if name in self._nodes:
+                raise ConnectionFailed(f"two nodes say that they are {name}")
+            self._nodes[name] = node
+        missing = sorted(wanted - set(self._nodes))
+        if missing:
+            raise ConnectionFailed(f"no answer from {', '.join(missing)}", hint="is the site's process running?")
+
+    def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
+        """Send one request to each site and return what came back, in the order of the sites' names.
+
+        A site that answered with an error, with nonsense, or not in time is a :class:`SiteFailed` value.
+        """
+        started = time.monotonic()
+        by_node = {self._nodes[site]: request for site, request in requests.items()}
+        replies = self._exchange(by_node, deadline=started + self.timeout_s)
+        results: dict[SiteId, Reply | SiteFailed] = {}
+        for site in sorted(requests):
+            reply = replies.get(self._nodes[site])
+            if reply is None:
+                silence = {"message": f"no answer within {self.timeout_s:g} s", "exit_code": 5, "code": "silent"}
+                results[site] = SiteFailed(site, silence)
+            elif isinstance(reply, FedsciError):
+                results[site] = SiteFailed(site, {"message": reply.message, "exit_code": 5, "code": "transport"})
+            elif reply.error is not None:
+                results[site] = SiteFailed(site, reply.error)
+            else:
+                results[site] = reply
+        return results
+
+    def _exchange(self, requests: Mapping[int, Request], *, deadline: float) -> dict[int, Reply | FedsciError]:
+        began = time.monotonic()
+        vectors = {}  # the model is encoded once, however many sites get it
+        messages = []
+        for node, request in requests.items():
+            records = encode(Request(action=request.action, fields=request.fields))
+            if request.vector is not None:
+                key = id(request.vector)
+                if key not in vectors:
+                    vectors[key] = encode_vector(request.vector)
+                records["vector"] = vectors[key]
+            self.traffic.down += _size(records)
+            messages.append(Message(records, node, ACTIONS[request.action], ttl=max(1.0, deadline - time.monotonic())))
+        ids = list(self.grid.push_messages(messages))
+        node_of = dict(zip(ids, requests, strict=True))
+        self.seconds_codec += time.monotonic() - began
+        pending = set(ids)
+        replies: dict[int, Reply | FedsciError] = {}
+        while pending:
+            got = list(self.grid.pull_messages(pending))
+            for message in got:
+                sent = message.metadata.reply_to_message_id
+                pending.discard(sent)
+                replies[node_of[sent]] = self._decode(message)
+            if pending and time.monotonic() >= deadline:
+                break
+            if pending and not got:
+                time.sleep(_POLL_S)
+        return replies
+
+    def _decode(self, message: Message) -> Reply | FedsciError:
+        if not message.has_content():
+            return ConnectionFailed(f"the site's process failed (Flower error {message.error.code})")
+        self.traffic.up += _size(message.content)
+        began = time.monotonic()
+        try:
+            return decode_reply(message.content)
+        except FedsciError as error:
+            return error
+        finally:
+            self.seconds_codec += time.monotonic() - began
+
+
+def _size(records: RecordDict) -> int:
+    arrays = sum(len(a.data) for record in records.array_records.values() for a in record.values())
+    return arrays + sum(len(str(v)) for record in records.config_records.values() for v in record.values())

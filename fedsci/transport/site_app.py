@@ -1,0 +1,35 @@
+"""A site as a Flower ClientApp: messages in, the site's handler, messages out."""
+
+from collections.abc import Callable
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedsci.errors import FedsciError
+from fedsci.transport.codec import decode_request, encode
+from fedsci.transport.messages import ACTIONS, Handler, Reply
+
+
+def build_site_app(find_handler: Callable[[int], Handler]) -> ClientApp:
+    """Return the ClientApp whose node number ``i`` answers with ``find_handler(i)``.
+
+    Nothing but the public part of an error leaves: Flower would send the text of an exception to the
+    coordinator, and that text can hold a record's values.
+    """
+    app = ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            handler = find_handler(int(context.node_config["partition-id"]))
+            reply = handler(decode_request(message.content))
+        except FedsciError as error:
+            reply = Reply(error=error.public())
+        except Exception:
+            reply = Reply(error=FedsciError("").public())
+        return Message(encode(reply), reply_to=message)
+
+    for message_type in ACTIONS.values():
+        category, action = message_type.split(".")
+        register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
+        register(action)(answer)
+    return app

@@ -1,0 +1,111 @@
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsci.errors import InputError
+from fedsci.privacy.events import (
+    NEIGHBOURING,
+    Composition,
+    GaussianEvent,
+    LaplaceEvent,
+    Plan,
+    PoissonGaussianEvent,
+    from_json,
+    to_json,
+)
+
+noise = st.floats(0, 1e6)
+events = st.one_of(
+    st.builds(GaussianEvent, noise_multiplier=noise),
+    st.builds(LaplaceEvent, noise_multiplier=noise),
+    st.builds(PoissonGaussianEvent, noise_multiplier=noise, sample_rate=st.floats(0, 1, exclude_min=True)),
+)
+plans = st.builds(
+    Plan,
+    events=st.lists(st.builds(Composition, event=events, count=st.integers(1, 10**9)), max_size=4).map(tuple),
+)
+
+GOOD = (
+    '{"events":[{"count":3,"kind":"poisson_gaussian","noise_multiplier":1.5,"sample_rate":0.1}],'
+    '"neighbouring":"add_or_remove_one_record","version":1}'
+)
+
+
+@given(plans)
+def test_a_plan_survives_json(plan):
+    assert from_json(to_json(plan)) == plan
+
+
+def test_the_text_is_fixed():
+    event = PoissonGaussianEvent(sample_rate=0.1, noise_multiplier=1.5)
+    assert to_json(Plan(events=(Composition(event=event, count=3),))) == GOOD
+    assert NEIGHBOURING.value == "add_or_remove_one_record"
+
+
+def _changed(**changes):
+    document = json.loads(GOOD)
+    for key, value in changes.items():
+        target = document if key in document else document["events"][0]
+        target[key] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        _changed(version=2),
+        _changed(version=True),
+        _changed(version="1"),
+        _changed(neighbouring="replace_one_record"),
+        _changed(events={}),
+        _changed(events=[3]),
+        _changed(kind="zcdp"),
+        _changed(kind=None),
+        _changed(kind=["gaussian"]),
+        _changed(kind="gaussian"),
+        _changed(extra=1),
+        _changed(count=0),
+        _changed(count=1.0),
+        _changed(count=True),
+        _changed(noise_multiplier="1"),
+        _changed(noise_multiplier=True),
+        _changed(noise_multiplier=-1),
+        _changed(noise_multiplier=10**400),
+        _changed(noise_multiplier=float("nan")),
+        _changed(noise_multiplier=float("inf")),
+        _changed(sample_rate=0),
+        _changed(sample_rate=1.5),
+        GOOD.replace('"count":3', '"count":3,"count":1'),
+        GOOD.replace('"count":3,', ""),
+        GOOD + "x",
+        "[" * 100_000,
+    ],
+)
+def test_what_is_not_understood_is_refused(text):
+    with pytest.raises(InputError):
+        from_json(text)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [GaussianEvent, LaplaceEvent])
+def test_impossible_noise_is_refused(kind, value):
+    with pytest.raises(InputError):
+        kind(noise_multiplier=value)
+
+
+def test_an_event_without_a_price_is_refused():
+    @dataclass(frozen=True)
+    class Shuffled:
+        noise_multiplier: float
+
+    with pytest.raises(InputError, match="Shuffled"):
+        Composition(event=Shuffled(1.0), count=1)
+    with pytest.raises(InputError):
+        replace(Composition(event=GaussianEvent(noise_multiplier=1), count=1), count=0)
