@@ -53,7 +53,8 @@ def _epsilon(parts: tuple[Composition, ...], delta: float) -> float:
         return 0.0
     if any(part.event.noise_multiplier == 0 for part in parts):
         return math.inf
-    value = _epsilon_on_grid(parts, delta, GRID)
+    # Where losses are huge, so is epsilon: a grid in proportion to them keeps the curves short.
+    value = _epsilon_on_grid(parts, delta, GRID * max(1.0, *(_typical_loss(part) / 200 for part in parts)))
     # A coarse grid is loose where losses are small, which is also where a fine one is cheap.
     return min(value, _epsilon_on_grid(parts, delta, FINE_GRID)) if value < _FINE_BELOW else value
 
@@ -63,6 +64,17 @@ def _epsilon_on_grid(parts: tuple[Composition, ...], delta: float, grid: float) 
     for part in parts[1:]:
         curve = curve.compose(_loss_distribution(part, grid))
     return max(0.0, float(curve.get_epsilon_for_delta(delta)))
+
+
+def _typical_loss(part: Composition) -> float:
+    noise = part.event.noise_multiplier
+    match part.event:
+        case GaussianEvent():
+            return part.count / (2 * noise**2)
+        case PoissonGaussianEvent():
+            return 1 / (2 * noise**2)
+        case LaplaceEvent():
+            return part.count / noise
 
 
 @lru_cache(maxsize=128)

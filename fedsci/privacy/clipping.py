@@ -75,6 +75,7 @@ def clip_rows(rows: ArrayLike, clipping_norm: float) -> NDArray[np.float64]:
     Raises:
         InputError: if ``rows`` is not two-dimensional or ``clipping_norm`` is not usable.
     """
+    check_clipping_norm(clipping_norm)
     values = np.array(rows, dtype=np.float64)
     if values.ndim != 2:
         raise InputError(f"expected one record a row, got shape {values.shape}")

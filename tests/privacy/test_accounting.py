@@ -10,6 +10,9 @@ from fedsci.errors import InputError
 from fedsci.privacy.accounting import epsilon, rdp_curve
 from fedsci.privacy.events import Composition, GaussianEvent, LaplaceEvent, Plan, PoissonGaussianEvent
 
+# Opacus warns that its own accountants are loose or experimental; that is what is being compared.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:opacus")
+
 DELTA = 1e-5
 
 
@@ -110,6 +113,12 @@ def test_no_noise_costs_everything(event):
     assert np.isinf(rdp_curve(plan(gaussian(5.0), event), [2])).all()
 
 
+def test_an_enormous_epsilon_is_found_quickly():
+    # Balle and Wang: (1 / z^2) / 2 + 4.27 / z and a little.
+    assert epsilon(plan(gaussian(0.01)), delta=DELTA) == pytest.approx(5424, rel=2e-3)
+    assert epsilon(plan(sampled(0.5, 0.01, 10)), delta=DELTA) > 5000
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.floats(0.7, 20), st.floats(0.01, 1), st.integers(1, 200), st.floats(1.05, 2))
 def test_less_noise_more_steps_and_larger_samples_cost_more(noise, rate, steps, more):
@@ -145,7 +154,7 @@ class TestTraps:
         whole = epsilon(plan(*[sampled(0.1, 1.0, 10)] * 20), delta=DELTA)
         assert whole == epsilon(plan(sampled(0.1, 1.0, 200)), delta=DELTA)
         assert whole > 3 * one_round
-        assert 10.0 < whole <= 11.02
+        assert 9.5 < whole <= 11.02
 
     def test_a_known_batch_order_costs_37_6_where_poisson_costs_8_3(self):
         assert epsilon(plan(sampled(0.05, 1.0, 600)), delta=DELTA) == pytest.approx(8.3, abs=0.05)

@@ -33,7 +33,9 @@ def test_weights_are_the_gaussians_to_2_to_minus_128(gaussian):
     with mpmath.workdps(60):
         exact = [mpmath.exp(-((k - mpmath.mpf("0.3")) ** 2) / 8) for k in range(-26, 27)]
         total = mpmath.fsum(exact)
-        distance = mpmath.fsum(abs(e / total - mpmath.mpf(w) / 2**128) for e, w in zip(exact, gaussian)) / 2
+        distance = (
+            mpmath.fsum(abs(e / total - mpmath.mpf(w) / 2**128) for e, w in zip(exact, gaussian, strict=True)) / 2
+        )
     assert sum(gaussian) == 2**128
     assert distance < 53 * mpmath.mpf(2) ** -128
 

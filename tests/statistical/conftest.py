@@ -30,7 +30,7 @@ def keystream(seeded: Callable[[str], KeyStream], request: pytest.FixtureRequest
 def p_value() -> Callable[..., float]:
     """A test that integers are discrete Gaussian: chi-square over 60 equal bins and the tails beyond them.
 
-    It must accept the right distribution and reject a scale 5 % off, a centre 2 % of a deviation off, and a
+    It must accept the right distribution and reject a scale 5 % off, a centre 5 % of a deviation off, and a
     tail cut at 3 deviations.
     """
 

@@ -14,7 +14,7 @@ def test_the_right_distribution_is_accepted_and_wrong_ones_rejected(level, keyst
     assert p_value(samples, deviation=deviation) > 1e-3
     assert p_value(samples, deviation=0.95 * deviation) < 1e-9
     assert p_value(samples, deviation=1.05 * deviation) < 1e-9
-    assert p_value(samples, deviation=deviation, centre=0.02 * deviation) < 1e-9
+    assert p_value(samples, deviation=deviation, centre=0.05 * deviation) < 1e-9
     assert p_value(samples[np.abs(samples) < 3 * deviation], deviation=deviation) < 1e-9
     assert p_value(np.clip(samples, -3 * int(deviation), 3 * int(deviation)), deviation=deviation) < 1e-9
 
