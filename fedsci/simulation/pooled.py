@@ -6,14 +6,13 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
-import torch
-
 from fedsci.config.plan import Plan
 from fedsci.config.site import load_site
 from fedsci.data.table import concatenate
 from fedsci.site.accountant import Cost, cost_of
 from fedsci.site.dataset import load_site_data
 from fedsci.site.round import contributor, train_alone
+from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import finish
@@ -30,15 +29,14 @@ def pooled_baselines(plan: Plan, site_files: tuple[Path, ...]) -> Mapping[str, M
     """
     data = [load_site_data(plan, load_site(file)) for file in site_files]
     train = concatenate([lab.train for lab in data])
-    device = torch.device("cpu")
     costs: dict[str, Cost | None] = {"pooled": None}
     if plan.private:
         module = module_for(plan, inputs=train.features.shape[1])
         costs["pooled_dp"] = cost_of(plan, dimension=layout_of(module).size)
     results = {}
     for label, cost in costs.items():
-        worker = contributor(plan, label, train, cost=cost, device=device, random_bytes=os.urandom)
+        worker = contributor(plan, label, train, cost=cost, device=CPU, random_bytes=os.urandom)
         model = train_alone(worker)
-        metrics = finish(reduce(add, [evaluate(plan, model, lab.holdout, device=device) for lab in data]))
+        metrics = finish(reduce(add, [evaluate(plan, model, lab.holdout, device=CPU) for lab in data]))
         results[label] = {name: metrics.get(name) for name in plan.metrics}
     return results

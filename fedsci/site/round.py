@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
@@ -12,6 +11,7 @@ from fedsci.data.table import Table
 from fedsci.privacy.randomness import RandomBytes
 from fedsci.site.accountant import Cost
 from fedsci.strategies.base import WeightedSum
+from fedsci.training.device import Device
 from fedsci.training.learner import Learner
 from fedsci.training.models import initial_vector
 from fedsci.training.private import PrivateLearner
@@ -68,7 +68,7 @@ class Contributor:
 
 
 def contributor(
-    plan: Plan, name: str, table: Table, *, cost: Cost | None, device: torch.device, random_bytes: RandomBytes
+    plan: Plan, name: str, table: Table, *, cost: Cost | None, device: Device, random_bytes: RandomBytes
 ) -> Contributor:
     """Return a contributor over ``table``; with ``cost`` it is private, else not."""
     learner = Learner(plan=plan, table=table, device=device)

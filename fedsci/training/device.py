@@ -1,11 +1,17 @@
-"""Which device a site trains on."""
+"""Which device a site trains on; other packages name devices by :data:`Device` and import no torch."""
+
+from typing import TypeAlias
 
 import torch
 
 from fedsci.errors import InputError
 
+Device: TypeAlias = torch.device
 
-def pick_device(wanted: str) -> torch.device:
+CPU: Device = torch.device("cpu")
+
+
+def pick_device(wanted: str) -> Device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
 
     Raises:
