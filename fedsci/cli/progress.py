@@ -53,7 +53,7 @@ class RichDisplay:
             disable=not self._console.is_terminal,
         )
         self._task: TaskID = self._bar.add_task("starting", total=plan.training.rounds, status="")
-        self._began: float | None = None
+        self._first: float | None = None
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
@@ -65,8 +65,6 @@ class RichDisplay:
 
     def phase(self, name: str) -> None:
         """Name the phase."""
-        if name == "training":
-            self._began = time.monotonic()
         text = _PHASES.get(name, name)
         self._bar.update(self._task, description=text)
         if not self._console.is_terminal:
@@ -84,9 +82,11 @@ class RichDisplay:
             parts.append(f"epsilon {epsilon:.2f}")
         if result.dropped:
             parts.append(f"without {', '.join(result.dropped)}")
-        if self._began is not None:
-            each = (time.monotonic() - self._began) / result.number
-            parts.append(f"{each * (self._plan.training.rounds - result.number):.0f} s left")
+        left = self._plan.training.rounds - result.number
+        if self._first is None:  # the first round pays for imports and says nothing about the others
+            self._first = time.monotonic()
+        elif left:
+            parts.append(f"{(time.monotonic() - self._first) / (result.number - 1) * left:.0f} s left")
         status = ", ".join(parts)
         self._bar.update(self._task, completed=result.number, status=status)
         now = time.monotonic()

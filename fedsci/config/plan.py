@@ -105,6 +105,8 @@ class Plan:
         return {
             "plan_version": PLAN_VERSION,
             "study": self.study.model_dump(mode="json", exclude={"sites"}),
+            # the order is that of the model's inputs, and keys of JSON objects have none
+            "feature_order": list(self.study.features),
             "strategy": self.recipe.model_dump(mode="json"),
             "sites": list(self.sites),
         }
@@ -135,8 +137,12 @@ def plan_from_bytes(content: bytes) -> Plan:
         values = json.loads(content)
         if values.get("plan_version") != PLAN_VERSION:
             raise ConfigError(f"plan version {values.get('plan_version')!r} is not known", hint="update fedsci")
+        study, order = values["study"], values["feature_order"]
+        if sorted(order) != sorted(study["features"]):
+            raise ConfigError("the plan's feature_order does not name its features", hint="update fedsci")
+        study["features"] = {name: study["features"][name] for name in order}
         plan = Plan(
-            study=Study.model_validate(values["study"]),
+            study=Study.model_validate(study),
             recipe=StrategyRecipe.model_validate(values["strategy"]),
             sites=tuple(names.site_id(name) for name in values["sites"]),
         )
