@@ -8,7 +8,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    group = typer.Typer(help="Data sets.", no_args_is_help=True)
+    group = typer.Typer(help="Data sets.", epilog="Example: fedsci data split --help", no_args_is_help=True)
     group.callback()(lambda: None)
     group.command("split", epilog="Example: fedsci data split plants.csv --sites 17 --skew 0.5 --out plants")(split)
     app.add_typer(group, name="data")

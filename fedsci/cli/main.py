@@ -14,6 +14,7 @@ from fedsci.errors import FedsciError
 app = typer.Typer(
     name="fedsci",
     help="Train one scientific model across labs whose data never moves.",
+    epilog="Example: fedsci demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -68,7 +69,8 @@ def main() -> None:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:  # click's own errors: unknown option, missing argument
-            sys.stderr.write(f"fedsci: {usage()}\nhint: fedsci --help, or fedsci COMMAND --help\n")
+            if usage():  # empty where the command's help was shown instead
+                sys.stderr.write(f"fedsci: {usage()}\nhint: fedsci --help, or fedsci COMMAND --help\n")
             sys.exit(2)
         _bug(error)
 

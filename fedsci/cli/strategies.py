@@ -9,7 +9,8 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("strategies", epilog="Example: fedsci strategies")(strategies)
-    group = typer.Typer(help="One strategy.", no_args_is_help=True)
+    group = typer.Typer(help="One strategy.", epilog="Example: fedsci strategy show fedavg", no_args_is_help=True)
+    group.callback()(lambda: None)
     group.command("show", epilog="Example: fedsci strategy show fedavg")(show)
     app.add_typer(group, name="strategy")
 
@@ -30,10 +31,9 @@ def strategies() -> None:
     Console().print(table)
 
 
-def show(name: Annotated[str, typer.Argument(help="The strategy's name.", metavar="NAME")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="A strategy's name, or its file.", metavar="NAME")]) -> None:
     """Print a strategy's recipe; a copy of it with other values is a strategy of your own."""
-    from fedsci.config.shipped import shipped
-    from fedsci.config.strategy import load_recipe
+    from fedsci.config.strategy import load_recipe, recipe_path
 
-    load_recipe(name, folder=Path(), where="fedsci strategy show")
-    typer.echo((shipped("strategies") / f"{name}.yaml").read_text(encoding="utf-8"), nl=False)
+    load_recipe(name, folder=Path(), where="strategy show")
+    typer.echo(recipe_path(name, folder=Path()).read_text(encoding="utf-8"), nl=False)

@@ -14,6 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Key = str | int
 
 _MAX_BYTES = 4 * 1024 * 1024
+_YAML_HINT = "look there, and at the line before it, for indentation, brackets and quotes; save it as UTF-8"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -28,6 +29,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is not plain text", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
@@ -72,9 +75,10 @@ def near_files(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist"
     names = sorted(p.name for p in path.parent.iterdir() if p.is_file())
-    near = get_close_matches(path.name, names, n=1, cutoff=0.5)
+    by_stem = {Path(name).stem: name for name in names}
+    near = get_close_matches(path.stem, by_stem, n=1)
     if near:
-        return f"did you mean {path.parent / near[0]}?"
+        return f"did you mean {path.parent / by_stem[near[0]]}?"
     return f"{path.parent} holds {', '.join(names[:5]) or 'no files'}"
 
 
@@ -98,7 +102,9 @@ def read_document(path: Path, *, kind: str) -> Document:
     except FileNotFoundError:
         raise ConfigError(f"{kind} file {path} does not exist", hint=near_files(path)) from None
     except OSError as error:
-        raise ConfigError(f"{kind} file {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{kind} file {path} cannot be read: {error.strerror}", hint="check the file's permissions"
+        ) from None
     if len(raw) > _MAX_BYTES:
         raise ConfigError(f"{path} is larger than 4 MiB", hint=f"is this really a {kind} file?")
     try:
@@ -112,9 +118,9 @@ def read_document(path: Path, *, kind: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise ConfigError(f"{path}{where}: not valid YAML: {problem}") from None
+        raise ConfigError(f"{path}{where}: not valid YAML: {problem}", hint=_YAML_HINT) from None
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}", hint=_YAML_HINT) from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path}: expected keys and values, found {_describe(values)}",
@@ -141,6 +147,25 @@ def parse(model: type[Model], document: Document, *, origin: Mapping[tuple[Key, 
         raise _explain(error, document, dict(origin or {})) from None
 
 
+_RIGHT = {
+    "model_type": "a section with keys and values",
+    "model_attributes_type": "a section with keys and values",
+    "dict_type": "a section with keys and values",
+    "union_tag_not_found": "a section that says its kind",
+    "too_short": "longer: something is needed here",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "string_type": "text",
+    "list_type": "a list, like [a, b]",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
+"""What would be right, where pydantic's own words are about Python."""
+
+
 def _explain(error: ValidationError, document: Document, origin: dict[tuple[Key, ...], str]) -> ConfigError:
     first = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")[0]
     context = first.get("ctx", {})
@@ -157,7 +182,13 @@ def _explain(error: ValidationError, document: Document, origin: dict[tuple[Key,
             f"{_where(document, keys, origin)}: {dotted} is missing",
             hint=f"add {str(keys[-1])!r}" + (f" under {'.'.join(map(str, keys[:-1]))!r}" if keys[:-1] else ""),
         )
-    text = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "union_tag_invalid":
+        tag = str(context["discriminator"]).strip("'")
+        return ConfigError(
+            f"{_where(document, (*keys, tag), origin)}: {dotted}.{tag} is {_describe(context['tag'])}",
+            hint=f"it should be one of {context['expected_tags']}",
+        )
+    text = _RIGHT.get(first["type"], first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] in ("value_error", "refused"):
         message, _, hint = text.partition(" | ")
         return ConfigError(f"{_where(document, keys, origin)}: {message}", hint=hint)

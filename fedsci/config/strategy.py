@@ -39,23 +39,27 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in shipped("strategies").glob("*.yaml"))
 
 
+def recipe_path(name_or_path: str, *, folder: Path) -> Path:
+    """Return where the recipe called ``name_or_path`` lies, or that file itself (relative to ``folder``)."""
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return folder / name_or_path
+    return shipped("strategies") / f"{name_or_path}.yaml"
+
+
 def load_recipe(name_or_path: str, *, folder: Path, where: str) -> StrategyRecipe:
     """Return the recipe called ``name_or_path``, or the one in that file (relative to ``folder``).
 
     Raises:
         ConfigError: no such recipe or file, or it names an algorithm that does not exist.
     """
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        path = folder / name_or_path
-    else:
-        path = shipped("strategies") / f"{name_or_path}.yaml"
-        if not path.is_file():
-            near = get_close_matches(name_or_path, recipe_names(), n=1)
-            known = f"known: {', '.join(recipe_names())}; or give the path of a YAML file"
-            raise ConfigError(
-                f"{where}: strategy {name_or_path!r} does not exist",
-                hint=f"did you mean {near[0]!r}? {known}" if near else known,
-            )
+    path = recipe_path(name_or_path, folder=folder)
+    if path.parent == shipped("strategies") and not path.is_file():
+        near = get_close_matches(name_or_path, recipe_names(), n=1)
+        known = f"known: {', '.join(recipe_names())}; or give the path of a YAML file"
+        raise ConfigError(
+            f"{where}: strategy {name_or_path!r} does not exist",
+            hint=f"did you mean {near[0]!r}? {known}" if near else known,
+        )
     document = read_document(path, kind="strategy")
     recipe = parse(StrategyRecipe, document)
     if recipe.name not in BUILDERS:

@@ -13,6 +13,9 @@ from fedsci.strategies.base import StrategyState, WeightedSum
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Request
 
+_DIVERGED = "training diverged; lower training.learning_rate"
+_SEE_LOGS = "the model up to the last finished round is kept; see the sites' own logs"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RoundOutcome:
@@ -50,6 +53,7 @@ def run_round(
     total, weight = np.zeros_like(state.model), 0.0
     scratch = np.empty_like(state.model)
     failures: dict[SiteId, SiteFailed] = {}
+    diverged = 0
     for site, reply in replies.items():
         if isinstance(reply, SiteFailed):
             failures[site] = reply
@@ -58,15 +62,22 @@ def run_round(
         if vector is None or vector.dtype != np.float32 or vector.shape != state.model.shape:
             failures[site] = _unusable(site, "its update does not fit the model")
             continue
-        np.multiply(vector, np.float32(weights[site]), out=scratch)
-        if not np.isfinite(scratch.sum(dtype=np.float64)):
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at next
+            np.multiply(vector, np.float32(weights[site]), out=scratch)
+            whole = scratch.sum(dtype=np.float64)
+        if not np.isfinite(whole):
             failures[site] = _unusable(site, "its update holds NaN or infinity")
+            diverged += 1
             continue
-        total += scratch
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += scratch
         weight += weights[site]
     if len(plan.sites) - len(failures) < plan.min_survivors:
-        raise _too_few(plan, number, failures)
-    next_state = plan.strategy.apply(state, WeightedSum(vector=total, weight=weight))
+        raise _too_few(plan, number, failures, hint=_DIVERGED if diverged == len(failures) else _SEE_LOGS)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at next
+        next_state = plan.strategy.apply(state, WeightedSum(vector=total, weight=weight))
+    if not np.isfinite(next_state.model).all():
+        raise RoundAborted(f"round {number}: the model now holds NaN or infinity", hint=_DIVERGED)
     return RoundOutcome(
         state=next_state,
         dropped=tuple(failures),
@@ -79,10 +90,10 @@ def _unusable(site: SiteId, message: str) -> SiteFailed:
     return SiteFailed(site, {"message": message, "code": "update", "exit_code": 5})
 
 
-def _too_few(plan: Plan, number: int, failures: Mapping[SiteId, SiteFailed]) -> RoundAborted:
+def _too_few(plan: Plan, number: int, failures: Mapping[SiteId, SiteFailed], *, hint: str) -> RoundAborted:
     reasons = "; ".join(str(failure) for failure in failures.values())
     left = len(plan.sites) - len(failures)
     return RoundAborted(
         f"round {number}: only {left} of {len(plan.sites)} sites finished, {plan.min_survivors} are needed ({reasons})",
-        hint="the model up to the last finished round is kept; see the sites' own logs",
+        hint=hint,
     )

@@ -98,6 +98,9 @@ def create_run_folder(parent: Path, *, study: str, plan_digest: str) -> RunFolde
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
+    if isinstance(error, NotADirectoryError):
+        file = next((parent for parent in path.parents if parent.is_file()), path)
+        return InputError(f"{file} is a file, not a folder", hint="choose another folder with --out")
     return InputError(
         f"cannot write {path}: {error.strerror or error}",
         hint="free some space or choose another folder with --out; what was spent of privacy budgets stays spent",

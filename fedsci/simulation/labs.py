@@ -1,9 +1,11 @@
 """The simulated labs: one site service a site file, made where and when a message arrives."""
 
+import os
 import threading
 from pathlib import Path
 
 from fedsci.config.site import load_site
+from fedsci.errors import InputError
 from fedsci.names import SiteId
 from fedsci.site.log import SiteLog
 from fedsci.site.service import SiteService
@@ -33,6 +35,24 @@ class Labs:
     def state_of(self, site: SiteId) -> Path:
         """Return the lab's state folder: ledger, log, admitted plans."""
         return self._state / site
+
+    def make_states(self) -> None:
+        """Make the labs' state folders, so that a lab that cannot keep a ledger is named before it is asked.
+
+        Raises:
+            InputError: one cannot be made or written.
+        """
+        for site in self._sites:
+            folder = self.state_of(site)
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                problem = "" if os.access(folder, os.W_OK | os.X_OK) else "it is not writable"
+            except OSError as error:
+                problem = error.strerror or str(error)
+            if problem:
+                raise InputError(
+                    f"{site}: cannot keep its ledger in {folder}: {problem}", hint="choose another folder with --state"
+                )
 
     def log_of(self, site: SiteId) -> SiteLog:
         """Return the lab's own log; readable here because all labs are simulated on this machine."""

@@ -78,6 +78,7 @@ class SimulatedRun:
         status, reason = "aborted", "stopped before it began"
         try:
             self.folder.write_plan(plan.to_json() | {"digest": plan.digest})
+            labs.make_states()
             self._exchange(labs)
             if "pooled" in plan.study.evaluation.baselines:
                 self.display.phase("pooled")

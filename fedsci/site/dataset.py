@@ -74,7 +74,7 @@ def load_raw(site: Site, source: DatasetSource, *, target: str) -> tuple[RawTabl
         part = source.builtin
         raw = load_builtin(part.name)
         if target not in raw.columns:
-            raise absent_column(raw, target, f"builtin {part.name}", "target")
+            raise absent_column(raw, target, f"builtin {part.name}", "the study's target")
         shards = shard_indices(raw.columns[target], of=part.of, skew=part.skew, uneven=part.uneven)
         return take(raw, shards[part.shard - 1]), f"builtin {part.name} {part.shard}/{part.of}"
     path = site.folder / str(source.path)
