@@ -18,7 +18,7 @@ from fedsci.secagg.transcript import self_mask_commitment
 
 @dataclass(frozen=True, kw_only=True)
 class Suspicion:
-    """A share that does not lie on its dealer's polynomial, though the committed secret was found.
+    """A share that is certainly not on its dealer's polynomial, though the committed secret was found.
 
     Either ``holder`` altered it or ``dealer`` dealt it wrong. A holder that is suspected under many dealers
     lied; a dealer suspected under many holders did.

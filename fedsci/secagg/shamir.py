@@ -85,7 +85,13 @@ def lagrange_weights(points: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
-    """A secret that its commitment confirmed, and the holders whose shares are not on its polynomial."""
+    """A secret that its commitment confirmed, and who is certain to have given a wrong share of it.
+
+    Attributes:
+        secret: the field element.
+        wrong: holders whose shares do not lie on the dealer's polynomial. Empty also if more shares are wrong
+            than can be told apart: with ``n`` shares, up to ``(n + 1 - threshold) // 2`` can.
+    """
 
     secret: int
     wrong: tuple[int, ...]
@@ -94,23 +100,27 @@ class Recovered:
 def recover(
     shares: Mapping[int, int], *, threshold: int, confirms: Callable[[int], bool]
 ) -> Recovered | None:
-    """Return the secret that ``confirms`` accepts, tolerating wrong shares while a few combinations suffice.
+    """Return the secret that ``confirms`` accepts, if a few suspicions of wrong shares suffice to find it.
 
-    Takes one holder after another for a liar, then pairs, and so on, at most two thousand suspicions.
-    ``None`` means that none of them gives the committed secret: the dealer shared something else, or too
-    many holders lied.
+    Suspects nobody, then one holder after another, then pairs, and so on, at most two thousand times. The first
+    suspicion that explains every share names the liars: two polynomials that share the secret and
+    ``threshold - 1`` points are one, so colluding holders can neither change the secret nor frame others.
+    ``None`` means that nothing gave the committed secret: the dealer shared something else, or too many lied.
     """
     points = sorted(shares)
-    if len(points) < threshold:
-        return None
-    spare = range(len(points) - threshold + 1)
-    suspicions = itertools.chain.from_iterable(itertools.combinations(points, size) for size in spare)
+    most = (len(points) + 1 - threshold) // 2
+    sizes = range(len(points) - threshold + 1)
+    suspicions = itertools.chain.from_iterable(itertools.combinations(points, size) for size in sizes)
+    confirmed: Recovered | None = None
     for suspected in itertools.islice(suspicions, _MOST_TRIES):
-        chosen = [point for point in points if point not in suspected][:threshold]
-        basis = {point: shares[point] for point in chosen}
+        trusted = [point for point in points if point not in suspected]
+        basis = {point: shares[point] for point in trusted[:threshold]}
         secret = interpolate(basis)
-        if confirms(secret):
-            others = (point for point in points if point not in basis)
-            wrong = tuple(point for point in others if interpolate(basis, point) != shares[point])
-            return Recovered(secret=secret, wrong=wrong)
-    return None
+        if not (confirmed.secret == secret if confirmed else confirms(secret)):
+            continue
+        confirmed = Recovered(secret=secret, wrong=())
+        if len(suspected) > most:
+            break
+        if all(interpolate(basis, point) == shares[point] for point in trusted[threshold:]):
+            return Recovered(secret=secret, wrong=suspected)
+    return confirmed
