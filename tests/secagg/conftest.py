@@ -204,6 +204,19 @@ def stream_of() -> Callable[[str], Callable[[int], bytes]]:
     return stream
 
 
+@pytest.fixture(scope="session")
+def broken_rule_session() -> Callable[..., None]:
+    """``broken_rule_session(rule, step, *arguments)``: the same check as a call, for use under hypothesis."""
+    from fedsci.errors import ProtocolError
+
+    def check(rule: str, step: Callable[..., object], *arguments: object) -> None:
+        with pytest.raises(ProtocolError) as caught:
+            step(*arguments)
+        assert caught.value.rule == rule
+
+    return check
+
+
 @pytest.fixture
 def broken_rule() -> Callable[..., object]:
     """``with broken_rule("name"):`` passes if the block is refused under exactly that rule."""

@@ -92,7 +92,9 @@ def test_draws_above_the_field_are_rejected():
 def test_colluding_holders_cannot_frame_an_honest_one():
     """Errors chosen so that the secret still comes out right from the first shares, but not the polynomial."""
     points = tuple(range(1, 18))
-    shares = dict(zip(points, shamir.split(9, threshold=12, points=points, random_bytes=os.urandom), strict=True))
+    shares = dict(
+        zip(points, shamir.split(9, threshold=12, points=points, random_bytes=os.urandom), strict=True)
+    )
     weights = shamir.lagrange_weights(points[:12])
     shares[1] = (shares[1] + weights[1]) % shamir.PRIME
     shares[2] = (shares[2] - weights[0]) % shamir.PRIME
@@ -103,7 +105,9 @@ def test_colluding_holders_cannot_frame_an_honest_one():
 
 def test_more_liars_than_can_be_told_apart_are_not_named_but_the_secret_opens():
     points = tuple(range(1, 18))
-    shares = dict(zip(points, shamir.split(9, threshold=12, points=points, random_bytes=os.urandom), strict=True))
+    shares = dict(
+        zip(points, shamir.split(9, threshold=12, points=points, random_bytes=os.urandom), strict=True)
+    )
     for point in (13, 14, 15, 16, 17):
         shares[point] = 0
     found = shamir.recover(shares, threshold=12, confirms=lambda value: value == 9)
