@@ -1,7 +1,9 @@
 """The least noise that keeps a study within its epsilon, and the epsilon of a given noise.
 
-For the mechanism of :mod:`fedsci.privacy.local_noise`, everything it costs included: rounding to the grid
-and the distance of its noise from exact. Neighbouring relation: add or remove one record.
+:func:`calibrate_noise_multiplier` and :func:`epsilon_of` are for the mechanism of
+:mod:`fedsci.privacy.local_noise`, everything it costs included: rounding to the grid and the distance of its
+noise from exact. For that of :mod:`fedsci.privacy.rounding_noise` take :func:`calibrate_charged_noise`, then
+``rounding_noise.grid_step``. Neighbouring relation: add or remove one record.
 """
 
 import math
@@ -15,6 +17,23 @@ from fedsci.privacy.poisson import check_sample_rate
 
 _DIGITS: Final = 9000  # numbers of 4 significant digits in a decade
 _DECADES: Final = range(-3, 6)
+_LARGEST_EXPONENT: Final = 700
+
+
+def gaussian_plan(*, noise_multiplier: float, sample_rate: float, steps: int) -> Plan:
+    """Return ``steps`` Gaussian releases with this noise, each over a Poisson sample if the rate is below 1.
+
+    Raises:
+        InputError: if a parameter is out of range.
+    """
+    _check_steps(steps)
+    check_sample_rate(sample_rate)
+    event = (
+        GaussianEvent(noise_multiplier=noise_multiplier)
+        if sample_rate == 1
+        else PoissonGaussianEvent(sample_rate=sample_rate, noise_multiplier=noise_multiplier)
+    )
+    return Plan(events=(Composition(event=event, count=steps),))
 
 
 def charged_plan(*, noise_multiplier: float, sample_rate: float, steps: int, dimension: int) -> Plan:
@@ -23,35 +42,39 @@ def charged_plan(*, noise_multiplier: float, sample_rate: float, steps: int, dim
     Raises:
         InputError: if a parameter is out of range.
     """
-    _check_steps(steps)
-    check_sample_rate(sample_rate)
     noise = local_noise.charged_noise_multiplier(dimension, noise_multiplier)
-    event = (
-        GaussianEvent(noise_multiplier=noise)
-        if sample_rate == 1
-        else PoissonGaussianEvent(sample_rate=sample_rate, noise_multiplier=noise)
-    )
-    return Plan(events=(Composition(event=event, count=steps),))
+    return gaussian_plan(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
+
+
+def epsilon_with_distance(plan: Plan, *, delta: float, distance: float) -> float:
+    """Return the PLD epsilon at ``delta`` of releases that are together within ``distance`` of the plan's.
+
+    A mechanism within total variation t of one with (epsilon, delta) has (epsilon, delta + t (1 + e^epsilon)),
+    for adding or removing one record. Infinite where nothing can be proven: no noise to speak of, or a delta
+    that ``distance`` uses up.
+
+    Raises:
+        InputError: if ``delta`` is not in (0, 1).
+    """
+    # Nearly always a billionth of delta pays for the distance; where it does not, half may.
+    for share in (1e-9, 0.5):
+        value = accounting.epsilon(plan, delta=delta * (1 - share))
+        if value < _LARGEST_EXPONENT and distance * (1 + math.exp(value)) <= delta * share:
+            return value
+    return math.inf
 
 
 def epsilon_of(*, noise_multiplier: float, delta: float, sample_rate: float, steps: int, dimension: int) -> float:
     """Return the PLD epsilon of ``steps`` local releases at ``delta``, adding or removing one record.
 
-    Infinite where nothing can be proven: no noise to speak of, or a delta below the sampler's precision.
+    Infinite where nothing can be proven: see :func:`epsilon_with_distance`.
 
     Raises:
         InputError: if a parameter is out of range.
     """
     accounting.check_delta(delta)
     plan = charged_plan(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, dimension=dimension)
-    distance = steps * local_noise.release_distance(dimension)
-    # A mechanism within total variation t of one with (epsilon, delta) has (epsilon, delta + t (1 + e^epsilon)).
-    # Nearly always a billionth of delta pays for that; where it does not, half may.
-    for share in (1e-9, 0.5):
-        value = accounting.epsilon(plan, delta=delta * (1 - share))
-        if value < 700 and distance * (1 + math.exp(value)) <= delta * share:
-            return value
-    return math.inf
+    return epsilon_with_distance(plan, delta=delta, distance=steps * local_noise.release_distance(dimension))
 
 
 def calibrate_noise_multiplier(
@@ -59,7 +82,7 @@ def calibrate_noise_multiplier(
 ) -> float:
     """Return the smallest noise multiplier, to 4 significant digits, that stays within ``epsilon``.
 
-    Epsilon is by PLD, for adding or removing one record, over all ``steps`` together.
+    Epsilon is by PLD, for adding or removing one record, over all ``steps`` local releases together.
 
     Args:
         epsilon: above 0.
@@ -69,26 +92,47 @@ def calibrate_noise_multiplier(
         dimension: how many values each release holds.
 
     Raises:
-        InputError: if a parameter is out of range, or no noise multiplier below 10^6 suffices.
+        InputError: if a parameter is out of range, or no noise multiplier below 10^5 suffices.
     """
+
+    def spent(noise_multiplier: float) -> float:
+        return epsilon_of(
+            noise_multiplier=noise_multiplier, delta=delta, sample_rate=sample_rate, steps=steps, dimension=dimension
+        )
+
+    return _calibrate(spent, epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+
+
+def calibrate_charged_noise(*, epsilon: float, delta: float, sample_rate: float, steps: int, distance: float) -> float:
+    """Return the smallest noise multiplier, to 4 significant digits, of a Gaussian event within ``epsilon``.
+
+    For mechanisms that find out from it how much noise to draw. Arguments as in
+    :func:`calibrate_noise_multiplier`, but for ``distance``: how far, in total variation, one release is
+    from a post-processed Gaussian one.
+
+    Raises:
+        InputError: if a parameter is out of range, or no noise multiplier below 10^5 suffices.
+    """
+
+    def spent(noise_multiplier: float) -> float:
+        plan = gaussian_plan(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)
+        return epsilon_with_distance(plan, delta=delta, distance=steps * distance)
+
+    return _calibrate(spent, epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+
+
+def _calibrate(
+    spent: Callable[[float], float], *, epsilon: float, delta: float, sample_rate: float, steps: int
+) -> float:
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon {epsilon!r} is not a positive number")
     accounting.check_delta(delta)
     check_sample_rate(sample_rate)
     _check_steps(steps)
-
-    def excess(noise_multiplier: float) -> float:
-        value = epsilon_of(
-            noise_multiplier=noise_multiplier,
-            delta=delta,
-            sample_rate=sample_rate,
-            steps=steps,
-            dimension=dimension,
-        )
-        return math.log(max(value, 1e-12) / epsilon)
-
-    guess = _central_limit_noise(epsilon, delta, sample_rate, steps)
-    return _smallest_enough(excess, guess)
+    return _smallest_enough(
+        lambda noise_multiplier: math.log(max(spent(noise_multiplier), 1e-12) / epsilon),
+        _central_limit_noise(epsilon, delta, sample_rate, steps),
+    )
 
 
 def _smallest_enough(excess: Callable[[float], float], guess: float) -> float:

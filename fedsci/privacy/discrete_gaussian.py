@@ -24,17 +24,20 @@ Not constant time: how long a draw takes depends, weakly, on the values drawn.
 import math
 from decimal import Decimal
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.errors import InputError
-from fedsci.privacy.exact_table import TAIL_DEVIATIONS, ExactTable, gaussian_weights
+from fedsci.privacy.exact_table import TAIL_DEVIATIONS, ExactTables, gaussian_weights
 from fedsci.privacy.randomness import KeyStream
 
 BASE_DEVIATION: Final = 16
-_CHUNK: Final = 1 << 15
+NARROW: Final = range(1, 129)
+"""The deviations of :func:`sample_narrow`."""
+_SLOT_BITS: Final = 16
+_CHUNK: Final = 1 << 16
 
 
 def _steps() -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -72,12 +75,17 @@ def total_variation_bound(level: int) -> float:
     The derivation is in the module's docstring; that AES output is uniform is assumed, not counted.
     """
     _check_level(level)
-    bound = 2 * math.exp(-(TAIL_DEVIATIONS**2) / 2)
-    bound += (2 * TAIL_DEVIATIONS * BASE_DEVIATION + 1) * 2.0**-128
+    bound = table_error(BASE_DEVIATION)
     for variance, factor in zip(VARIANCES[:level], _FACTORS[:level], strict=True):
         error = poisson_summation_error(math.sqrt(variance / (1 + factor**2)))
         bound = 2 * bound + error / (1 - error)
     return bound
+
+
+def table_error(deviation: float) -> float:
+    """Return how far a table cut at 13 deviations, rounded to multiples of 2^-128, is from exact."""
+    outcomes = 2 * math.ceil(TAIL_DEVIATIONS * deviation) + 2
+    return 2 * math.exp(-(TAIL_DEVIATIONS**2) / 2) + outcomes * 2.0**-128
 
 
 def sample(level: int, size: int, keystream: KeyStream) -> NDArray[np.int64]:
@@ -106,18 +114,44 @@ def sample(level: int, size: int, keystream: KeyStream) -> NDArray[np.int64]:
 
 def _convolve(level: int, size: int, keystream: KeyStream) -> NDArray[np.int64]:
     if level == 0:
-        return _base_table().sample(size, keystream).astype(np.int64)
+        return _look_up(_table(BASE_DEVIATION), size, keystream).astype(np.int64)
     coarse = _convolve(level - 1, size, keystream)
     coarse *= _FACTORS[level - 1]
     coarse += _convolve(level - 1, size, keystream)
     return coarse
 
 
+def sample_narrow(deviation: int, size: int, keystream: KeyStream) -> NDArray[np.int16]:
+    """Return ``size`` independent discrete Gaussians with a small whole deviation, within 2^-115 of exact.
+
+    The distance of each sample from exact is at most ``table_error(deviation)``.
+
+    Raises:
+        InputError: if ``deviation`` is not in 1..128 or ``size`` is negative.
+    """
+    if deviation not in NARROW:
+        raise InputError(f"no table for deviation {deviation!r}", hint=f"use {NARROW[0]} to {NARROW[-1]}")
+    if size < 0:
+        raise InputError(f"cannot draw {size} samples")
+    out = np.empty(size, dtype=np.int16)
+    for start in range(0, size, _CHUNK):
+        part = out[start : start + _CHUNK]
+        part[:] = _look_up(_table(deviation), len(part), keystream)
+    return out
+
+
+def _look_up(table: ExactTables, size: int, keystream: KeyStream) -> NDArray[Any]:
+    index = keystream.uint16(size)
+    drawn = table.slots.take(index)
+    table.finish(drawn, index, keystream)
+    return drawn
+
+
 @cache
-def _base_table() -> ExactTable:
-    cut = TAIL_DEVIATIONS * BASE_DEVIATION
-    weights = gaussian_weights(Decimal(BASE_DEVIATION**2), Decimal(0), -cut, cut)
-    return ExactTable.from_weights(weights, first=-cut)
+def _table(deviation: int) -> ExactTables:
+    cut = TAIL_DEVIATIONS * deviation
+    weights = gaussian_weights(Decimal(deviation**2), Decimal(0), -cut, cut)
+    return ExactTables.from_weights([weights], first=-cut, slot_bits=_SLOT_BITS)
 
 
 def _check_level(level: int) -> None:

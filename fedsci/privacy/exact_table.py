@@ -1,16 +1,20 @@
-"""Exact sampling from a finite distribution whose probabilities are multiples of 2^-128.
+"""Exact sampling from finite distributions whose probabilities are multiples of 2^-128.
 
-Sixteen random bits pick a slot of a table. Outcome k owns floor(2^16 p_k) slots and is returned at once;
-the few slots left over (under 1 % for a Gaussian) stand for the remainders 2^16 p_k - floor(2^16 p_k), and
-are resolved by inverting their cumulative sum with 112 further bits. All arithmetic is on integers, so the
-result has exactly the given probabilities. The time taken depends on the outcome: not constant time.
+A few random bits pick a slot of a table. An outcome of probability p owns floor(2^b p) of 2^b slots and is
+returned at once; the few slots left over (about 1 % for a Gaussian) stand for what the rounding down
+left, and are resolved by inverting the remainders' cumulative sum with fresh random bits. All arithmetic is on
+integers, so outcomes have exactly the given probabilities. The time a draw takes depends on its outcome: not
+constant time.
+
+Several distributions over the same outcomes, say Gaussians with different centres, share one table.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +23,10 @@ from fedsci.errors import InputError
 from fedsci.privacy.randomness import KeyStream
 
 PROBABILITY_BITS: Final = 128
-SLOT_BITS: Final = 16
-SLOTS: Final = 1 << SLOT_BITS
 TAIL_DEVIATIONS: Final = 13
-_REST_BITS: Final = PROBABILITY_BITS - SLOT_BITS
-_LOW_BITS: Final = 64
+_ONE: Final = 1 << PROBABILITY_BITS
+_WORD_BITS: Final = 64
+_WORD_BYTES: Final = 16
 
 
 def gaussian_weights(variance: Decimal, centre: Decimal, first: int, last: int) -> list[int]:
@@ -34,73 +37,119 @@ def gaussian_weights(variance: Decimal, centre: Decimal, first: int, last: int) 
     """
     with localcontext() as context:
         context.prec = 60
-        raw = [(-((k - centre) ** 2) / (2 * variance)).exp() for k in range(first, last + 1)]
-        scale = Decimal(1 << PROBABILITY_BITS) / sum(raw)
+        # exp(-(k + 1 - c)^2 / 2v) is the one before times a factor, and that factor shrinks evenly.
+        value = (-((first - centre) ** 2) / (2 * variance)).exp()
+        factor = (-(2 * (first - centre) + 1) / (2 * variance)).exp()
+        shrink = (-1 / variance).exp()
+        raw = []
+        for _ in range(last - first + 1):
+            raw.append(value)
+            value *= factor
+            factor *= shrink
+        scale = _ONE / sum(raw, Decimal(0))
         weights = [int(value * scale) for value in raw]
-    weights[weights.index(max(weights))] += (1 << PROBABILITY_BITS) - sum(weights)
+    weights[weights.index(max(weights))] += _ONE - sum(weights)
     return weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ExactTable:
-    """A distribution over ``first, first + 1, ...`` ready to sample.
+class ExactTables:
+    """Distributions over ``first, first + 1, ...`` ready to sample.
+
+    Slot r of distribution t is ``slots[(r << table_bits) | t]``.
 
     Attributes:
         first: the smallest outcome.
-        slots: int16, shape ``(2^16,)``: the outcome of each slot. Leftover slots come last.
-        leftover: index of the first leftover slot.
-        rest_high: uint64: high words of the leftover outcomes' cumulative weights.
-        rest: the same cumulative weights, whole.
+        slot_bits: b, the random bits of a look-up.
+        table_bits: 2^table_bits distributions.
+        slots: int8 or int16, shape ``(2^(b + table_bits),)``: outcomes, or ``unresolved``.
+        unresolved: the value in ``slots`` that means :meth:`resolve`.
+        leftover: int64, each distribution's first leftover slot.
+        fresh_bits: random bits that :meth:`resolve` always draws.
+        keys: uint64: distribution, then the high bits of the leftovers' cumulative weights; ascending.
+        rest: the same cumulative weights, whole, by distribution.
     """
 
     first: int
-    slots: NDArray[np.int16]
-    leftover: int
-    rest_high: NDArray[np.uint64]
-    rest: tuple[int, ...]
+    slot_bits: int
+    table_bits: int
+    slots: NDArray[Any]
+    unresolved: int
+    leftover: NDArray[np.int64]
+    fresh_bits: int
+    keys: NDArray[np.uint64]
+    rest: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def from_weights(cls, weights: Sequence[int], *, first: int) -> "ExactTable":
-        """Return the table for outcome ``first + i`` with probability ``weights[i] / 2^128``.
+    def from_weights(cls, weights: Sequence[Sequence[int]], *, first: int, slot_bits: int) -> "ExactTables":
+        """Return tables where outcome ``first + i`` of distribution t has probability ``weights[t][i] / 2^128``.
 
         Raises:
-            InputError: if the weights are negative, do not sum to 2^128, or outcomes do not fit 16 bits.
+            InputError: if the distributions are not a power of two in number, differ in length, hold negative
+                weights or ones that do not sum to 2^128, or if outcomes do not fit 16 bits.
         """
-        if min(weights) < 0 or sum(weights) != 1 << PROBABILITY_BITS:
+        count, length = len(weights), len(weights[0])
+        if count & (count - 1) or any(len(row) != length for row in weights):
+            raise InputError("expected a power of two of distributions, equally long")
+        if any(min(row) < 0 or sum(row) != _ONE for row in weights):
             raise InputError("weights must be non-negative and sum to 2^128")
-        if first < -(1 << 15) or first + len(weights) > 1 << 15:
+        bound = max(-first, first + length - 1)
+        if bound >= 1 << 15:
             raise InputError("outcomes must fit 16 bits")
-        whole = [weight >> _REST_BITS for weight in weights]
-        outcomes = np.arange(first, first + len(weights), dtype=np.int16)
-        slots = np.zeros(SLOTS, dtype=np.int16)
-        leftover = sum(whole)
-        slots[:leftover] = np.repeat(outcomes, whole)
+        kind: type[np.int8] | type[np.int16] = np.int8 if bound < 1 << 7 else np.int16
+        unresolved = int(np.iinfo(kind).min)
+        table_bits, below = count.bit_length() - 1, PROBABILITY_BITS - slot_bits
+        outcomes = np.arange(first, first + length, dtype=kind)
+        slots = np.full((1 << slot_bits, count), unresolved, dtype=kind)
+        leftover = np.zeros(count, dtype=np.int64)
+        rest = []
+        for table, row in enumerate(weights):
+            whole = [weight >> below for weight in row]
+            leftover[table] = sum(whole)
+            slots[: leftover[table], table] = np.repeat(outcomes, whole)
+            rest.append(tuple(accumulate(w - (n << below) for w, n in zip(row, whole, strict=True))))
+        # Leftover slots are numbered from zero; at most length of them, so they fit top_bits.
+        fresh_bits = _WORD_BITS - table_bits - length.bit_length()
+        keys = [(t << (_WORD_BITS - table_bits)) | (c >> (below - fresh_bits)) for t in range(count) for c in rest[t]]
         slots.setflags(write=False)
-        rest = tuple(accumulate(w - (n << _REST_BITS) for w, n in zip(weights, whole, strict=True)))
-        high = np.array([min(value >> _LOW_BITS, (1 << 64) - 1) for value in rest], dtype=np.uint64)
-        return cls(first=first, slots=slots, leftover=leftover, rest_high=high, rest=rest)
+        return cls(
+            first=first,
+            slot_bits=slot_bits,
+            table_bits=table_bits,
+            slots=slots.ravel(),
+            unresolved=unresolved,
+            leftover=leftover,
+            fresh_bits=fresh_bits,
+            keys=np.array(keys, dtype=np.uint64),
+            rest=tuple(rest),
+        )
 
-    def sample(self, size: int, keystream: KeyStream) -> NDArray[np.int16]:
-        """Return ``size`` independent draws; fastest for some ten thousand at a time."""
-        index = keystream.uint16(size)
-        drawn = self.slots.take(index)
-        missed = np.flatnonzero(index >= self.leftover)
+    def finish(self, drawn: NDArray[Any], index: NDArray[Any], keystream: KeyStream) -> None:
+        """Replace the unresolved among ``drawn``, which is ``slots`` looked up at ``index``, in place."""
+        missed = np.flatnonzero(drawn == self.unresolved)
         if len(missed):
-            drawn[missed] = self.resolve(index[missed], keystream)
-        return drawn
+            drawn[missed] = self.resolve(index[missed].astype(np.int64), keystream)
 
-    def resolve(self, slot: NDArray[np.uint16], keystream: KeyStream) -> NDArray[np.int64]:
-        """Return the outcomes of draws that hit leftover slots, each with 112 further random bits.
+    def resolve(self, index: NDArray[np.int64], keystream: KeyStream) -> NDArray[np.int64]:
+        """Return the outcomes of draws that hit leftover slots.
 
-        The slot counts for the top 16 bits of a number uniform below the leftovers' total weight. Its low
-        64 bits are drawn only where the high word alone does not decide (once in about 2^40 draws).
+        The leftover slot's number and ``fresh_bits`` random bits make the high part of an integer uniform
+        below the leftovers' total weight. Its low part is drawn only where the high part does not decide.
         """
-        top = slot.astype(np.uint64) - np.uint64(self.leftover)
-        shift = np.uint64(_REST_BITS - _LOW_BITS)
-        high = (top << shift) | (keystream.uint64(len(slot)) >> np.uint64(SLOT_BITS))
-        found = np.searchsorted(self.rest_high, high, side="right")
-        # An outcome whose cumulative weight begins with the same word may lie on either side.
-        for i in np.flatnonzero(np.searchsorted(self.rest_high, high, side="left") != found):
-            value = (int(high[i]) << _LOW_BITS) | int(keystream.uint64(1)[0])
-            found[i] = sum(1 for total in self.rest if total <= value)
-        return found.astype(np.int64) + self.first
+        table = index & ((1 << self.table_bits) - 1)
+        number = (index >> self.table_bits) - self.leftover[table]
+        fresh = keystream.uint64(len(index)) >> np.uint64(_WORD_BITS - self.fresh_bits)
+        key = (number.astype(np.uint64) << np.uint64(self.fresh_bits)) | fresh
+        if self.table_bits:
+            key |= table.astype(np.uint64) << np.uint64(_WORD_BITS - self.table_bits)
+        found = np.empty(len(key), dtype=np.int64)
+        order = np.argsort(key)  # neighbouring searches share the cache
+        found[order] = np.searchsorted(self.keys, key[order], side="right")
+        outcome = found - table * len(self.rest[0])
+        # The last key is never reached, so that at found = 0 it stands for "no key before".
+        for i in np.flatnonzero(self.keys[found - 1] == key):
+            low_bits = PROBABILITY_BITS - self.slot_bits - self.fresh_bits
+            low = int.from_bytes(keystream.bytes(_WORD_BYTES), "little") >> (8 * _WORD_BYTES - low_bits)
+            high = (int(number[i]) << self.fresh_bits) | int(fresh[i])
+            outcome[i] = bisect_right(self.rest[table[i]], (high << low_bits) | low)
+        return outcome + self.first

@@ -59,9 +59,7 @@ def release_distance(dimension: int) -> float:
 
     With ``steps`` releases at a total of epsilon, delta grows by ``steps * distance * (1 + exp(epsilon))``.
     """
-    deviation = discrete_gaussian.LEVELS[LEVEL]
-    width = _ROUNDING_DEVIATION * math.sqrt(1 - (_ROUNDING_DEVIATION / deviation) ** 2)
-    error = discrete_gaussian.poisson_summation_error(width)
+    error = discrete_gaussian.poisson_summation_error(_ROUNDING_DEVIATION)
     return dimension * (discrete_gaussian.total_variation_bound(LEVEL) + 2 * error / (1 - error))
 
 

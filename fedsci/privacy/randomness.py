@@ -62,6 +62,10 @@ class KeyStream:
         """Return ``count`` independent uniform 64-bit words."""
         return self._draw(8 * count).view(np.uint64)
 
+    def uint32(self, count: int) -> NDArray[np.uint32]:
+        """Return ``count`` independent uniform 32-bit words."""
+        return self._draw(4 * count).view(np.uint32)
+
     def uint16(self, count: int) -> NDArray[np.uint16]:
         """Return ``count`` independent uniform 16-bit words."""
         return self._draw(2 * count).view(np.uint16)

@@ -53,3 +53,20 @@ def test_no_samples_and_wrong_arguments(keystream):
 
 def test_a_narrow_gaussian_promises_nothing():
     assert math.isinf(discrete_gaussian.poisson_summation_error(0.2))
+
+
+@pytest.mark.parametrize("deviation", [1, 10, 128])
+def test_narrow_samples_are_cut_at_13_deviations(deviation, keystream):
+    samples = discrete_gaussian.sample_narrow(deviation, 70_000, keystream)
+    assert samples.dtype == np.int16
+    assert np.abs(samples).max() <= 13 * deviation
+    assert discrete_gaussian.table_error(deviation) < 2.0**-115
+    assert discrete_gaussian.sample_narrow(deviation, 0, keystream).shape == (0,)
+
+
+def test_narrow_samples_have_their_limits(keystream):
+    for deviation in (0, 129, 2.5):
+        with pytest.raises(InputError, match="table"):
+            discrete_gaussian.sample_narrow(deviation, 1, keystream)
+    with pytest.raises(InputError):
+        discrete_gaussian.sample_narrow(3, -1, keystream)
