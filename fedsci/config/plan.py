@@ -173,14 +173,14 @@ def check_plan(plan: Plan) -> None:
             "privacy.mechanism: distributed is not available yet: it needs secure aggregation",
             hint="use privacy.mechanism: local until then",
         )
-    if study.secure_aggregation.enabled:
-        raise ConfigError(
-            "secure_aggregation.enabled: true is not available yet",
-            hint="leave it out until then; updates of a local mechanism are private by themselves",
-        )
     strategy = plan.strategy
     if strategy.sees != plan.recipe.sees:
         raise ConfigError(
             f"the recipe says that {plan.recipe.name} sees {plan.recipe.sees}, the algorithm sees {strategy.sees}",
             hint=f"write sees: {strategy.sees}",
+        )
+    if study.secure_aggregation.enabled and strategy.sees == "each":
+        raise ConfigError(
+            f"{plan.recipe.name} must see each site's update, and secure aggregation shows only their sum",
+            hint="choose a strategy that works on sums (fedsci strategies), or secure_aggregation.enabled: false",
         )

@@ -67,7 +67,9 @@ class Policy(Strict):
         mechanisms: left out, a data set with a budget allows ``distributed`` and ``local``, one without only
             ``none``. Naming ``none`` lets studies without any guarantee run on a budgeted data set; they are
             recorded as an infinite epsilon and are not counted against the budget.
-        exact_evaluation: unnoised holdout metrics may leave the site.
+        exact_evaluation: unnoised holdout metrics may leave, inside sums over sites.
+        show_own_metrics: this site's own metrics may be shown beside the sums.
+        unmasked_updates: updates may travel without secure aggregation.
     """
 
     approval: Literal["manual", "auto"] = "manual"
@@ -77,6 +79,8 @@ class Policy(Strict):
     models: list[str] = Field(default_factory=list)
     mechanisms: list[Literal["distributed", "local", "none"]] | None = None
     exact_evaluation: bool = False
+    show_own_metrics: bool = False
+    unmasked_updates: bool = False
 
 
 class Site(Strict):

@@ -153,10 +153,19 @@ class Privacy(Strict):
 
 
 class SecureAggregation(Strict):
-    """How many sites must finish a round, and whether updates travel masked."""
+    """How many sites must finish a round, and how updates travel.
 
-    enabled: bool = False
+    Attributes:
+        enabled: masked, so that the coordinator learns only sums; without it every site's policy must agree.
+        min_survivors: fewest sites a sum may stand for; two thirds plus one if left out.
+        ring_bits: width of the integers that are summed.
+        bound: largest magnitude of one number of a weighted contribution; what lies outside is clipped.
+    """
+
+    enabled: bool = True
     min_survivors: int | None = Field(default=None, ge=1)
+    ring_bits: Literal[32, 64] = 32
+    bound: float = Field(default=16.0, gt=0, le=1e6)
 
 
 class Evaluation(Strict):

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from fedsci.config.loading import Document, Key, parse, read_document
+from fedsci.config.masking import terms_for
 from fedsci.config.plan import Plan, check_plan
 from fedsci.config.site import Site, load_site
 from fedsci.config.strategy import load_recipe
@@ -58,6 +59,8 @@ def load_study(path: Path, *, overrides: list[str] | None = None, seed: int | No
     plan = Plan(study=study, recipe=recipe, sites=tuple(SiteId(site.site) for site, _ in sites))
     try:
         check_plan(plan)
+        if study.secure_aggregation.enabled:
+            terms_for(plan)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
     return StudyOnOneMachine(plan=plan, site_files=tuple(file for _, file in sites))

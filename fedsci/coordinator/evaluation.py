@@ -1,61 +1,41 @@
-"""The shared model measured at the sites: totals over those that allow it, and each of them."""
+"""The shared model measured at the sites: over all shown records, as a mean of sites, and of sites that show theirs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
 from fedsci.names import SiteId
-from fedsci.training.metrics import MetricSums, finish, mean_metrics
-from fedsci.transport.link import SiteLink
-from fedsci.transport.messages import Reply, Request
-
-Metrics = dict[str, float | None]
+from fedsci.training.metrics import Metrics, MetricSums, finish, half_range, mean_site
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Metric sums by site; None where a site does not show them.
+    """Metric sums over the sites, and those of sites that show their own.
 
     Attributes:
-        by_site: in the order of the sites' names.
-        metrics: the names to report.
+        plan: says which metrics to report, and in which units.
+        total: sums over all sites that took part.
+        own: sums of single sites; a site that shows nothing is absent.
     """
 
-    by_site: Mapping[SiteId, MetricSums | None]
-    metrics: tuple[str, ...]
+    plan: Plan
+    total: MetricSums
+    own: Mapping[SiteId, MetricSums | None]
 
     def pooled(self) -> Metrics | None:
-        """Return the metrics over all shown records, or None if no site shows any."""
-        shown = [sums for sums in self.by_site.values() if sums is not None]
-        return self._named(finish(reduce(add, shown))) if shown else None
+        """Return the metrics over all records, or None if no site lets any leave."""
+        return self._named(finish(self.total, half_range=half_range(self.plan.study)))
+
+    def mean_site(self) -> Metrics | None:
+        """Return each metric's mean over the sites, or None if no site lets any leave."""
+        if not self.total.records > 0.5:
+            return None
+        return self._named(mean_site(self.total, half_range=half_range(self.plan.study)))
 
     def of(self, site: SiteId) -> Metrics | None:
         """Return one site's metrics, or None if it does not show them."""
-        sums = self.by_site.get(site)
-        return None if sums is None else self._named(finish(sums))
+        sums = self.own.get(site)
+        return None if sums is None else self._named(finish(sums, half_range=half_range(self.plan.study)))
 
-    def mean_site(self) -> Metrics | None:
-        """Return each metric's mean over the sites that show it, or None if none does."""
-        shown = [metrics for site in self.by_site if (metrics := self.of(site)) is not None]
-        return mean_metrics(shown) if shown else None
-
-    def _named(self, metrics: Metrics) -> Metrics:
-        return {name: metrics.get(name) for name in self.metrics}
-
-
-def measure(link: SiteLink, plan: Plan, run: str, model: NDArray[np.float32]) -> Measured:
-    """Return the model's metrics at every site that shows them."""
-    request = Request(action="evaluate", fields={"run": run}, vector=model)
-    replies = link.ask(dict.fromkeys(plan.sites, request))
-    by_site: dict[SiteId, MetricSums | None] = {}
-    for site, reply in replies.items():
-        vector = reply.vector if isinstance(reply, Reply) else None
-        by_site[site] = None
-        if vector is not None and vector.dtype == np.float64 and np.isfinite(vector).all():
-            by_site[site] = MetricSums(kind=plan.study.task.kind, values=vector)
-    return Measured(by_site=by_site, metrics=plan.metrics)
+    def _named(self, metrics: Metrics) -> Metrics | None:
+        return {name: metrics.get(name) for name in self.plan.metrics} if metrics else None

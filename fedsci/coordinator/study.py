@@ -3,22 +3,42 @@
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
-from fedsci.coordinator.evaluation import Measured, measure
+from fedsci.coordinator.aggregation import Aggregation, Ask, Collected, PlainAggregation
+from fedsci.coordinator.evaluation import Measured
+from fedsci.coordinator.masked import MaskedAggregation
 from fedsci.coordinator.round import run_round
 from fedsci.errors import FedsciError, InputError, SiteFailed
 from fedsci.names import SiteId
+from fedsci.secagg import Roster, open_roster
 from fedsci.training.learner import module_for
-from fedsci.training.metrics import MetricSums
 from fedsci.training.models import initial_vector
+from fedsci.transport.binding import pack
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedRoster:
+    """The consortium's roster as sites get it, and the key that signed it.
+
+    Attributes:
+        content: the signed bytes.
+        consortium_key: the public key pinned at every site.
+    """
+
+    content: bytes
+    consortium_key: bytes
+
+    def open(self) -> Roster:
+        """Return the roster, its signature checked."""
+        return open_roster(self.content, consortium_key=self.consortium_key)
 
 
 @dataclass(kw_only=True)
@@ -31,7 +51,7 @@ class Progress:
         rounds_completed: rounds applied to the model.
         model: after the last applied round, float32 ``(d,)``.
         federated: the last evaluation of the shared model.
-        alone: per baseline label, each lab's own training; None where a lab does not show it.
+        alone: per baseline label, the labs' own training.
         privacy: per site, epsilon of this study, of all studies, and the budget.
         dropped: sites that did not finish a round, and which.
         seconds: wall time by phase.
@@ -42,7 +62,7 @@ class Progress:
     rounds_completed: int = 0
     model: NDArray[np.float32] | None = None
     federated: Measured | None = None
-    alone: dict[str, dict[SiteId, MetricSums | None]] = field(default_factory=dict)
+    alone: dict[str, Measured] = field(default_factory=dict)
     privacy: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
     seconds: dict[str, float] = field(
@@ -79,33 +99,42 @@ class Observer(Protocol):
         """A round was applied."""
 
 
-def run_study(link: SiteLink, plan: Plan, progress: Progress, observer: Observer) -> None:
+def run_study(
+    link: SiteLink, plan: Plan, progress: Progress, observer: Observer, *, roster: SignedRoster | None
+) -> None:
     """Run the whole study, keeping ``progress`` up to date at every step.
 
     Whatever happens after a site has let the study in, sites are told that it is over, so that they settle
-    what they reserved.
+    what they reserved and erase their secrets.
+
+    Args:
+        roster: needed where the study is masked.
 
     Raises:
         SiteFailed: a site refused the study; its own exit code says why.
         RoundAborted: fewer than ``min_survivors`` sites finished a round.
     """
     observer.phase("preparing")
-    link.discover(plan.sites)
     try:
-        _prepare(link, plan, progress)
-        _train(link, plan, progress, observer)
+        aggregation = _prepare(link, plan, progress, roster)
+        _train(aggregation, plan, progress, observer)
         if "local" in plan.study.evaluation.baselines:
             observer.phase("baselines")
             started = time.monotonic()
-            progress.alone = _alone(link, plan, progress)
+            _alone(aggregation, plan, progress)
             progress.seconds["evaluation"] += time.monotonic() - started
     finally:
         observer.phase("finishing")
         _finish(link, progress)
 
 
-def _prepare(link: SiteLink, plan: Plan, progress: Progress) -> None:
-    fields = {"run": progress.run, "plan": plan.to_bytes().decode()}
+def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None) -> Aggregation:
+    fields: dict[str, Any] = {"run": progress.run, "plan": plan.to_bytes().decode()}
+    masked = plan.study.secure_aggregation.enabled
+    if masked:
+        if roster is None:
+            raise InputError("a masked study needs a signed roster")
+        fields |= {"roster": pack(roster.content), "setup_batch": 0}
     replies = link.ask({site: Request(action="prepare", fields=fields) for site in plan.sites})
     refused = [reply for reply in replies.values() if isinstance(reply, SiteFailed)]
     for site, reply in replies.items():
@@ -122,53 +151,90 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress) -> None:
             f"{other} and {plan.sites[0]} read the study's schema differently",
             hint="are all sites on the same version of fedsci?",
         )
+    counts = _counts(progress)
+    records = sum(train for train, _ in counts.values())
+    weights = {SiteId(site): train / records for site, (train, _) in counts.items()}
+    if not masked or roster is None:
+        return PlainAggregation(link=link, plan=plan, weights=weights)
+    aggregation = MaskedAggregation(
+        link=link,
+        plan=plan,
+        run=progress.run,
+        roster=roster.open(),
+        weights=weights,
+        holdout=max(holdout for _, holdout in counts.values()),
+        slots=plan.training.rounds + 2,
+    )
+    aggregation.begin({site: str(fields.get("advert", "")) for site, fields in progress.sites.items()})
+    return aggregation
 
 
-def _train(link: SiteLink, plan: Plan, progress: Progress, observer: Observer) -> None:
+def _counts(progress: Progress) -> dict[str, list[int]]:
+    """Training and holdout records of every site: public, and the same in every request."""
+    return {site: [f["records"]["train"], f["records"]["holdout"]] for site, f in progress.sites.items()}
+
+
+def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: Observer) -> None:
+    """Run the rounds. A round brings back the metrics of the model it started from: those of the round before."""
     observer.phase("training")
-    first = progress.sites[plan.sites[0]]
-    strategy = plan.strategy
-    state = strategy.start(initial_vector(module_for(plan, inputs=int(first["inputs"])), seed=plan.study.seed))
+    inputs = int(progress.sites[plan.sites[0]]["inputs"])
+    state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
     progress.model = state.model
-    weights = {site: float(progress.sites[site]["records"]["train"]) for site in plan.sites}
+    fields: dict[str, object] = {"run": progress.run, "records": _counts(progress)}
+    pending: RoundResult | None = None
     rounds, every = plan.training.rounds, plan.study.evaluation.every
-    for number in range(1, rounds + 1):
-        started = time.monotonic()
-        outcome = run_round(link, plan, progress.run, number, state, weights)
-        progress.dropped += [(site, number) for site in outcome.dropped]
-        state = outcome.state
-        progress.model, progress.rounds_completed = state.model, number
-        progress.seconds["training"] += outcome.seconds_sites
-        progress.seconds["aggregation"] += outcome.seconds_aggregation
-        measured = None
-        if number % every == 0 or number == rounds:
-            began = time.monotonic()
-            measured = measure(link, plan, progress.run, state.model)
-            progress.seconds["evaluation"] += time.monotonic() - began
-            progress.federated = measured
-        observer.round_finished(
-            progress,
-            RoundResult(
+    try:
+        for number in range(1, rounds + 1):
+            started = time.monotonic()
+            wanted = number > 1 and (number - 1) % every == 0
+            outcome = run_round(aggregation, plan, number, state, fields=fields | {"evaluate": wanted})
+            state, collected = outcome.state, outcome.collected
+            _note(progress, number, collected)
+            progress.seconds["aggregation"] += outcome.seconds_strategy
+            progress.seconds["training"] += collected.seconds_sites
+            progress.model, progress.rounds_completed = state.model, number
+            if pending is not None:
+                measured = _measured(plan, collected, "federated") if wanted else None
+                progress.federated = measured or progress.federated
+                observer.round_finished(progress, replace(pending, measured=measured))
+            pending = RoundResult(
                 number=number,
-                measured=measured,
-                survivors=len(plan.sites) - len(outcome.dropped),
-                dropped=outcome.dropped,
+                measured=None,
+                survivors=len(plan.sites) - len(collected.dropped),
+                dropped=tuple(collected.dropped),
                 seconds=time.monotonic() - started,
-            ),
-        )
+            )
+        started = time.monotonic()
+        ask = Ask(action="evaluate", slot=rounds, fields=fields, model=state.model, dimension=0, tables=1)
+        collected = aggregation.collect(ask)
+        progress.federated = _measured(plan, collected, "federated")
+        progress.seconds["evaluation"] += time.monotonic() - started
+    finally:
+        if pending is not None:
+            last = progress.federated if progress.rounds_completed == rounds else None
+            observer.round_finished(progress, replace(pending, measured=last))
 
 
-def _alone(link: SiteLink, plan: Plan, progress: Progress) -> dict[str, dict[SiteId, MetricSums | None]]:
-    replies = link.ask({site: Request(action="alone", fields={"run": progress.run}) for site in plan.sites})
+def _alone(aggregation: Aggregation, plan: Plan, progress: Progress) -> None:
     labels = ["local", "local_no_dp"] if plan.private else ["local"]
-    alone: dict[str, dict[SiteId, MetricSums | None]] = {label: {} for label in labels}
-    for site, reply in replies.items():
-        shown = isinstance(reply, Reply) and not reply.fields.get("withheld", True)
-        for label in labels:
-            values = reply.fields["sums"][label] if shown and isinstance(reply, Reply) else None
-            sums = None if values is None else MetricSums(kind=plan.study.task.kind, values=np.array(values))
-            alone[label][site] = sums
-    return alone
+    fields = {"run": progress.run, "records": _counts(progress)}
+    slot = plan.training.rounds + 1
+    collected = aggregation.collect(
+        Ask(action="alone", slot=slot, fields=fields, model=None, dimension=0, tables=len(labels))
+    )
+    for at, label in enumerate(labels):
+        progress.alone[label] = _measured(plan, collected, label, table=at)
+
+
+def _measured(plan: Plan, collected: Collected, label: str, *, table: int = 0) -> Measured:
+    own = {site: shown.get(label) for site, shown in collected.own.items()}
+    return Measured(plan=plan, total=collected.metrics[table], own=own)
+
+
+def _note(progress: Progress, number: int, collected: Collected) -> None:
+    progress.dropped += [(site, number) for site in collected.dropped]
+    progress.seconds["masking"] += collected.seconds_masking
+    progress.seconds["aggregation"] += collected.seconds_aggregation
 
 
 def _finish(link: SiteLink, progress: Progress) -> None:

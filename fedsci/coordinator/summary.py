@@ -5,9 +5,11 @@ from typing import Any
 
 import fedsci
 from fedsci.config.plan import Plan
-from fedsci.coordinator.evaluation import Measured, Metrics
 from fedsci.coordinator.study import Progress
-from fedsci.training.metrics import higher_is_better
+from fedsci.training.metrics import Metrics, higher_is_better
+
+#: Named in docs/protocol.md.
+SECAGG_PROTOCOL = "fedsci-secagg-1"
 
 
 def summarise(
@@ -34,7 +36,7 @@ def summarise(
         pooled: metrics of ``pooled`` and ``pooled_dp``, None where not computed.
     """
     study, privacy = plan.study, plan.study.privacy
-    alone = {label: Measured(by_site=sums, metrics=plan.metrics) for label, sums in progress.alone.items()}
+    alone = progress.alone
     by_site: dict[str, Any] = {}
     for site in plan.sites:
         by_site[site] = {
@@ -84,6 +86,8 @@ def summarise(
         },
         "secure_aggregation": {
             "enabled": study.secure_aggregation.enabled,
+            "protocol": SECAGG_PROTOCOL if study.secure_aggregation.enabled else None,
+            "ring_bits": study.secure_aggregation.ring_bits if study.secure_aggregation.enabled else None,
             "min_survivors": plan.min_survivors,
             "dropped": [[site, number] for site, number in progress.dropped],
         },

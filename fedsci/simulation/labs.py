@@ -19,8 +19,9 @@ _lock = threading.Lock()
 class Labs:
     """Finds the handler of lab number ``i``. It holds paths only, so that it can travel to Ray workers."""
 
-    def __init__(self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path) -> None:
+    def __init__(self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path, consortium: bytes) -> None:
         self._files = site_files
+        self._consortium = consortium
         self._sites = sites
         self._state = state
 
@@ -30,6 +31,7 @@ class Labs:
         with _lock:
             if key not in _services:
                 _services[key] = SiteService(load_site(key[0]), key[1])
+                _services[key].keystore.pin_consortium(self._consortium)
             return _services[key].handle
 
     def state_of(self, site: SiteId) -> Path:

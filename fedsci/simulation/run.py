@@ -13,6 +13,7 @@ from fedsci.coordinator.summary import summarise
 from fedsci.errors import FedsciError, InputError, SiteFailed
 from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder, create_run_folder
+from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.pooled import Metrics, pooled_baselines
 from fedsci.site.accountant import cost_of
@@ -60,6 +61,7 @@ class SimulatedRun:
     progress: Progress = field(default_factory=Progress)
     folder: RunFolder | None = None
     _link: SiteLink | None = None
+    _consortium: SimulatedConsortium | None = None
     _failure: BaseException | None = None
 
     def run(self) -> dict[str, Any]:
@@ -73,7 +75,8 @@ class SimulatedRun:
         started = time.monotonic()
         self.folder = create_run_folder(self.out, study=plan.study.study, plan_digest=plan.digest)
         state = self.state if self.state is not None else self.folder.path / "state"
-        labs = Labs(self.study.site_files, plan.sites, state.resolve())
+        self._consortium = SimulatedConsortium(state)
+        labs = Labs(self.study.site_files, plan.sites, state.resolve(), self._consortium.public)
         pooled: dict[str, Metrics | None] = {}
         status, reason = "aborted", "stopped before it began"
         try:
@@ -123,7 +126,11 @@ class SimulatedRun:
     def _run_study(self, link: SiteLink) -> None:
         self._link = link
         try:
-            run_study(link, self.study.plan, self.progress, self)
+            plan, roster = self.study.plan, None
+            keys = link.discover(plan.sites)
+            if plan.study.secure_aggregation.enabled and self._consortium is not None:
+                roster = self._consortium.roster(plan, keys)
+            run_study(link, plan, self.progress, self, roster=roster)
         except BaseException as error:
             if threading.current_thread() is threading.main_thread() and not isinstance(error, FedsciError):
                 raise

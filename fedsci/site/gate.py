@@ -32,6 +32,12 @@ def check_policy(plan: Plan, site: Site) -> Policy:
             f"the sum may stand for only {few} sites, policy.min_cohort is {policy.min_cohort}",
             "raise secure_aggregation.min_survivors, or have more sites join",
         )
+    if not study.secure_aggregation.enabled and not policy.unmasked_updates:
+        raise _refusal(
+            site,
+            "updates may not travel unmasked (policy.unmasked_updates is false)",
+            "leave secure_aggregation.enabled at true",
+        )
     source = site.datasets.get(study.dataset)
     if source is None:
         held = ", ".join(site.datasets)

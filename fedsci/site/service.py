@@ -5,9 +5,11 @@ import os
 import re
 import threading
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
@@ -16,37 +18,22 @@ from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.site.accountant import Cost, cost_of
-from fedsci.site.dataset import SiteData, load_site_data, schema_of
+from fedsci.site.dataset import load_site_data, schema_of
 from fedsci.site.gate import check_cost, check_policy
 from fedsci.site.ledger import Ledger
 from fedsci.site.log import SiteLog
-from fedsci.site.round import Contributor, contributor, train_alone
+from fedsci.site.keystore import Keystore
+from fedsci.site.masking import SiteMasking
+from fedsci.site.round import contributor, train_alone
+from fedsci.site.upload import ActiveRun, Upload
 from fedsci.training.device import pick_device
-from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
+from fedsci.training.metrics import MetricSums
 from fedsci.training.models import layout_of
+from fedsci.transport.binding import unpack
 from fedsci.transport.messages import Reply, Request
 
 _RUN = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ActiveRun:
-    """A study that passed this site's gate.
-
-    Attributes:
-        plan: what was asked.
-        policy: what let it in.
-        data: the site's records.
-        cost: the privacy price, None where the mechanism is ``none``.
-        worker: computes contributions.
-    """
-
-    plan: Plan
-    policy: Policy
-    data: SiteData
-    cost: Cost | None
-    worker: Contributor
 
 
 class SiteService:
@@ -61,6 +48,7 @@ class SiteService:
         self.state = state
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log = SiteLog(state / "site.log")
+        self.keystore = Keystore(state)
         self._ledger: Ledger | None = None
         self._runs: dict[str, ActiveRun] = {}
         self._lock = threading.RLock()
@@ -77,9 +65,12 @@ class SiteService:
         actions = {
             "hello": self._hello,
             "prepare": self._prepare,
+            "share": self._share,
             "train": self._train,
             "evaluate": self._evaluate,
             "alone": self._alone,
+            "unmask": self._unmask,
+            "votes": self._votes,
             "finish": self._finish,
         }
         with self._lock:
@@ -94,13 +85,14 @@ class SiteService:
                 return Reply(error=FedsciError("").public())
 
     def _hello(self, request: Request) -> Reply:
-        return Reply(fields={"site": self.site.site})
+        return Reply(fields={"site": self.site.site, "key": self.keystore.signing_key().public.hex()})
 
     def _prepare(self, request: Request) -> Reply:
         run, content = _run_id(request), request.text("plan").encode()
         plan = plan_from_bytes(content)
         policy = check_policy(plan, self.site)
-        active = self._activate(plan, policy)
+        masking, joined = self._join(request, run, plan)
+        active = self._activate(plan, policy, masking)
         dataset = plan.study.dataset
         if active.cost is None:
             self.ledger.record_no_privacy(dataset, run)
@@ -113,6 +105,7 @@ class SiteService:
         folder = self._run_folder(run)
         folder.mkdir(parents=True, exist_ok=False)
         (folder / "plan.json").write_bytes(content)
+        (folder / "roster").write_text(request.text("roster") if masking else "", encoding="ascii")
         self._runs[run] = active
         self.log.write("admitted", run=run, plan=plan.digest, report=active.data.report)
         module = module_for(plan, inputs=active.data.train.features.shape[1])
@@ -122,44 +115,78 @@ class SiteService:
                 "inputs": active.data.train.features.shape[1],
                 "parameters": layout_of(module).size,
                 "schema": schema_of(plan.study).digest(),
-                "exact_evaluation": policy.exact_evaluation,
                 "privacy": self._privacy(active, run, 0),
             }
+            | joined
         )
+
+    def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
+        if not plan.study.secure_aggregation.enabled:
+            return None, {}
+        masking = SiteMasking(self.keystore, plan, self.site.site, run, unpack(request.fields.get("roster")))
+        return masking, masking.join_setup(request)
+
+    def _share(self, request: Request) -> Reply:
+        return Reply(fields=self._masking(request).join_setup(request))
 
     def _train(self, request: Request) -> Reply:
         run, number, model = _run_id(request), request.integer("round"), request.model()
         active = self._active(run)
         if not 1 <= number <= active.plan.training.rounds:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
+        upload = Upload(active, request, slot=number - 1, dimension=model.size, tables=1)
         if active.cost is not None:
             self.ledger.step(active.plan.study.dataset, run, number)
-        return Reply(vector=active.worker.contribution(model, number))
+        metrics = active.measure(model) if request.fields.get("evaluate") else None
+        return self._send(upload, active.worker.contribution(model, number), [metrics], {})
 
     def _evaluate(self, request: Request) -> Reply:
-        active = self._active(_run_id(request))
-        if not active.policy.exact_evaluation:
-            return Reply(fields={"withheld": True})
-        sums = evaluate(active.plan, request.model(), active.data.holdout, device=active.worker.learner.device)
-        return Reply(fields={"withheld": False}, vector=sums.values)
+        active, model = self._active(_run_id(request)), request.model()
+        upload = Upload(active, request, slot=active.plan.training.rounds, dimension=0, tables=1)
+        metrics = active.measure(model)
+        return self._send(upload, None, [metrics], active.own({"federated": metrics}))
 
     def _alone(self, request: Request) -> Reply:
         """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
         active = self._active(_run_id(request))
-        if not active.policy.exact_evaluation:
-            return Reply(fields={"withheld": True})
-        device = active.worker.learner.device
         costs: dict[str, Cost | None] = {"local": active.cost}
         if active.cost is not None:
             costs["local_no_dp"] = None
-        sums: dict[str, list[float]] = {}
-        for label, cost in costs.items():
-            worker = contributor(
-                active.plan, self.site.site, active.data.train, cost=cost, device=device, random_bytes=os.urandom
-            )
-            result = evaluate(active.plan, train_alone(worker), active.data.holdout, device=device)
-            sums[label] = result.values.tolist()
-        return Reply(fields={"withheld": False, "sums": sums})
+        upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
+        metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
+        if active.policy.exact_evaluation:
+            for label, cost in costs.items():
+                device = active.worker.learner.device
+                worker = contributor(
+                    active.plan, self.site.site, active.data.train, cost=cost, device=device, random_bytes=os.urandom
+                )
+                metrics[label] = active.measure(train_alone(worker))
+        return self._send(upload, None, list(metrics.values()), active.own(metrics))
+
+    def _send(
+        self,
+        upload: Upload,
+        contribution: NDArray[np.float32] | None,
+        metrics: list[MetricSums | None],
+        fields: dict[str, Any],
+    ) -> Reply:
+        reply, clipped = upload.seal(contribution, metrics)
+        if clipped:
+            self.log.write("clipped", coordinates=clipped, action=upload.request.action)
+        return Reply(fields=dict(reply.fields) | fields, vector=reply.vector)
+
+    def _unmask(self, request: Request) -> Reply:
+        masking = self._masking(request)
+        return Reply(fields=masking.unmask(request) | masking.join_setup(request))
+
+    def _votes(self, request: Request) -> Reply:
+        return Reply(fields=self._masking(request).votes(request))
+
+    def _masking(self, request: Request) -> SiteMasking:
+        masking = self._active(_run_id(request)).masking
+        if masking is None:
+            raise PolicyRefused("this study is not masked", public="this study is not masked")
+        return masking
 
     def _finish(self, request: Request) -> Reply:
         run = _run_id(request)
@@ -168,11 +195,12 @@ class SiteService:
         steps = 0
         if cost is not None:
             steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+        self.keystore.forget(run)
         self._runs.pop(run, None)
         self.log.write("finished", run=run, rounds=steps)
         return Reply(fields={"privacy": self._privacy(active, run, steps)})
 
-    def _activate(self, plan: Plan, policy: Policy) -> ActiveRun:
+    def _activate(self, plan: Plan, policy: Policy, masking: SiteMasking | None) -> ActiveRun:
         try:
             device = pick_device(self.site.device)
             data = load_site_data(plan, self.site)
@@ -184,14 +212,18 @@ class SiteService:
             error.message = _named(self.site.site, error.message)
             raise
         worker = contributor(plan, self.site.site, data.train, cost=cost, device=device, random_bytes=os.urandom)
-        return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker)
+        return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker, masking=masking)
 
     def _active(self, run: str) -> ActiveRun:
         if run not in self._runs:
             plan_file = self._run_folder(run) / "plan.json"
             with contextlib.suppress(FileNotFoundError):
                 plan = plan_from_bytes(plan_file.read_bytes())
-                self._runs[run] = self._activate(plan, check_policy(plan, self.site))
+                policy, masking = check_policy(plan, self.site), None
+                if plan.study.secure_aggregation.enabled:
+                    roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
+                    masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)
+                self._runs[run] = self._activate(plan, policy, masking)
         if run not in self._runs:
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was never admitted here", public="this run was never admitted here"

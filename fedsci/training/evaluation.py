@@ -6,11 +6,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsci.config.plan import Plan
-from fedsci.config.study import RegressionTask
 from fedsci.data.table import Table
 from fedsci.training.learner import CHUNK, module_for, single_thread
 from fedsci.training.losses import record_losses
-from fedsci.training.metrics import BINS, MetricSums
+from fedsci.training.metrics import BINS, LARGEST_ERROR, LARGEST_LOSS, MetricSums, of_one_site
 from fedsci.training.models import load_vector
 
 
@@ -24,26 +23,24 @@ def evaluate(plan: Plan, vector: NDArray[np.float32], table: Table, *, device: t
     load_vector(module, vector)
     outputs = _outputs(module, table, device)
     targets = torch.from_numpy(table.target)
-    task = plan.study.task
-    if isinstance(task, RegressionTask):
-        half = (task.max - task.min) / 2
-        predicted = outputs.squeeze(1).double().numpy() * half
-        truth = targets.double().numpy() * half
-        middle = (task.max + task.min) / 2
-        error, original = predicted - truth, truth + middle
-        values = [len(truth), np.abs(error).sum(), np.square(error).sum(), original.sum(), np.square(original).sum()]
-        return MetricSums(kind=task.kind, values=np.array(values, np.float64))
-    loss = record_losses(task.kind, outputs, targets).double().sum().item()
-    if task.kind == "multiclass":
+    kind = plan.study.task.kind
+    if kind == "regression":
+        truth = targets.double().numpy()
+        error = np.clip(np.nan_to_num(outputs.squeeze(1).double().numpy()) - truth, -LARGEST_ERROR, LARGEST_ERROR)
+        sums = [len(truth), np.abs(error).sum(), np.square(error).sum(), truth.sum(), np.square(truth).sum()]
+        return of_one_site(kind, np.array(sums, np.float64))
+    losses = record_losses(kind, outputs, targets).double().nan_to_num(nan=LARGEST_LOSS)
+    loss = losses.clamp(max=LARGEST_LOSS).sum().item()
+    if kind == "multiclass":
         correct = (outputs.argmax(1) == targets).sum().item()
-        return MetricSums(kind=task.kind, values=np.array([len(targets), loss, correct], np.float64))
+        return of_one_site(kind, np.array([len(targets), loss, correct], np.float64))
     scores = torch.sigmoid(outputs.squeeze(1)).numpy()
     positive = table.target.astype(bool)
     correct = ((scores > 0.5) == positive).sum()
-    bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+    bins = np.clip((np.nan_to_num(scores) * BINS).astype(np.int64), 0, BINS - 1)
     histograms = [np.bincount(bins[positive == side], minlength=BINS) for side in (False, True)]
     values = np.concatenate([[len(positive), loss, correct], *histograms]).tolist()
-    return MetricSums(kind=task.kind, values=np.array(values, np.float64))
+    return of_one_site(kind, np.array(values, np.float64))
 
 
 def _outputs(module: nn.Module, table: Table, device: torch.device) -> torch.Tensor:

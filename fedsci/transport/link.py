@@ -40,8 +40,8 @@ class SiteLink:
     seconds_codec: float = 0.0
     _nodes: dict[SiteId, int] = field(default_factory=dict)
 
-    def discover(self, expected: Iterable[SiteId], *, wait_s: float = 30.0) -> None:
-        """Learn which node is which site.
+    def discover(self, expected: Iterable[SiteId], *, wait_s: float = 30.0) -> dict[SiteId, bytes]:
+        """Learn which node is which site, and return each site's verification key as it states it.
 
         Raises:
             ConnectionFailed: an expected site did not answer, or two nodes claim one name.
@@ -53,6 +53,7 @@ class SiteLink:
             nodes = list(self.grid.get_node_ids())
             if len(nodes) < len(wanted):
                 time.sleep(0.05)
+        keys: dict[SiteId, bytes] = {}
         replies = self._exchange({node: Request(action="hello") for node in nodes}, deadline=deadline)
         for node, reply in replies.items():
             if isinstance(reply, FedsciError) or reply.error is not None:
@@ -61,9 +62,11 @@ class SiteLink:
             if name in self._nodes:
                 raise ConnectionFailed(f"two nodes say that they are {name}")
             self._nodes[name] = node
+            keys[name] = bytes.fromhex(str(reply.fields.get("key", "")))
         missing = sorted(wanted - set(self._nodes))
         if missing:
             raise ConnectionFailed(f"no answer from {', '.join(missing)}", hint="is the site's process running?")
+        return keys
 
     def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
         """Send one request to each site and return what came back, in the order of the sites' names.

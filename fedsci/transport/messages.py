@@ -19,9 +19,12 @@ Vector = NDArray[Any]
 ACTIONS: dict[str, str] = {
     "hello": "query.hello",
     "prepare": "query.prepare",
+    "share": "query.share",
     "train": "train.contribution",
     "evaluate": "evaluate.holdout",
     "alone": "evaluate.alone",
+    "unmask": "query.unmask",
+    "votes": "query.votes",
     "finish": "query.finish",
 }
 

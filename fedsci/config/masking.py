@@ -1,0 +1,58 @@
+"""What a plan means for secure aggregation: terms, ring and grid, derived alike by every site and the coordinator."""
+
+import hashlib
+
+from fedsci.config.plan import Plan
+from fedsci.errors import ConfigError, ProtocolError
+from fedsci.secagg import Cohort, Quantisation, Roster, Setup, Terms, default_terms, plan_quantisation
+
+
+def terms_for(plan: Plan) -> Terms:
+    """Return threshold, tolerated corrupt sites and min_survivors of the plan's cohort.
+
+    Raises:
+        ConfigError: the cohort is too small, or ``min_survivors`` is below the threshold that keeps a
+            cheating coordinator from opening a single update.
+    """
+    sites, chosen = len(plan.sites), plan.min_survivors
+    try:
+        usual = default_terms(sites)
+        terms = Terms(
+            threshold=usual.threshold, corrupt=min(usual.corrupt, chosen - 2), min_survivors=chosen
+        )
+        terms.check(sites)
+    except ProtocolError as error:
+        least = f"{2 * sites // 3 + 1} of {sites}" if sites > 2 else "3"
+        raise ConfigError(
+            f"secure aggregation is not possible with {sites} sites and min_survivors {chosen}: {error.message}",
+            hint=f"at least {least} sites must finish; secure_aggregation.enabled: false only where policies allow it",
+        ) from None
+    return terms
+
+
+def grid_for(plan: Plan) -> Quantisation:
+    """Return the grid on which contributions are summed: the finest that cannot overflow the ring."""
+    chosen = plan.study.secure_aggregation
+    return plan_quantisation(bound=chosen.bound, sites=len(plan.sites), ring_bits=chosen.ring_bits)
+
+
+def setup_for(plan: Plan, roster: Roster, *, run: str, batch: int) -> Setup:
+    """Return what the sites of a run must agree on before a batch of slots.
+
+    Raises:
+        ProtocolError: the roster lacks a site of the plan, or is stricter than the plan.
+    """
+    by_name = {site.name: site.index for site in roster.sites}
+    absent = [name for name in plan.sites if name not in by_name]
+    if absent:
+        raise ProtocolError(f"{absent[0]} is not in the roster", rule="unknown-site")
+    grid = grid_for(plan)
+    cohort = Cohort(
+        members=tuple(sorted(by_name[name] for name in plan.sites)),
+        terms=terms_for(plan),
+        ring_bits=grid.ring.bits,
+        site_bound=grid.site_bound,
+        sum_bound=grid.site_bound * len(plan.sites),
+        plan_digest=bytes.fromhex(plan.digest.removeprefix("sha256:")),
+    )
+    return Setup(roster=roster, cohort=cohort, run=hashlib.sha256(f"fedsci run|{run}".encode()).digest(), batch=batch)

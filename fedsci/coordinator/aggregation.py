@@ -1,0 +1,176 @@
+"""How uploads become sums: plain where every site's policy agrees, masked everywhere else.
+
+Both answer the same question, so that a study runs the same way over either: ask the sites, return the
+weighted sum of contributions, the sum of metrics, and who is in it.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsci.config.plan import Plan
+from fedsci.errors import RoundAborted, SiteFailed
+from fedsci.names import SiteId
+from fedsci.training.metrics import MetricSums, names_of
+from fedsci.transport.link import SiteLink
+from fedsci.transport.messages import Reply, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One thing asked of all sites of a study.
+
+    Attributes:
+        action: ``train``, ``evaluate`` or ``alone``.
+        slot: its number in the study: rounds first, then evaluation, then the baseline.
+        fields: public; the same for every site.
+        model: sent along, or None.
+        dimension: numbers of the contribution that comes back.
+        tables: how many metric vectors come back.
+    """
+
+    action: str
+    slot: int
+    fields: Mapping[str, Any]
+    model: NDArray[np.float32] | None
+    dimension: int
+    tables: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """The sums over the survivors.
+
+    Attributes:
+        contribution: weighted sum, float32 of shape ``(dimension,)``.
+        weight: the survivors' share of all weights, in (0, 1].
+        metrics: one sum per table.
+        own: per site and label, the site's own metrics where it shows them.
+        dropped: sites that are not in the sums, with the reason.
+        seconds_sites, seconds_masking, seconds_aggregation: wall time waiting for uploads, in the extra exchange(s) and
+            removing masks, and adding up.
+    """
+
+    contribution: NDArray[np.float32]
+    weight: float
+    metrics: list[MetricSums]
+    own: dict[SiteId, Mapping[str, MetricSums | None]]
+    dropped: dict[SiteId, str]
+    seconds_sites: float
+    seconds_masking: float
+    seconds_aggregation: float
+
+
+class Aggregation(Protocol):
+    """Asks sites and returns sums."""
+
+    def collect(self, ask: Ask) -> Collected:
+        """Return the sums over at least ``min_survivors`` sites.
+
+        Raises:
+            RoundAborted: too few sites answered.
+        """
+        ...
+
+
+@dataclass(kw_only=True)
+class PlainAggregation:
+    """Adds up uploads that travel in the clear; only where every site's policy allows it.
+
+    Attributes:
+        link: to the sites.
+        plan: the study's plan.
+        weights: each site's public share in the weighted mean; they add up to 1.
+    """
+
+    link: SiteLink
+    plan: Plan
+    weights: Mapping[SiteId, float]
+
+    def collect(self, ask: Ask) -> Collected:
+        """Return the sums; a reply of another length, or with NaN or infinity, counts as a dropped site.
+
+        Sums run over sites in the order of their names: the same bit for bit whoever was fastest.
+        """
+        started = time.monotonic()
+        request = Request(action=ask.action, fields=ask.fields, vector=ask.model)
+        replies = self.link.ask({site: request for site in self.plan.sites})
+        answered = time.monotonic()
+        total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
+        weight, dropped, metrics = 0.0, {}, _no_metrics(self.plan, ask.tables)
+        for site, reply in replies.items():
+            if isinstance(reply, SiteFailed):
+                dropped[site] = str(reply)
+                continue
+            if ask.dimension:
+                vector = reply.vector
+                if vector is None or vector.dtype != np.float32 or vector.shape != (ask.dimension,):
+                    dropped[site] = f"{site}: its update does not fit the model"
+                    continue
+                np.multiply(vector, np.float32(self.weights[site]), out=scratch)
+                if not np.isfinite(scratch.sum(dtype=np.float64)):
+                    dropped[site] = f"{site}: its update holds NaN or infinity"
+                    continue
+                total += scratch
+            weight += self.weights[site]
+            for at, values in enumerate(reply.fields.get("metrics", [])[: ask.tables]):
+                sums = metric_sums(self.plan, values)
+                metrics[at] = metrics[at] if sums is None else metrics[at] + sums
+        require_enough(self.plan, dropped)
+        return Collected(
+            contribution=total,
+            weight=weight,
+            metrics=metrics,
+            own=own_metrics(self.plan, replies),
+            dropped=dropped,
+            seconds_sites=answered - started,
+            seconds_masking=0.0,
+            seconds_aggregation=time.monotonic() - answered,
+        )
+
+
+def require_enough(plan: Plan, dropped: Mapping[SiteId, str]) -> None:
+    """Pass if enough sites are left.
+
+    Raises:
+        RoundAborted: fewer than ``min_survivors``, with each site's reason.
+    """
+    left = len(plan.sites) - len(dropped)
+    if left < plan.min_survivors:
+        raise RoundAborted(
+            f"only {left} of {len(plan.sites)} sites finished, {plan.min_survivors} are needed "
+            f"({'; '.join(dropped.values())})",
+            hint="the model up to the last finished round is kept; see the sites' own logs",
+        )
+
+
+def metric_sums(plan: Plan, values: object) -> MetricSums | None:
+    """Return what a site sent as metric sums, or None if it shows none or sent nonsense."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+        if values is None or not np.isfinite(array).all():
+            return None
+        return MetricSums(kind=plan.study.task.kind, values=array)
+    except (ValueError, TypeError):
+        return None
+
+
+def own_metrics(
+    plan: Plan, replies: Mapping[SiteId, Reply | SiteFailed]
+) -> dict[SiteId, Mapping[str, MetricSums | None]]:
+    """Return what sites showed of their own metrics, by label."""
+    own: dict[SiteId, Mapping[str, MetricSums | None]] = {}
+    for site, reply in replies.items():
+        shown = reply.fields.get("own") if isinstance(reply, Reply) else None
+        if isinstance(shown, dict):
+            own[site] = {str(label): metric_sums(plan, values) for label, values in shown.items()}
+    return own
+
+
+def _no_metrics(plan: Plan, tables: int) -> list[MetricSums]:
+    empty = MetricSums(kind=plan.study.task.kind, values=np.zeros(len(names_of(plan.study.task.kind))))
+    return [empty] * tables

@@ -1,0 +1,52 @@
+"""The consortium of simulated labs: who signs their roster, and how they come to trust it.
+
+Real labs pin the consortium's key when they enrol; here it is made once for a state folder and pinned as each
+lab starts.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedsci import secagg
+from fedsci.config.plan import Plan
+from fedsci.coordinator.study import SignedRoster
+from fedsci.names import SiteId
+from fedsci.site.keystore import random_seed, write_private
+
+
+class SimulatedConsortium:
+    """Signs rosters of simulated labs.
+
+    Args:
+        state: the folder that holds the labs' state folders.
+    """
+
+    def __init__(self, state: Path) -> None:
+        path = state / "consortium.key"
+        if not path.exists():
+            write_private(path, random_seed())
+        self._key = secagg.SigningKey(secagg.Seed(path.read_bytes()))
+
+    @property
+    def public(self) -> bytes:
+        """The key that labs pin."""
+        return self._key.public
+
+    def roster(self, plan: Plan, keys: Mapping[SiteId, bytes]) -> SignedRoster:
+        """Return the signed roster of the plan's labs.
+
+        Args:
+            plan: a plan with secure aggregation.
+            keys: each lab's Ed25519 verification key.
+        """
+        members = tuple(
+            secagg.RosterSite(index=number, name=site, verification_key=keys[site])
+            for number, site in enumerate(plan.sites, start=1)
+        )
+        roster = secagg.Roster(
+            serial=1,
+            sites=members,
+            terms=secagg.default_terms(len(members)),
+            ring_bits=plan.study.secure_aggregation.ring_bits,
+        )
+        return SignedRoster(content=secagg.sign_roster(roster, self._key), consortium_key=self.public)

@@ -1,0 +1,150 @@
+"""A site's keys: one identity for life, and the secrets of secure aggregation for as long as a batch lasts.
+
+The identity (Ed25519) and the consortium's public key lie in the state folder, readable by their owner only.
+Batch secrets lie in memory-backed storage outside of it (``/dev/shm``): they survive the death of the site's
+process, which may be in the middle of a round, but not a reboot, and no backup or disk snapshot holds them.
+So a site that was restored from an older copy of itself has no batch to go on with: it sits out until the
+next one, and can never use a slot twice. Where a machine has no memory-backed folder the temporary folder is
+used, which a snapshot of the whole disk would include.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import tempfile
+import time
+from pathlib import Path
+
+from fedsci.errors import PolicyRefused, ProtocolError
+from fedsci.secagg import Seed, SigningKey, SiteState
+
+_STALE_S = 7 * 24 * 3600.0
+
+
+class Keystore:
+    """The keys of one site.
+
+    Args:
+        folder: the site's state folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        tag = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
+        shared = Path("/dev/shm")  # noqa: S108  (owner-only subfolder, checked below)
+        root = shared if shared.is_dir() and os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+        self._batches = root / f"fedsci-{os.getuid()}-{tag}"
+        self._cached: dict[Path, tuple[bytes, SiteState]] = {}
+
+    def signing_key(self) -> SigningKey:
+        """Return the site's identity, made at the first call."""
+        path = self._folder / "identity.key"
+        if not path.exists():
+            write_private(path, random_seed())
+        return SigningKey(Seed(path.read_bytes()))
+
+    def pin_consortium(self, public: bytes) -> None:
+        """Trust rosters signed by this key; done once, at enrolment.
+
+        Raises:
+            PolicyRefused: another key is pinned already.
+        """
+        path = self._folder / "consortium.pub"
+        if path.exists():
+            if path.read_bytes() != public:
+                raise PolicyRefused("this site belongs to another consortium", hint=f"its key is pinned in {path}")
+            return
+        write_private(path, public)
+
+    def consortium_key(self) -> bytes:
+        """Return the pinned key.
+
+        Raises:
+            PolicyRefused: the site was never enrolled.
+        """
+        path = self._folder / "consortium.pub"
+        if not path.exists():
+            raise PolicyRefused("this site was never enrolled in a consortium", hint="enrol it first")
+        return path.read_bytes()
+
+    def store(self, run: str, state: SiteState) -> None:
+        """Keep a batch's state; on return a crash of this process cannot lose it."""
+        self._open_batches()
+        path, content = self._path(run, state.setup.batch), state.encode()
+        partial = path.with_suffix(".partial")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        partial.replace(path)
+        self._cached[path] = (hashlib.sha256(content).digest(), state)
+
+    def load(self, run: str, batch: int) -> SiteState:
+        """Return a batch's state.
+
+        Raises:
+            ProtocolError: ``batch-burnt``: this machine does not hold it (any more).
+        """
+        path = self._path(run, batch)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise ProtocolError(
+                "this site holds no secrets for the batch: it was restarted or restored",
+                rule="batch-burnt",
+                hint="it takes part again from the next batch on",
+            ) from None
+        digest, state = self._cached.get(path, (b"", None))
+        if state is None or digest != hashlib.sha256(content).digest():
+            state = SiteState.decode(content)
+            self._cached[path] = (hashlib.sha256(content).digest(), state)
+        return state
+
+    def holds(self, run: str, batch: int) -> bool:
+        """Return whether a batch's state is there."""
+        return self._path(run, batch).exists()
+
+    def forget(self, run: str) -> None:
+        """Erase every batch of a run."""
+        if self._batches.is_dir():
+            for path in self._batches.glob(f"{run}-*"):
+                path.unlink(missing_ok=True)
+                self._cached.pop(path, None)
+            with contextlib.suppress(OSError):
+                self._batches.rmdir()  # only if empty
+
+    def _path(self, run: str, batch: int) -> Path:
+        return self._batches / f"{run}-{batch}"
+
+    def _open_batches(self) -> None:
+        """Make the folder, owned by us and closed to others; drop what a dead process left a week ago."""
+        self._batches.mkdir(mode=0o700, exist_ok=True)
+        about = self._batches.lstat()
+        if about.st_uid != os.getuid() or about.st_mode & 0o077 or self._batches.is_symlink():
+            raise ProtocolError(f"{self._batches} is open to other users", rule="keystore-open")
+        for path in self._batches.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _STALE_S:
+                    path.unlink()
+
+
+def random_seed() -> bytes:
+    """Return 32 fresh bytes from the operating system."""
+    return secrets.token_bytes(32)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole and durably; an existing file is not replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(partial, path)  # fails if another process was first, whose key then counts
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()

@@ -1,0 +1,102 @@
+"""What leaves a site in a round: contribution and metric sums, masked or, where its policy agrees, plain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsci.config.masking import grid_for
+from fedsci.config.plan import Plan
+from fedsci.config.site import Policy
+from fedsci.errors import PolicyRefused
+from fedsci.site.accountant import Cost
+from fedsci.site.dataset import SiteData
+from fedsci.site.masking import SiteMasking
+from fedsci.site.round import Contributor
+from fedsci.training.evaluation import evaluate
+from fedsci.training.metrics import MetricSums
+from fedsci.training.sums import SumEncoding
+from fedsci.transport.messages import Reply, Request
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActiveRun:
+    """A study that passed this site's gate.
+
+    Attributes:
+        plan: what was asked.
+        policy: what let it in.
+        data: the site's records.
+        cost: the privacy price, None where the mechanism is ``none``.
+        worker: computes contributions.
+        masking: the site's side of secure aggregation, None where the study is not masked.
+    """
+
+    plan: Plan
+    policy: Policy
+    data: SiteData
+    cost: Cost | None
+    worker: Contributor
+    masking: SiteMasking | None
+
+    def measure(self, model: NDArray[np.float32]) -> MetricSums | None:
+        """Return exact metric sums on the holdout, or None where the policy does not let them leave."""
+        if not self.policy.exact_evaluation:
+            return None
+        return evaluate(self.plan, model, self.data.holdout, device=self.worker.learner.device)
+
+    def own(self, metrics: Mapping[str, MetricSums | None]) -> dict[str, Any]:
+        """Return the site's own metrics as a reply's fields, where the policy lets them be shown."""
+        if not self.policy.show_own_metrics:
+            return {}
+        shown = {label: None if sums is None else sums.values.tolist() for label, sums in metrics.items()}
+        return {"own": shown}
+
+
+class Upload:
+    """One upload of one site, checked before anything is computed.
+
+    Raises:
+        PolicyRefused: the request does not fit the plan or this site's public record counts.
+    """
+
+    def __init__(self, active: ActiveRun, request: Request, *, slot: int, dimension: int, tables: int) -> None:
+        self.request = request
+        self._masking = active.masking
+        counts = request.fields.get("records")
+        name, mine = active.worker.name, [active.data.train.rows, active.data.holdout.rows]
+        if not isinstance(counts, dict) or sorted(counts) != sorted(active.plan.sites) or counts[name] != mine:
+            raise _unfit("the record counts are not those of the plan's sites")
+        if not all(isinstance(pair, list) and len(pair) == 2 and min(pair) >= 0 for pair in counts.values()):
+            raise _unfit("the record counts are not pairs of numbers")
+        self._weight = counts[name][0] / sum(train for train, _ in counts.values())
+        self._encoding: SumEncoding | None = None
+        if self._masking is None:
+            return
+        if request.integer("slot") != slot:
+            raise _unfit(f"{request.action} belongs to slot {slot}, not {request.integer('slot')}")
+        self._encoding = SumEncoding(
+            grid=grid_for(active.plan),
+            kind=active.plan.study.task.kind,
+            dimension=dimension,
+            tables=tables,
+            holdout=max(holdout for _, holdout in counts.values()),
+        )
+        self._joined = self._masking.join_setup(request)
+
+    def seal(
+        self, contribution: NDArray[np.float32] | None, metrics: list[MetricSums | None]
+    ) -> tuple[Reply, int]:
+        """Return the reply, and how many coordinates were clipped to the ring's bound (stays here)."""
+        if self._masking is None or self._encoding is None:
+            plain = [None if sums is None else sums.values.tolist() for sums in metrics]
+            return Reply(fields={"metrics": plain}, vector=contribution), 0
+        vector, clipped = self._encoding.encode(contribution, metrics, weight=self._weight)
+        fields, payload = self._masking.mask(self.request, vector)
+        return Reply(fields=fields | self._joined, vector=payload), clipped
+
+
+def _unfit(message: str) -> PolicyRefused:
+    return PolicyRefused(message, public=message)
