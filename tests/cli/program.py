@@ -19,7 +19,7 @@ import yaml
 
 with warnings.catch_warnings():  # typer imports names that click has deprecated
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)
-    from fedsci.cli.main import main
+    from fedsci.cli.main import app, main
 
 COMMAND = [sys.executable, "-m", "fedsci.cli.main"]
 _LEFT_OVER = re.compile(r"what there is of the run lies in (.+)")
@@ -76,6 +76,8 @@ class Program:
         """Run in this process, as the console script would."""
         out, err = io.StringIO(), io.StringIO()
         before = signal.getsignal(signal.SIGTERM)
+        app.registered_commands.clear()  # main() adds them again, once a process
+        app.registered_groups.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setattr(sys, "argv", ["fedsci", *map(str, arguments)])
