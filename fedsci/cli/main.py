@@ -11,6 +11,8 @@ import typer
 from fedsci import __version__
 from fedsci.errors import FedsciError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="fedsci",
     help="Train one scientific model across labs whose data never moves.",
@@ -57,15 +59,12 @@ def main() -> None:
     data.register(app)
     strategies.register(app)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(prog_name="fedsci", standalone_mode=False)
     except FedsciError as error:
         report_error(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("fedsci: interrupted\n")
-        sys.exit(130)
+        code = _INTERRUPTED
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:  # click's own errors: unknown option, missing argument
@@ -73,6 +72,9 @@ def main() -> None:
                 sys.stderr.write(f"fedsci: {usage()}\nhint: fedsci --help, or fedsci COMMAND --help\n")
             sys.exit(2)
         _bug(error)
+    if code == _INTERRUPTED:
+        sys.stderr.write("fedsci: interrupted\n")
+    sys.exit(code if isinstance(code, int) else 0)  # typer returns the code of an Exit or a KeyboardInterrupt
 
 
 def _bug(error: Exception) -> NoReturn:

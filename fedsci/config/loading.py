@@ -13,6 +13,9 @@ from fedsci.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 Key = str | int
 
+#: What PyYAML's safe loader raises, besides YAMLError, on text like ``!!bool x`` or ``2024-13-45``.
+NOT_YAML = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 _MAX_BYTES = 4 * 1024 * 1024
 _YAML_HINT = "look there, and at the line before it, for indentation, brackets and quotes; save it as UTF-8"
 
@@ -105,6 +108,8 @@ def read_document(path: Path, *, kind: str) -> Document:
         raise ConfigError(
             f"{kind} file {path} cannot be read: {error.strerror}", hint="check the file's permissions"
         ) from None
+    except ValueError as error:
+        raise ConfigError(f"{kind} file {str(path)!r} cannot be read: {error}", hint="check the path") from None
     if len(raw) > _MAX_BYTES:
         raise ConfigError(f"{path} is larger than 4 MiB", hint=f"is this really a {kind} file?")
     try:
@@ -119,8 +124,8 @@ def read_document(path: Path, *, kind: str) -> Document:
         where = f" line {mark.line + 1}" if mark is not None else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise ConfigError(f"{path}{where}: not valid YAML: {problem}", hint=_YAML_HINT) from None
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}", hint=_YAML_HINT) from None
+    except NOT_YAML as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}", hint=_YAML_HINT) from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path}: expected keys and values, found {_describe(values)}",

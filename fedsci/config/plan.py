@@ -10,7 +10,7 @@ from fedsci import names
 from fedsci.config.strategy import StrategyRecipe
 from fedsci.config.study import METRICS, Study
 from fedsci.config.training import Training
-from fedsci.errors import ConfigError
+from fedsci.errors import ConfigError, InputError
 from fedsci.strategies import Strategy, build_strategy
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
@@ -137,18 +137,24 @@ def plan_from_bytes(content: bytes) -> Plan:
         values = json.loads(content)
         if values.get("plan_version") != PLAN_VERSION:
             raise ConfigError(f"plan version {values.get('plan_version')!r} is not known", hint="update fedsci")
-        study, order = values["study"], values["feature_order"]
+        study, order, sites = values["study"], values["feature_order"], values["sites"]
+        if not isinstance(sites, list) or sites != sorted(sites):
+            raise ConfigError("the plan cannot be read: its sites are not a sorted list of names")
         if sorted(order) != sorted(study["features"]):
             raise ConfigError("the plan's feature_order does not name its features", hint="update fedsci")
         study["features"] = {name: study["features"][name] for name in order}
         plan = Plan(
             study=Study.model_validate(study),
             recipe=StrategyRecipe.model_validate(values["strategy"]),
-            sites=tuple(names.site_id(name) for name in values["sites"]),
+            sites=tuple(names.site_id(name) for name in sites),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise ConfigError(f"the plan cannot be read: {str(error).splitlines()[0]}") from None
-    check_plan(plan)
+        check_plan(plan)
+    except ConfigError:
+        raise
+    except InputError as error:
+        raise ConfigError(f"the plan cannot be read: {error.message}", hint=error.hint) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
+        raise ConfigError(f"the plan cannot be read: {' '.join(str(error).split())}") from None
     return plan
 
 
@@ -159,6 +165,10 @@ def check_plan(plan: Plan) -> None:
         ConfigError: names the keys that do not go together.
     """
     study = plan.study
+    try:
+        plan.to_bytes()
+    except UnicodeEncodeError:
+        raise ConfigError("a text of the study is not Unicode", hint="remove escapes like \\ud800") from None
     if len(set(plan.sites)) != len(plan.sites):
         raise ConfigError("a site is in the cohort twice", hint="every site file needs its own site name")
     if not plan.sites:

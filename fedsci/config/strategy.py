@@ -4,6 +4,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from fedsci.config.loading import parse, read_document
 from fedsci.config.shipped import shipped
 from fedsci.config.strict import Strict
@@ -16,11 +18,11 @@ class ServerOptimiserSpec(Strict):
     """The coordinator's optimiser; empty values are taken from the strategy's own rule."""
 
     kind: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float | None = None
-    momentum: float | None = None
-    beta_1: float = 0.9
-    beta_2: float = 0.99
-    tau: float = 1e-3
+    learning_rate: float | None = Field(default=None, gt=0)
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    beta_1: float = Field(default=0.9, ge=0, lt=1)
+    beta_2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0)
 
 
 class StrategyRecipe(Strict):

@@ -159,6 +159,8 @@ policy:
   models: [linear, mlp]
   mechanisms: [distributed, local, none]
   exact_evaluation: true
+  show_own_metrics: true
+  unmasked_updates: true
 """
 
 

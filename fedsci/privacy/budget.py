@@ -29,7 +29,7 @@ from fedsci.privacy.events import NEIGHBOURING, Neighbouring, Plan
 
 ORDERS: Final = range(2, 257)
 SAMPLER_SHARE: Final = 1e-6
-"""The part of delta kept for noise that is not quite exact: at delta 1e-5 it pays for 10^20 samples."""
+"""The part of delta kept for noise that is not quite exact: at delta 1e-5, for 10^11 coordinates at epsilon 8."""
 _ROUNDING: Final = 1 + 1e-12
 
 

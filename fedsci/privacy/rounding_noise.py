@@ -61,12 +61,15 @@ _FRACTION_BITS: Final = 9
 _FINE_DEVIATION: Final = 2
 _FINE_SLOT_BITS: Final = 11
 _SLOT_BITS: Final = 12
+_FRACTION: Final = (1 << _FRACTION_BITS) - 1
+_FINE_SLOTS: Final = ((1 << _FINE_SLOT_BITS) - 1) << _FRACTION_BITS
+_WHOLE_SLOTS: Final = ((1 << _SLOT_BITS) - 1) << _FRACTION_BITS
 _ROUNDING_STEPS: Final = 1.125
 _ROUNDING_DEVIATION: Final = 1.75
 _SMALLEST_GAMMA: Final = 1e-250
 _MAX_STEPS: Final = 2.0**50
 _INT32_STEPS: Final = 2.0**30
-_CHUNK: Final = 1 << 17
+_CHUNK: Final = 1 << 16
 
 
 class _Tables(NamedTuple):
@@ -109,7 +112,8 @@ def round_and_noise(
     scale = 2.0**GRID_BITS / gamma
     rounder = _Rounder(_tables(float(deviation)), scale, size=min(len(values), _CHUNK))
     for start in range(0, len(values), _CHUNK):
-        rounder.round(values[start : start + _CHUNK], out[start : start + _CHUNK], keystream)
+        rounder.round(values, out, start, keystream)
+    rounder.resolve(out, keystream)
     return out
 
 
@@ -183,35 +187,50 @@ def release_distance(*, dimension: int, deviation: float, sites: int) -> float:
     return dimension * total if usable > 0 else math.inf
 
 
+class _Missed(NamedTuple):
+    """Look-ups to resolve: where their outcome goes, the whole part of its centre, and the slot they hit."""
+
+    position: NDArray[np.int64]
+    centre: NDArray[np.int64]
+    slot: NDArray[np.int64]
+
+
 class _Rounder:
-    """Rounds chunk by chunk in one working space: fresh arrays would cost more than the arithmetic."""
+    """Rounds chunk by chunk in one working space; look-ups that miss their table are resolved at the end.
+
+    Fresh arrays, and the leftovers' tables in the cache, would cost more than the arithmetic.
+    """
 
     def __init__(self, tables: _Tables, scale: float, *, size: int) -> None:
         self._tables, self._scale = tables, scale
         self._scaled = np.empty(size)
-        self._index = np.empty(size, dtype=np.intp)
         # 32-bit integers are twice as fast, and enough for centres below 2^12.
         self._narrow = np.empty((3, size), dtype=np.int32)
         self._wide: NDArray[np.int64] | None = None
         self._drawn = {table.slots.dtype: np.empty(size, dtype=table.slots.dtype) for table in tables}
+        none = _Missed(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+        self._missed_fine, self._missed_whole = [none], [none]
 
-    def round(self, values: NDArray[np.float64], out: NDArray[np.int64], keystream: KeyStream) -> None:
-        size = len(values)
+    def round(self, values: NDArray[np.float64], out: NDArray[np.int64], start: int, keystream: KeyStream) -> None:
+        """Round the chunk at ``start``; what is missed is wrong in ``out`` until :meth:`resolve`."""
+        part = values[start : start + _CHUNK]
+        size = len(part)
         with np.errstate(over="ignore"):
-            scaled = np.multiply(values, self._scale, out=self._scaled[:size])
+            scaled = np.multiply(part, self._scale, out=self._scaled[:size])
         largest = max(float(scaled.max()), -float(scaled.min()))
         if not largest < _MAX_STEPS:
             raise InputError("the values to round hold NaN, infinity or numbers too large for the grid")
-        centre, fraction, slot = self._integers(largest)[:, :size]
+        centre, index, slot = self._integers(largest)[:, :size]
         np.copyto(centre, scaled, casting="unsafe")  # truncates toward zero
-        # The first look-up uses bits 0 to 10 of each word, the second bits 20 to 31.
+        # A word's bits 9 to 19 pick the slot of the first look-up, bits 20 to 31 that of the second.
         words = keystream.uint32(size).view(np.int32)
-        np.left_shift(words, _FRACTION_BITS, out=slot)
-        drawn = self._look_up(self._tables.fine, centre, fraction, slot, keystream)
+        np.bitwise_and(words, _FINE_SLOTS, out=slot)
+        drawn = self._look_up(self._tables.fine, centre, index, slot, start, self._missed_fine)
         np.add(centre, drawn, out=centre)
-        np.right_shift(words, 32 - _SLOT_BITS - _FRACTION_BITS, out=slot)
-        drawn = self._look_up(self._tables.whole, centre, fraction, slot, keystream)
-        np.add(centre, drawn, out=out)
+        np.right_shift(words, _FINE_SLOT_BITS, out=slot)
+        np.bitwise_and(slot, _WHOLE_SLOTS, out=slot)
+        drawn = self._look_up(self._tables.whole, centre, index, slot, start, self._missed_whole)
+        np.add(centre, drawn, out=out[start : start + size])
 
     def _integers(self, largest: float) -> NDArray[np.int32] | NDArray[np.int64]:
         if largest < _INT32_STEPS:
@@ -224,19 +243,35 @@ class _Rounder:
         self,
         table: ExactTables,
         centre: NDArray[Any],
-        fraction: NDArray[Any],
+        index: NDArray[Any],
         slot: NDArray[Any],
-        keystream: KeyStream,
+        start: int,
+        missed: list[_Missed],
     ) -> NDArray[Any]:
         """Return integers centred on the fraction of ``centre``, which keeps its whole part only."""
-        index, drawn = self._index[: len(centre)], self._drawn[table.slots.dtype][: len(centre)]
-        np.bitwise_and(centre, (1 << _FRACTION_BITS) - 1, out=fraction)
+        drawn = self._drawn[table.slots.dtype][: len(centre)]
+        np.bitwise_and(centre, _FRACTION, out=index)
+        np.bitwise_or(index, slot, out=index)
         np.right_shift(centre, _FRACTION_BITS, out=centre)
-        np.bitwise_and(slot, ((1 << table.slot_bits) - 1) << _FRACTION_BITS, out=slot)
-        np.bitwise_or(fraction, slot, out=index)
         table.slots.take(index, out=drawn, mode="wrap")  # "wrap" skips a bounds check; none is out of bounds
-        table.finish(drawn, index, keystream)
+        where = np.flatnonzero(drawn == table.unresolved)
+        missed.append(_Missed(where + start, centre[where], index[where]))
         return drawn
+
+    def resolve(self, out: NDArray[np.int64], keystream: KeyStream) -> None:
+        """Put right what :meth:`round` missed."""
+        fine, whole = (
+            _Missed(*(np.concatenate(column, dtype=np.int64) for column in zip(*missed, strict=True)))
+            for missed in (self._missed_fine, self._missed_whole)
+        )
+        out[whole.position] = whole.centre + self._tables.whole.resolve(whole.slot, keystream)
+        # Where the first look-up missed, the second had a wrong centre: it is made again, with fresh bits.
+        centre = fine.centre + self._tables.fine.resolve(fine.slot, keystream)
+        slot = (keystream.uint32(len(centre)).view(np.int32) >> _FINE_SLOT_BITS) & _WHOLE_SLOTS
+        index = (centre & _FRACTION) | slot
+        drawn = self._tables.whole.slots.take(index)
+        self._tables.whole.finish(drawn, index, keystream)
+        out[fine.position] = (centre >> _FRACTION_BITS) + drawn
 
 
 @lru_cache(maxsize=4)

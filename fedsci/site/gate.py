@@ -73,13 +73,13 @@ def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float, record
     limit, delta = policy.max_epsilon_per_study, plan.study.privacy.delta
     if limit is None:
         raise _refusal(site, "policy.max_epsilon_per_study is not set", "set it in the site file")
-    if epsilon > limit:
+    if not epsilon <= limit:
         raise _refusal(
             site,
             f"the study costs epsilon {epsilon:.2f}, policy.max_epsilon_per_study is {limit:.2f}",
             "lower privacy.epsilon in the study",
         )
-    if delta * records > 1:
+    if not delta * records <= 1:
         raise _refusal(
             site,
             f"delta {delta:g} is larger than 1 / {records} records",

@@ -47,7 +47,7 @@ def decode_request(records: RecordDict) -> Request:
     """
     body = _body(records)
     action = body.get("action")
-    if action not in ACTIONS:
+    if not isinstance(action, str) or action not in ACTIONS:
         raise ConnectionFailed(f"unknown action {action!r}")
     return Request(action=action, fields=_mapping(body, "fields"), vector=_vector(records))
 
@@ -71,12 +71,16 @@ def _body(records: RecordDict) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > _MAX_FIELDS_BYTES:
         raise ConnectionFailed("a message whose body is no text, or too long")
     try:
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise ConnectionFailed("a message whose body is not JSON") from None
     if not isinstance(body, dict):
         raise ConnectionFailed("a message whose body is not a mapping")
     return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _mapping(body: dict[str, Any], name: str) -> Mapping[str, Any]:
@@ -93,6 +97,6 @@ def _vector(records: RecordDict) -> Vector | None:
     if array is None or array.stype != _STYPE or array.dtype not in DTYPES:
         raise ConnectionFailed("a message whose array has an unknown type")
     kind = np.dtype(array.dtype).newbyteorder("<")
-    if len(array.data) != prod(array.shape) * kind.itemsize:
+    if any(size < 0 for size in array.shape) or len(array.data) != prod(array.shape) * kind.itemsize:
         raise ConnectionFailed("a message whose array has another length than it says")
     return np.frombuffer(array.data, dtype=kind).reshape(tuple(array.shape))

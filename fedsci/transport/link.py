@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedsci.errors import ConnectionFailed, FedsciError, SiteFailed
+from fedsci.errors import ConnectionFailed, FedsciError, InputError, SiteFailed
 from fedsci.names import SiteId, site_id
 from fedsci.transport.codec import decode_reply, encode, encode_vector
 from fedsci.transport.messages import ACTIONS, Reply, Request
 
 _POLL_S = 0.002
+_HELLO_S = 5.0  # the sites that are there can answer, however long the others were waited for
 
 
 @dataclass(kw_only=True)
@@ -54,11 +55,16 @@ class SiteLink:
             if len(nodes) < len(wanted):
                 time.sleep(0.05)
         keys: dict[SiteId, bytes] = {}
-        replies = self._exchange({node: Request(action="hello") for node in nodes}, deadline=deadline)
+        replies = self._exchange(
+            {node: Request(action="hello") for node in nodes}, deadline=max(deadline, time.monotonic() + _HELLO_S)
+        )
         for node, reply in replies.items():
             if isinstance(reply, FedsciError) or reply.error is not None:
                 continue
-            name = site_id(str(reply.fields.get("site", "")))
+            try:
+                name = site_id(str(reply.fields.get("site", "")))
+            except InputError:
+                continue
             if name in self._nodes:
                 raise ConnectionFailed(f"two nodes say that they are {name}")
             self._nodes[name] = node

@@ -21,12 +21,12 @@ def build_site_app(find_handler: Callable[[int], Handler]) -> ClientApp:
     def answer(message: Message, context: Context) -> Message:
         try:
             handler = find_handler(int(context.node_config["partition-id"]))
-            reply = handler(decode_request(message.content))
+            records = encode(handler(decode_request(message.content)))
         except FedsciError as error:
-            reply = Reply(error=error.public())
+            records = encode(Reply(error=error.public()))
         except Exception:
-            reply = Reply(error=FedsciError("").public())
-        return Message(encode(reply), reply_to=message)
+            records = encode(Reply(error=FedsciError("").public()))
+        return Message(records, reply_to=message)
 
     for message_type in ACTIONS.values():
         category, action = message_type.split(".")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from fedsci.privacy import rounding_noise
 from fedsci.privacy.rounding_noise import round_and_noise
 
 COUNT = 200_000
@@ -19,6 +20,20 @@ def test_the_right_distribution_is_accepted_and_wrong_ones_rejected(centre, devi
     assert p_value(drawn[np.abs(drawn - centre) < 3 * deviation], deviation=deviation, centre=centre) < 1e-9
 
 
+@pytest.fixture(params=["usual", "tiny"])
+def tables(request, monkeypatch):
+    """Tables as they are; and so small that nearly every draw is resolved by its leftovers."""
+    if request.param == "tiny":
+        monkeypatch.setattr(rounding_noise, "_FINE_SLOT_BITS", 3)
+        monkeypatch.setattr(rounding_noise, "_FINE_SLOTS", 7 << 9)
+        monkeypatch.setattr(rounding_noise, "_SLOT_BITS", 4)
+        monkeypatch.setattr(rounding_noise, "_WHOLE_SLOTS", 15 << 9)
+    rounding_noise._tables.cache_clear()
+    yield
+    rounding_noise._tables.cache_clear()
+
+
+@pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("centre", [0.3, -0.7])
 def test_narrow_noise_is_right_outcome_by_outcome(centre, keystream):
     count, outcomes = 1_000_000, np.arange(-9, 10)

@@ -1,0 +1,248 @@
+"""The plan's numbers, its digest, and what comes back from bytes."""
+
+import contextlib
+import json
+from copy import deepcopy
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from fedsci.config.plan import check_plan, default_survivors, plan_from_bytes
+from fedsci.errors import ConfigError
+from fedsci.names import digest
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A plan's values with every optional section written out."""
+    return {
+        "plan_version": 1,
+        "study": {
+            "study": "tiny", "question": "?", "dataset": "points", "task": {"kind": "binary", "target": "y"},
+            "features": {"a": {"min": 0.0, "max": 1.0}, "c": {"categories": [1, 2], "unseen": "other"}},
+            "missing": "drop", "model": {"name": "mlp", "hidden": [3], "channels": []}, "strategy": "fedavg",
+            "training": {"rounds": 3, "sample_rate": 0.5, "learning_rate": 0.1, "momentum": 0.5, "local_epochs": 2,
+                         "batch_size": 8},
+            "privacy": {"unit": "record", "mechanism": "local", "epsilon": 2.0, "delta": 1e-5, "clipping_norm": 1.0,
+                        "colluding_sites": 1},
+            "secure_aggregation": {"enabled": False, "min_survivors": 2},
+            "evaluation": {"holdout": 0.25, "metrics": ["accuracy"], "baselines": ["local"], "every": 2}, "seed": 7,
+        },
+        "strategy": {
+            "name": "fedavg", "sees": "sum", "paper": "p", "when": "w",
+            "server_optimiser": {"kind": "adam", "learning_rate": 0.5, "momentum": 0.25, "beta_1": 0.9,
+                                 "beta_2": 0.99, "tau": 0.001},
+            "training": {"rounds": 5, "sample_rate": 0.25, "learning_rate": 0.2, "momentum": 0.125,
+                         "local_epochs": 3, "batch_size": 16},
+        },
+        "feature_order": ["c", "a"],
+        "sites": ["lab-1", "lab-2", "lab-3"],
+    }  # fmt: skip
+
+
+def from_values(values):
+    return plan_from_bytes(json.dumps(values).encode())
+
+
+def leaves(values, path=()):
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from leaves(value, (*path, key))
+    elif isinstance(values, list) and values:
+        for number, value in enumerate(values):
+            yield from leaves(value, (*path, number))
+    elif not isinstance(values, list):
+        yield path, values
+
+
+OTHER = {
+    ("study", "task", "kind"): None,
+    ("study", "model", "name"): None,
+    ("study", "privacy", "unit"): None,
+    ("study", "privacy", "mechanism"): "none",
+    ("study", "secure_aggregation", "enabled"): None,
+    ("study", "missing"): "impute",
+    ("study", "features", "c", "unseen"): "refuse",
+    ("study", "evaluation", "metrics", 0): "auroc",
+    ("study", "evaluation", "baselines", 0): "pooled",
+    ("study", "strategy"): "dp_fedsgd",
+    ("strategy", "name"): "dp_fedsgd",
+    ("strategy", "sees"): None,
+    ("strategy", "server_optimiser", "kind"): "sgd",
+    ("sites", 0): "lab-0",
+    ("plan_version",): None,
+}
+"""Another legal value where a number or letter more is none; None where only one value is legal."""
+
+
+def test_every_value_changes_the_digest(plain):
+    first = from_values(plain).digest
+    seen = {first}
+    for path, value in leaves(plain):
+        other = OTHER.get(path, value + "x" if isinstance(value, str) else value / 2 if value == 0.99 else None)
+        if path not in OTHER and other is None:
+            other = value + 1 if isinstance(value, int) else value * 0.75 if value else -1.0
+        if other is None or path[0] == "feature_order":
+            continue
+        values = deepcopy(plain)
+        section = values
+        for key in path[:-1]:
+            section = section[key]
+        section[path[-1]] = other
+        found = from_values(values).digest
+        assert found not in seen, path
+        seen.add(found)
+    assert len(seen) > 40
+
+
+def test_the_order_of_features_is_part_of_the_study(plain):
+    assert list(from_values(plain).study.features) == ["c", "a"]
+    other = from_values(plain | {"feature_order": ["a", "c"]})
+    assert list(other.study.features) == ["a", "c"]
+    assert other.digest != from_values(plain).digest
+
+
+@pytest.mark.parametrize("order", [["a"], ["a", "c", "c"], ["a", "b"], [], ["a", 1], None, 3])
+def test_an_order_of_other_features_is_refused(plain, order):
+    with pytest.raises(ConfigError):
+        from_values(plain | {"feature_order": order})
+
+
+def test_a_plan_comes_back_from_its_bytes(plain, make_plan):
+    for plan in (from_values(plain), make_plan()):
+        again = plan_from_bytes(plan.to_bytes())
+        assert again.to_bytes() == plan.to_bytes()
+        assert again.digest == plan.digest == digest(plan.to_bytes())
+
+
+def test_the_bytes_are_canonical_json(make_plan):
+    content = make_plan(question="Ünï?").to_bytes()
+    values = json.loads(content)
+    assert content == json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def test_the_digest_is_that_of_the_bytes_and_nothing_else(plain):
+    shuffled = {key: plain[key] for key in reversed(plain)}
+    assert from_values(shuffled).digest == from_values(plain).digest
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def only_a_config_error(content: bytes) -> None:
+    with contextlib.suppress(ConfigError):
+        plan = plan_from_bytes(content)
+        assert plan_from_bytes(plan.to_bytes()).digest == plan.digest
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
+@example(b"")
+@example(b"{}")
+@example(b"[]")
+@example(b"null")
+@example(b"\xff")
+@example(b"[" * 100_000)
+@example(b'{"plan_version":1}')
+@example(b'{"plan_version":1,"study":null,"strategy":null,"sites":null}')
+def test_garbage_is_refused_as_a_config_error(content):
+    only_a_config_error(content)
+
+
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_plan_with_any_value_replaced_is_a_plan_or_a_config_error(plain, data):
+    values = deepcopy(plain)
+    paths = [path[:depth] for path, _ in leaves(plain) for depth in range(1, len(path) + 1)]
+    path = data.draw(st.sampled_from(sorted(set(paths), key=str)))
+    section = values
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = data.draw(json_values)
+    only_a_config_error(json.dumps(values).encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (["plan_version"], 2, "plan version 2 is not known"),
+        (["plan_version"], "1", "plan version '1' is not known"),
+        (["sites"], [], "the study has no sites"),
+        (["sites"], ["a", "a"], "in the cohort twice"),
+        (["sites"], ["../a"], "not usable"),
+        (["sites"], [3], "cannot be read"),
+        (["sites"], "abc", "cannot be read"),
+        (["sites"], {"a": 1, "b": 2}, "cannot be read"),
+        (["sites"], ["b", "a", "c"], "cannot be read"),
+        (["strategy", "name"], "fedmagic", "'fedmagic' does not exist"),
+        (["strategy", "server_optimiser", "momentum"], 1.5, "cannot be read"),
+        (["strategy", "server_optimiser", "tau"], 0, "cannot be read"),
+        (["study", "nonsense"], 1, "cannot be read"),
+        (["study", "privacy", "epsilon"], 0, "cannot be read"),
+        (["study", "secure_aggregation", "min_survivors"], 4, "min_survivors is 4"),
+        (["study", "question"], "\ud800", "not Unicode"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(plain, path, value, text):
+    values = deepcopy(plain)
+    section = values
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = value
+    with pytest.raises(ConfigError, match=text):
+        from_values(values)
+
+
+def test_the_studys_numbers_win_over_the_recipes_and_those_over_ours(make_plan):
+    recipe = {"training": {"rounds": 5, "batch_size": 8, "momentum": 0.5}}
+    training = make_plan(recipe=recipe, training={"rounds": 2, "momentum": 0.0}).training
+    assert (training.rounds, training.batch_size, training.momentum) == (2, 8, 0.0)
+    assert (training.local_epochs, training.sample_rate) == (1, 1.0)
+
+
+def test_a_gradient_strategy_takes_the_studys_learning_rate_and_momentum(make_plan):
+    optimiser = make_plan(training={"learning_rate": 0.3, "momentum": 0.6}).strategy.optimiser
+    assert (optimiser.learning_rate, optimiser.momentum) == (0.3, 0.6)
+
+
+def test_a_local_strategy_leaves_them_to_the_sites(make_plan):
+    optimiser = make_plan(strategy="fedavg", training={"learning_rate": 0.3, "momentum": 0.6}).strategy.optimiser
+    assert (optimiser.learning_rate, optimiser.momentum) == (1.0, 0.0)
+
+
+def test_a_recipes_server_optimiser_wins(make_plan):
+    spec = {"kind": "adam", "learning_rate": 0.02, "beta_1": 0.8}
+    optimiser = make_plan(recipe={"server_optimiser": spec}).strategy.optimiser
+    assert (optimiser.kind, optimiser.learning_rate, optimiser.beta_1) == ("adam", 0.02, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "epochs", "rate", "steps"),
+    [("dp_fedsgd", 3, 0.1, 1), ("fedavg", 1, 1.0, 1), ("fedavg", 2, 0.25, 8), ("fedavg", 1, 0.9, 1)],
+)
+def test_steps_of_a_round(make_plan, strategy, epochs, rate, steps):
+    plan = make_plan(strategy=strategy, training={"local_epochs": epochs, "sample_rate": rate})
+    assert plan.steps_per_round == steps
+
+
+@given(st.integers(1, 200))
+def test_the_default_majority_is_more_than_two_thirds_and_can_be_met(sites):
+    survivors = default_survivors(sites)
+    assert survivors <= sites
+    assert survivors * 3 > 2 * sites
+
+
+def test_the_metrics_are_the_tasks_unless_named(make_plan):
+    assert make_plan().metrics == ("accuracy", "auroc", "log_loss")
+    assert make_plan(evaluation={"metrics": ["auroc"]}).metrics == ("auroc",)
+
+
+def test_a_sound_plan_passes(make_plan):
+    check_plan(make_plan())
+    assert make_plan().private
+    assert not make_plan(privacy={"mechanism": "none", "epsilon": None}).private

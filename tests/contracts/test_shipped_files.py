@@ -1,0 +1,91 @@
+"""Everything that ships as YAML is parsed; a strategy has one name everywhere."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fedsci
+import fedsci.errors
+from fedsci.config.loading import read_document
+from fedsci.config.shipped import shipped
+from fedsci.config.site import load_site
+from fedsci.config.strategy import load_recipe, recipe_names
+from fedsci.config.study_file import load_study
+from fedsci.site.dataset import schema_of
+from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
+
+ROOT = Path(fedsci.__file__).parent.parent
+RECIPES = sorted(shipped("strategies").glob("*.yaml"))
+SITES = sorted(shipped("sites").glob("*.yaml"))
+EXAMPLES = sorted(p for p in shipped("examples").rglob("*.y*ml") if "runs" not in p.parts)
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_is_something_to_test():
+    assert RECIPES
+    assert len(SITES) == 17
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=short)
+def test_a_recipe_is_named_after_its_module_and_its_file(path):
+    recipe = load_recipe(path.stem, folder=path.parent, where="test")
+    assert recipe.name == path.stem
+    module = importlib.import_module(f"fedsci.strategies.{path.stem}")
+    assert BUILDERS[path.stem] is module.build
+    assert recipe.paper
+    assert recipe.when
+    assert build_strategy(recipe.name, optimiser=ServerOptimiser()).sees == recipe.sees
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_a_strategy_has_a_module_a_recipe_and_a_test(name):
+    assert (ROOT / "fedsci" / "strategies" / f"{name}.py").is_file()
+    assert name in recipe_names()
+    assert (ROOT / "tests" / "strategies" / f"test_{name}.py").is_file()
+    assert build_strategy(name, optimiser=ServerOptimiser()).name == name
+
+
+@pytest.mark.parametrize("path", SITES, ids=short)
+def test_a_simulated_lab_is_named_after_its_file_and_can_run(path):
+    site = load_site(path)
+    assert site.site == path.stem
+    assert site.policy is not None
+    assert site.policy.approval == "auto"
+    assert set(site.policy.strategies) <= set(BUILDERS)
+
+
+def test_the_simulated_labs_share_each_data_set_without_overlap():
+    sites = [load_site(path) for path in SITES]
+    for name in sites[0].datasets:
+        parts = [site.datasets[name].builtin for site in sites]
+        assert [part.shard for part in parts if part] == list(range(1, 18))
+        assert len({(part.name, part.of, part.skew, part.uneven) for part in parts if part}) == 1
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=short)
+def test_an_example_file_is_what_it_says(path):
+    values = read_document(path, kind="study").values
+    if "study" in values:
+        study = load_study(path)
+        assert study.plan.study.study == values["study"]
+        schema_of(study.plan.study)
+    elif "site" in values:
+        assert load_site(path).site == values["site"]
+    else:
+        assert load_recipe(str(path), folder=path.parent, where="test").name == values["name"]
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *SITES, *EXAMPLES], ids=short)
+def test_an_unknown_key_in_it_would_be_noticed(path, tmp_path):
+    damaged = tmp_path / path.name
+    values = yaml.safe_load(path.read_text()) | {"nonsense": 1}
+    damaged.write_text(yaml.safe_dump(values))
+    load = load_study if "study" in values else load_site if "site" in values else None
+    with pytest.raises(fedsci.errors.ConfigError, match="unknown key 'nonsense'"):
+        load(damaged) if load else load_recipe(damaged.name, folder=tmp_path, where="test")

@@ -1,0 +1,162 @@
+"""``summary.json`` as DESIGN section 6 promises it, from runs of three real (tiny) labs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fedsci.cli.progress import SilentDisplay
+from fedsci.config.study_file import load_study
+from fedsci.errors import SiteFailed
+from fedsci.simulation.run import SimulatedRun
+
+TOP = {
+    "fedsci", "study", "plan_digest", "engine", "seed", "status", "rounds_completed", "sites", "metrics", "privacy",
+    "secure_aggregation", "traffic_bytes", "seconds",
+}  # fmt: skip
+METRICS = {"federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp"}
+PRIVACY = {"unit", "mechanism", "delta", "accountant", "by_site"}
+SPENT = {"epsilon_spent_study", "epsilon_spent_total", "epsilon_budget"}
+SECONDS = {"total", "training", "masking", "aggregation", "evaluation", "transport"}
+
+
+def strictly(path: Path):
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def write_labs(folder: Path, *, hidden: int | None = None) -> list[str]:
+    files = []
+    for shard in (1, 2, 3):
+        policy = {
+            "approval": "auto", "min_cohort": 2, "max_epsilon_per_study": 5.0, "strategies": ["dp_fedsgd", "fedavg"],
+            "models": ["linear", "mlp"], "mechanisms": ["local", "none"], "exact_evaluation": shard != hidden,
+        }  # fmt: skip
+        source = {
+            "builtin": {"name": "breast_cancer", "shard": shard, "of": 3},
+            "privacy": {"epsilon": 8.0, "delta": 1.0e-5},
+        }
+        file = folder / f"lab-{shard}.yaml"
+        file.write_text(yaml.safe_dump({"site": f"lab-{shard}", "datasets": {"cells": source}, "policy": policy}))
+        files.append(file.name)
+    return files
+
+
+def run(
+    folder: Path, *, mechanism: str = "local", strategy: str = "dp_fedsgd", hidden: int | None = None,
+    serialise: bool = False, out: str = "runs", epsilon: float = 3.0, baselines: tuple[str, ...] = ("local", "pooled"),
+) -> tuple[dict, Path]:  # fmt: skip
+    features = {"mean_radius": {"min": 5, "max": 30}, "mean_texture": {"min": 5, "max": 40}}
+    study = {
+        "study": "cells", "dataset": "cells", "task": {"kind": "binary", "target": "benign"}, "features": features,
+        "model": {"name": "mlp", "hidden": [4]}, "strategy": strategy,
+        "training": {"rounds": 2, "sample_rate": 1.0, "learning_rate": 0.5, "local_epochs": 1},
+        "privacy": {"mechanism": mechanism, "epsilon": epsilon}, "evaluation": {"baselines": list(baselines)},
+        "sites": write_labs(folder, hidden=hidden), "seed": 5,
+    }  # fmt: skip
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    simulated = SimulatedRun(
+        study=load_study(file), engine="local", state=None, out=folder / out, display=SilentDisplay(),
+        serialise=serialise, timeout_s=60,
+    )  # fmt: skip
+    summary = simulated.run()
+    assert simulated.folder is not None
+    return summary, simulated.folder.path
+
+
+@pytest.fixture(scope="module")
+def private_run(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("private"), hidden=2)
+
+
+def test_the_keys_are_the_contracts(private_run):
+    summary = strictly(private_run[1] / "summary.json")
+    assert summary == private_run[0]
+    assert set(summary) >= TOP
+    assert set(summary["metrics"]) >= METRICS
+    assert set(summary["privacy"]) >= PRIVACY
+    assert set(summary["seconds"]) >= SECONDS
+    assert set(summary["traffic_bytes"]) == {"up", "down"}
+    assert {"enabled", "min_survivors", "dropped"} <= set(summary["secure_aggregation"])
+    for spent in summary["privacy"]["by_site"].values():
+        assert set(spent) >= SPENT
+
+
+def test_the_values_are_what_was_run(private_run):
+    summary, _ = private_run
+    assert (summary["status"], summary["rounds_completed"], summary["seed"]) == ("completed", 2, 5)
+    assert summary["sites"] == ["lab-1", "lab-2", "lab-3"]
+    assert summary["plan_digest"].startswith("sha256:")
+    assert summary["traffic_bytes"]["up"] > 0
+    assert summary["traffic_bytes"]["down"] > 0
+    assert summary["seconds"]["total"] >= summary["seconds"]["training"]
+    for values in (summary["metrics"]["federated"], summary["metrics"]["pooled"], summary["metrics"]["pooled_dp"]):
+        assert set(values) == {"accuracy", "auroc", "log_loss"}
+        assert 0 <= values["accuracy"] <= 1
+
+
+def test_spending_is_within_the_study_and_the_budget(private_run):
+    for spent in private_run[0]["privacy"]["by_site"].values():
+        assert 0 < spent["epsilon_spent_study"] <= 3.0
+        assert spent["epsilon_spent_total"] == pytest.approx(spent["epsilon_spent_study"], rel=1e-3)
+        assert spent["epsilon_budget"] == 8.0
+
+
+def test_a_site_that_shows_nothing_is_null_and_never_missing(private_run):
+    by_site = private_run[0]["metrics"]["by_site"]
+    assert set(by_site) == {"lab-1", "lab-2", "lab-3"}
+    for label in ("federated", "local", "local_no_dp"):
+        assert by_site["lab-2"][label] is None
+        assert by_site["lab-1"][label]["accuracy"] >= 0
+
+
+def test_the_means_leave_out_the_site_that_shows_nothing(private_run):
+    metrics = private_run[0]["metrics"]
+    shown = [metrics["by_site"][site]["federated"]["accuracy"] for site in ("lab-1", "lab-3")]
+    assert metrics["federated_mean_site"]["accuracy"] == pytest.approx(np.mean(shown))
+
+
+def test_every_file_of_the_run_is_there(private_run):
+    folder = private_run[1]
+    names = {path.name for path in folder.iterdir()}
+    assert {"plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json"} <= names
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2]
+    spent = private_run[0]["privacy"]["by_site"]["lab-1"]["epsilon_spent_study"]
+    assert lines[-1]["epsilon"]["max"] == pytest.approx(spent)
+    assert yaml.safe_load((folder / "plan.yaml").read_text())["digest"] == private_run[0]["plan_digest"]
+    assert not [name for name in names if name.endswith(".partial")]
+
+
+@pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
+def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit_on_every_path(tmp_path, strategy):
+    results = [
+        run(tmp_path, mechanism="none", strategy=strategy, out=f"{number}", serialise=serialise, baselines=())
+        for number, serialise in enumerate([False, False, True])
+    ]
+    models = [(folder / "model.safetensors").read_bytes() for _, folder in results]
+    assert models[0] == models[1] == models[2]
+    assert results[0][0]["metrics"] == results[1][0]["metrics"] == results[2][0]["metrics"]
+    assert results[0][0]["privacy"]["by_site"]["lab-1"]["epsilon_spent_study"] == "inf"
+
+
+def test_noise_never_repeats_whatever_the_seed(tmp_path):
+    models = [(run(tmp_path, out=str(number), baselines=())[1] / "model.safetensors").read_bytes() for number in (1, 2)]
+    assert models[0] != models[1]
+
+
+def test_a_refused_study_leaves_a_readable_folder_that_says_so(tmp_path):
+    with pytest.raises(SiteFailed) as refused:
+        run(tmp_path, epsilon=6.0, baselines=())
+    assert refused.value.exit_code == 4
+    [folder] = (tmp_path / "runs").iterdir()
+    summary = strictly(folder / "summary.json")
+    assert summary["status"] == "aborted"
+    assert "max_epsilon_per_study" in summary["reason"]
+    assert set(summary["metrics"]["by_site"]) == {"lab-1", "lab-2", "lab-3"}
+    assert summary["metrics"]["federated"] is None

@@ -1,0 +1,274 @@
+"""A site's answers: gate and ledger before data, and nothing private in any reply."""
+
+import json
+import secrets
+
+import numpy as np
+import pytest
+
+from fedsci.config.site import load_site
+from fedsci.site.service import SiteService
+from fedsci.transport.messages import ACTIONS, Reply, Request
+
+MARKER = "zebra4711"
+MODEL = np.zeros(3, np.float32)
+
+
+@pytest.fixture
+def serve(make_lab, tmp_path):
+    """A site service; the same state folder for every one of a test."""
+    return lambda **changes: SiteService(load_site(make_lab(**changes)), tmp_path / "state")
+
+
+class Study:
+    """A coordinator that speaks to one site and keeps everything that it receives."""
+
+    def __init__(self, service: SiteService, plan, run: str | None = None) -> None:
+        self.service, self.plan, self.run = service, plan, run or secrets.token_hex(16)
+        self.received: list[Reply] = []
+
+    def ask(self, action: str, *, vector=None, **fields) -> Reply:
+        reply = self.service.handle(Request(action=action, fields={"run": self.run} | fields, vector=vector))
+        self.received.append(reply)
+        return reply
+
+    def prepare(self) -> Reply:
+        return self.ask("prepare", plan=self.plan.to_bytes().decode())
+
+    def train(self, number: int = 1) -> Reply:
+        return self.ask("train", round=number, vector=MODEL)
+
+    def finish(self) -> Reply:
+        return self.ask("finish")
+
+
+@pytest.fixture
+def study(serve, make_plan):
+    return Study(serve(), make_plan())
+
+
+def good(reply: Reply) -> Reply:
+    assert reply.error is None, reply.error
+    return reply
+
+
+def code(reply: Reply) -> object:
+    assert reply.error is not None
+    return reply.error["code"]
+
+
+def test_a_whole_study(study):
+    about = good(study.prepare()).fields
+    assert about["parameters"] == 3
+    assert about["inputs"] == 2
+    assert about["records"]["train"] + about["records"]["holdout"] == 60
+    for number in (1, 2):
+        assert good(study.train(number)).vector.shape == (3,)
+    assert good(study.ask("evaluate", vector=MODEL)).fields["withheld"] is False
+    assert set(good(study.ask("alone")).fields["sums"]) == {"local", "local_no_dp"}
+    privacy = good(study.finish()).fields["privacy"]
+    assert 3.5 < privacy["study"] <= 4.0
+    assert privacy["total"] == pytest.approx(privacy["study"], rel=1e-3)
+    assert privacy["budget"] == 8.0
+
+
+def kinds(service: SiteService) -> list[str]:
+    return [entry.kind for entry in service.ledger.entries()]
+
+
+def test_the_charge_is_durable_before_the_site_says_yes_and_each_step_before_its_answer(study):
+    study.prepare()
+    assert kinds(study.service) == ["register", "reserve"]
+    study.train()
+    assert kinds(study.service) == ["register", "reserve", "step"]
+
+
+def test_a_step_that_cannot_be_written_down_releases_nothing(study, monkeypatch):
+    study.prepare()
+    computed = []
+    worker = study.service._runs[study.run].worker
+    monkeypatch.setattr(type(worker), "contribution", lambda *_: computed.append(1))
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(study.service.ledger), "step", full)
+    assert code(study.train()) == "internal"
+    assert computed == []
+
+
+def test_a_round_is_answered_once_also_by_another_process(study, tmp_path):
+    study.prepare()
+    good(study.train())
+    assert code(study.train()) == "budget"
+    again = Study(SiteService(study.service.site, tmp_path / "state"), study.plan, study.run)
+    assert code(again.train()) == "budget"
+    assert good(again.train(2)).vector is not None
+
+
+@pytest.mark.parametrize("number", [0, 3, -1])
+def test_a_round_that_is_not_in_the_plan_is_refused(study, number):
+    study.prepare()
+    assert code(study.train(number)) == "policy"
+
+
+def test_a_run_is_prepared_once(study):
+    good(study.prepare())
+    assert code(study.prepare()) == "budget"
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate", "alone", "finish"])
+def test_a_run_that_was_not_admitted_gets_nothing(study, action):
+    reply = study.ask(action, round=1, vector=MODEL)
+    assert reply.error["message"] == "this run was never admitted here"
+    assert reply.vector is None
+
+
+@pytest.mark.parametrize("run", ["", "../../etc", "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "\n"])
+def test_a_run_id_that_could_be_a_path_is_refused(serve, make_plan, run):
+    study = Study(serve(), make_plan(), run="x")
+    study.run = run
+    for reply in (study.prepare(), study.train(), study.finish()):
+        assert code(reply) == "config"
+
+
+def test_after_the_end_no_more_rounds(study):
+    study.prepare()
+    study.train()
+    good(study.finish())
+    assert code(study.train(2)) == "budget"
+    assert good(study.finish()).fields["privacy"]["study"] > 0
+
+
+def test_settling_gives_back_what_was_not_computed(study):
+    reserved = good(study.prepare()).fields["privacy"]["enforced_total"]
+    study.train()
+    settled = good(study.finish()).fields["privacy"]
+    assert 0 < settled["enforced_total"] < reserved
+    assert 0 < settled["study"] < 4.0
+
+
+def test_the_policy_is_asked_again_when_another_process_answers(study, make_lab, tmp_path):
+    good(study.prepare())
+    stricter = SiteService(load_site(make_lab(policy={"models": ["mlp"]})), tmp_path / "state")
+    assert code(Study(stricter, study.plan, study.run).train()) == "policy"
+
+
+def test_a_budget_edited_in_the_site_file_is_refused(study, serve, make_plan):
+    good(study.prepare())
+    assert code(Study(serve(dataset={"privacy": {"epsilon": 800.0}}), make_plan()).prepare()) == "budget"
+
+
+def test_studies_add_up_until_the_budget_says_no(serve, make_plan):
+    service, answers = serve(), []
+    for _ in range(20):
+        study = Study(service, make_plan())
+        answers.append(study.prepare())
+        if answers[-1].error:
+            break
+        for number in (1, 2):
+            good(study.train(number))
+        good(study.finish())
+    assert 1 < len(answers) < 20
+    assert answers[-1].error == {
+        "code": "budget", "exit_code": 3, "message": "the budget for points does not allow this study",
+    }  # fmt: skip
+
+
+def test_a_study_that_costs_more_than_the_policy_allows_is_refused_and_not_charged(serve, make_plan):
+    service = serve(policy={"max_epsilon_per_study": 1.0})
+    assert code(Study(service, make_plan()).prepare()) == "policy"
+    assert "reserve" not in kinds(service)
+
+
+def test_a_refused_plan_never_reaches_the_data(serve, make_plan, monkeypatch):
+    def touched(*_, **__):
+        raise AssertionError("data was read")
+
+    monkeypatch.setattr("fedsci.site.service.load_site_data", touched)
+    assert code(Study(serve(policy={"approval": "manual"}), make_plan()).prepare()) == "policy"
+    assert code(Study(serve(policy={"strategies": []}), make_plan()).prepare()) == "policy"
+
+
+def test_a_site_that_shows_nothing_withholds(serve, make_plan):
+    study = Study(serve(policy={"exact_evaluation": False}), make_plan())
+    good(study.prepare())
+    for action in ("evaluate", "alone"):
+        reply = good(study.ask(action, vector=MODEL))
+        assert (dict(reply.fields), reply.vector) == ({"withheld": True}, None)
+
+
+def test_a_study_without_privacy_is_recorded_as_infinite(serve, make_plan):
+    service = serve(policy={"mechanisms": ["local", "none"]})
+    study = Study(service, make_plan(privacy={"mechanism": "none", "epsilon": None}))
+    assert good(study.prepare()).fields["privacy"]["study"] == "inf"
+    assert "no_privacy" in kinds(service)
+    later = Study(service, make_plan())
+    assert good(later.prepare()).fields["privacy"]["total"] == "inf"
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"plan_version": 1}', '{"plan_version": 2}'])
+def test_garbage_instead_of_a_plan_is_a_config_error(study, content):
+    assert code(study.ask("prepare", plan=content)) == "config"
+
+
+@pytest.mark.parametrize("vector", [None, np.zeros(3), np.zeros(4, np.float32), np.full(3, np.nan, np.float32)])
+def test_a_model_that_does_not_fit_is_refused(study, vector):
+    study.prepare()
+    assert code(study.ask("train", round=1, vector=vector)) == "input"
+    assert code(study.ask("evaluate", vector=vector)) == "input"
+
+
+def test_an_unknown_action_is_an_error_and_not_a_crash(study):
+    assert code(study.ask("drop table")) == "internal"
+
+
+DAMAGE = {
+    "a word where a number should be": lambda text: text.replace("\n0.", f"\n{MARKER}", 1),
+    "a word as target": lambda text: text.replace(",1\n", f",{MARKER}\n", 1).replace(",0\n", f",{MARKER}\n", 1),
+    "a column called so": lambda text: text.replace("a,b,", f"{MARKER},b,", 1),
+    "a row too long": lambda text: text + f"0.1,0.2,1,{MARKER}\n",
+    "a row of its own": lambda text: text + f"{MARKER}\n",
+    "a quote that never ends": lambda text: text + f'"{MARKER}\n',
+    "nothing but it": lambda text: MARKER,
+    "bytes that are no text": lambda text: text + MARKER + "\udcff\n",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_in_a_record_is_in_no_reply_and_in_the_sites_own_log(serve, make_plan, tmp_path, name):
+    service = serve()
+    file = tmp_path / "lab-1.csv"
+    file.write_bytes(DAMAGE[name](file.read_text()).encode("utf-8", "surrogateescape"))
+    study = Study(service, make_plan())
+    assert code(study.prepare()) == "data"
+    study.train()
+    study.ask("evaluate", vector=MODEL)
+    study.ask("alone")
+    study.finish()
+    for reply in study.received:
+        assert MARKER not in json.dumps([dict(reply.fields), dict(reply.error or {})])
+    assert service.log.last_error(study.run) is not None
+    assert kinds(service) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError, MemoryError])
+def test_no_exceptions_text_leaves(study, monkeypatch, error):
+    study.prepare()
+
+    def fail(*_):
+        raise error(MARKER)
+
+    monkeypatch.setattr(type(study.service._runs[study.run].worker), "contribution", fail)
+    reply = study.train()
+    assert reply.error == {"code": "internal", "exit_code": 1, "message": "the site had an internal error"}
+    log = (study.service.state / "site.log").read_text()
+    assert MARKER in log
+    assert "Traceback" in log
+    assert study.service.log.last_error(study.run)["code"] == "internal"
+
+
+def test_every_action_has_an_answer(study):
+    for action in ACTIONS:
+        assert isinstance(study.ask(action), Reply)
+    assert study.ask("hello").fields == {"site": "lab-1"}

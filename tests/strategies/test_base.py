@@ -1,0 +1,77 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsci.errors import InputError, RoundAborted
+from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
+from fedsci.strategies.base import WeightedSum
+
+
+def total(*values: float, weight: float = 1.0) -> WeightedSum:
+    return WeightedSum(vector=np.array(values, np.float32), weight=weight)
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=5), st.integers(1, 1000))
+def test_the_mean_of_equal_contributions_is_that_contribution(values, weight):
+    contribution = np.array(values, np.float32)
+    mean = WeightedSum(vector=np.float32(weight) * contribution, weight=weight).mean()
+    assert mean == pytest.approx(contribution, rel=1e-6, abs=1e-12)
+    assert mean.dtype == np.float32
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+def test_a_damaged_sum_aborts_the_round(damage):
+    with pytest.raises(RoundAborted, match="NaN or infinity") as aborted:
+        total(1.0, damage).mean()
+    assert "learning_rate" in aborted.value.hint
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_a_weight_that_is_not_positive_aborts_the_round(weight):
+    with pytest.raises(RoundAborted, match="not positive"):
+        total(1.0, weight=weight).mean()
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+class TestEveryStrategy:
+    def build(self, name: str):
+        return build_strategy(name, optimiser=ServerOptimiser())
+
+    def test_it_has_one_name(self, name):
+        assert self.build(name).name == name
+
+    def test_it_is_frozen(self, name):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            self.build(name).sees = "each"
+
+    def test_it_starts_from_the_model_it_is_given(self, name):
+        state = self.build(name).start(np.array([1, 2], np.float32))
+        assert (state.round, state.model.tolist()) == (0, [1, 2])
+
+    def test_a_model_that_is_no_vector_is_refused(self, name):
+        with pytest.raises(InputError, match="one flat vector"):
+            self.build(name).start(np.zeros((2, 2), np.float32))
+
+    def test_a_damaged_sum_leaves_the_state_alone(self, name):
+        strategy = self.build(name)
+        state = strategy.start(np.array([1, 2], np.float32))
+        with pytest.raises(RoundAborted):
+            strategy.apply(state, total(np.nan, 0))
+        assert (state.round, state.model.tolist()) == (0, [1, 2])
+
+    def test_rounds_are_counted(self, name):
+        strategy = self.build(name)
+        state = strategy.apply(strategy.start(np.zeros(2, np.float32)), total(1, 1))
+        assert strategy.apply(state, total(1, 1)).round == 2
+
+    def test_the_order_of_sites_does_not_matter_to_a_sum(self, name):
+        assert self.build(name).sees == "sum"
+
+
+def test_a_strategy_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="'fedsgd' does not exist") as refused:
+        build_strategy("fedsgd", optimiser=ServerOptimiser())
+    assert "dp_fedsgd" in refused.value.hint

@@ -1,0 +1,55 @@
+import pytest
+
+from fedsci import errors
+from fedsci.errors import BudgetRefused, ConfigError, FedsciError, InputError, ProtocolError, SiteFailed
+
+KINDS = [
+    cls
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, FedsciError) and cls not in (SiteFailed, ProtocolError)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_kind_of_an_error_leaves_unless_said_otherwise(kind):
+    error = kind("row 7 says 42.5", hint="look at row 7")
+    assert (error.message, error.hint, str(error)) == ("row 7 says 42.5", "look at row 7", "row 7 says 42.5")
+    public = error.public()
+    assert public == {"code": kind.code, "exit_code": kind.exit_code, "message": kind.default_public}
+    assert "42.5" not in str(public)
+
+
+def test_a_raiser_may_say_what_is_public():
+    assert (
+        BudgetRefused("secret", public="the budget for heart is used up").public()["message"].startswith("the budget")
+    )
+    assert BudgetRefused("secret", public="").public()["message"] == ""
+
+
+def test_a_protocol_error_tells_the_rule_and_nothing_else():
+    error = ProtocolError("share 3 of lab-02 is 0x1234", rule="share-length")
+    assert error.rule == "share-length"
+    assert error.public()["message"] == "refused: share-length"
+    assert error.exit_code == 5
+
+
+def test_a_config_error_can_be_caught_as_an_input_error():
+    with pytest.raises(InputError):
+        raise ConfigError("x")
+
+
+def test_a_failed_site_keeps_the_exit_code_of_its_error():
+    failure = SiteFailed("lab-01", BudgetRefused("secret").public())
+    assert (failure.exit_code, failure.site, failure.site_code) == (3, "lab-01", "budget")
+    assert failure.message == "lab-01: the site's privacy budget does not allow this"
+    assert "lab-01" in failure.hint
+
+
+@pytest.mark.parametrize("nonsense", [0, 8, -1, "3", None, 2.0, [3]])
+def test_an_exit_code_that_is_not_ours_becomes_1(nonsense):
+    assert SiteFailed("lab-01", {"exit_code": nonsense}).exit_code == 1
+
+
+def test_a_site_that_says_nothing_failed_all_the_same():
+    failure = SiteFailed("lab-01", {})
+    assert (failure.message, failure.site_code, failure.exit_code) == ("lab-01: no reason given", "internal", 1)
