@@ -18,9 +18,9 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> N
     table.add_column("federated", justify="right")
     table.add_column("alone", justify="right")
     if private:
-        table.add_column("alone, no privacy", justify="right")
+        table.add_column("no DP", justify="right")
         table.add_column("epsilon", justify="right")
-        table.add_column("spent in all", justify="right")
+        table.add_column("in all", justify="right")
         table.add_column("budget", justify="right")
     for site, values in metrics["by_site"].items():
         row = [site, str((values["records"] or {}).get("train", "-"))]
@@ -45,6 +45,7 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> N
     if private:
         note = f"epsilon is per record (add or remove one), at delta {privacy['delta']:g}, {privacy['mechanism']} noise"
         console.print(f"  {note}")
+        console.print("  no DP: the lab alone without privacy; epsilon: this study; in all: all studies so far")
     else:
         console.print("  [bold red]no privacy guarantee[/]: updates left the labs without noise")
     console.print(f"\nrun     {folder}")

@@ -17,9 +17,7 @@ def terms_for(plan: Plan) -> Terms:
     sites, chosen = len(plan.sites), plan.min_survivors
     try:
         usual = default_terms(sites)
-        terms = Terms(
-            threshold=usual.threshold, corrupt=min(usual.corrupt, chosen - 2), min_survivors=chosen
-        )
+        terms = Terms(threshold=usual.threshold, corrupt=min(usual.corrupt, chosen - 2), min_survivors=chosen)
         terms.check(sites)
     except ProtocolError as error:
         least = f"{2 * sites // 3 + 1} of {sites}" if sites > 2 else "3"

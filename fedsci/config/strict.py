@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 class Strict(BaseModel):
     """A file section. Unknown keys are refused; the error carries the key and a suggestion."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     @model_validator(mode="before")
     @classmethod

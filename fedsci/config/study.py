@@ -122,7 +122,7 @@ class Privacy(Strict):
     mechanism: Literal["distributed", "local", "none"] = "local"
     epsilon: float | None = None
     delta: float = Field(default=1e-5)
-    clipping_norm: float = Field(default=1.0, gt=0)
+    clipping_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     colluding_sites: int = Field(default=2, ge=0)
 
     @field_validator("epsilon")

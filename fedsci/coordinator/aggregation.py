@@ -98,7 +98,7 @@ class PlainAggregation:
         """
         started = time.monotonic()
         request = Request(action=ask.action, fields=ask.fields, vector=ask.model)
-        replies = self.link.ask({site: request for site in self.plan.sites})
+        replies = self.link.ask(dict.fromkeys(self.plan.sites, request))
         answered = time.monotonic()
         total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
         weight, dropped, metrics = 0.0, {}, _no_metrics(self.plan, ask.tables)

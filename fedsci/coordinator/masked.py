@@ -141,8 +141,8 @@ class MaskedAggregation:
         return collector.finish()
 
     def _setup_fields(self, slot: int, index: int) -> dict[str, Any]:
-        """What rides on an upload request: the delivery of this batch's shares, the call for the next batch's advert."""
-        batch, inside = divmod(slot, self.roster.batch_slots)
+        """What rides on an upload request: the delivery of shares, and the call for the next batch's advert."""
+        batch = slot // self.roster.batch_slots
         fields: dict[str, Any] = {}
         for number in (batch, batch + 1):
             deliveries = self._deliveries.get(number, {})
@@ -204,4 +204,3 @@ def _tolerate(add: Callable[[bytes], int], content: bytes) -> None:
     """Take a site's message; one that breaks a rule counts as not sent: the round needs only enough of them."""
     with contextlib.suppress(ProtocolError):
         add(content)
-

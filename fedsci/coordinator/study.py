@@ -1,5 +1,6 @@
 """A study from its first question to the sites to the final model."""
 
+import contextlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.admission import Admission, read_admission, read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected, PlainAggregation
 from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.masked import MaskedAggregation
@@ -58,7 +60,7 @@ class Progress:
     """
 
     run: str = field(default_factory=lambda: secrets.token_hex(16))
-    sites: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
+    sites: dict[SiteId, Admission] = field(default_factory=dict)
     rounds_completed: int = 0
     model: NDArray[np.float32] | None = None
     federated: Measured | None = None
@@ -139,11 +141,11 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
     refused = [reply for reply in replies.values() if isinstance(reply, SiteFailed)]
     for site, reply in replies.items():
         if isinstance(reply, Reply):
-            progress.sites[site] = reply.fields
-            progress.privacy[site] = reply.fields["privacy"]
+            progress.sites[site] = read_admission(site, reply.fields)
+            progress.privacy[site] = progress.sites[site].privacy
     if refused:
         raise refused[0]
-    shapes = {site: (f["inputs"], f["parameters"], f["schema"]) for site, f in progress.sites.items()}
+    shapes = {site: (said.inputs, said.parameters, said.schema) for site, said in progress.sites.items()}
     if len(set(shapes.values())) != 1:
         first = shapes[plan.sites[0]]
         other = next(site for site, shape in shapes.items() if shape != first)
@@ -165,19 +167,19 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
         holdout=max(holdout for _, holdout in counts.values()),
         slots=plan.training.rounds + 2,
     )
-    aggregation.begin({site: str(fields.get("advert", "")) for site, fields in progress.sites.items()})
+    aggregation.begin({site: said.advert for site, said in progress.sites.items()})
     return aggregation
 
 
 def _counts(progress: Progress) -> dict[str, list[int]]:
     """Training and holdout records of every site: public, and the same in every request."""
-    return {site: [f["records"]["train"], f["records"]["holdout"]] for site, f in progress.sites.items()}
+    return {site: [said.train, said.holdout] for site, said in progress.sites.items()}
 
 
 def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: Observer) -> None:
     """Run the rounds. A round brings back the metrics of the model it started from: those of the round before."""
     observer.phase("training")
-    inputs = int(progress.sites[plan.sites[0]]["inputs"])
+    inputs = progress.sites[plan.sites[0]].inputs
     state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
     progress.model = state.model
     fields: dict[str, object] = {"run": progress.run, "records": _counts(progress)}
@@ -247,4 +249,5 @@ def _finish(link: SiteLink, progress: Progress) -> None:
         return
     for site, reply in replies.items():
         if isinstance(reply, Reply):
-            progress.privacy[site] = reply.fields["privacy"]
+            with contextlib.suppress(AttributeError, ValueError):
+                progress.privacy[site] = read_privacy(reply.fields.get("privacy"))

@@ -6,6 +6,7 @@ from typing import Any
 import fedsci
 from fedsci.config.plan import Plan
 from fedsci.coordinator.study import Progress
+from fedsci.names import SiteId
 from fedsci.training.metrics import Metrics, higher_is_better
 
 #: Named in docs/protocol.md.
@@ -43,7 +44,7 @@ def summarise(
             "federated": progress.federated.of(site) if progress.federated else None,
             "local": alone["local"].of(site) if "local" in alone else None,
             "local_no_dp": alone["local_no_dp"].of(site) if "local_no_dp" in alone else None,
-            "records": progress.sites[site]["records"] if site in progress.sites else None,
+            "records": _records(progress, site),
         }
     return {
         "fedsci": fedsci.__version__,
@@ -95,3 +96,8 @@ def summarise(
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
         "versions": {name: version(name) for name in ("flwr", "torch", "opacus", "numpy", "dp-accounting")},
     }
+
+
+def _records(progress: Progress, site: SiteId) -> dict[str, int] | None:
+    said = progress.sites.get(site)
+    return None if said is None else {"train": said.train, "holdout": said.holdout}

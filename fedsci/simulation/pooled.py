@@ -9,17 +9,18 @@ from pathlib import Path
 from fedsci.config.plan import Plan
 from fedsci.config.site import load_site
 from fedsci.data.table import concatenate
+from fedsci.errors import RoundAborted
 from fedsci.site.accountant import Cost, cost_of
 from fedsci.site.dataset import load_site_data
 from fedsci.site.round import contributor, train_alone
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
-from fedsci.training.metrics import Metrics, finish, half_range
+from fedsci.training.metrics import Metrics, finish
 from fedsci.training.models import layout_of
 
 
-def pooled_baselines(plan: Plan, site_files: tuple[Path, ...]) -> Mapping[str, Metrics]:
+def pooled_baselines(plan: Plan, site_files: tuple[Path, ...]) -> Mapping[str, Metrics | None]:
     """Return metrics of one model trained on all labs' records, without (``pooled``) and with DP (``pooled_dp``).
 
     Same model, strategy and rounds; with DP the same epsilon, with the noise of one data holder. Measured over
@@ -31,10 +32,15 @@ def pooled_baselines(plan: Plan, site_files: tuple[Path, ...]) -> Mapping[str, M
     if plan.private:
         module = module_for(plan, inputs=train.features.shape[1])
         costs["pooled_dp"] = cost_of(plan, dimension=layout_of(module).size)
-    results = {}
+    results: dict[str, Metrics | None] = {}
     for label, cost in costs.items():
         worker = contributor(plan, label, train, cost=cost, device=CPU, random_bytes=os.urandom)
-        model = train_alone(worker)
-        metrics = finish(reduce(add, [evaluate(plan, model, lab.holdout, device=CPU) for lab in data]))
+        try:
+            model = train_alone(worker)
+        except RoundAborted:  # the baseline diverged; the federation's result stands without it
+            results[label] = None
+            continue
+        sums = reduce(add, [evaluate(plan, model, lab.holdout, device=CPU) for lab in data])
+        metrics = finish(sums, half_range=half_range(plan.study))
         results[label] = {name: metrics.get(name) for name in plan.metrics}
     return results

@@ -15,10 +15,11 @@ from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder, create_run_folder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
-from fedsci.simulation.pooled import Metrics, pooled_baselines
+from fedsci.simulation.pooled import pooled_baselines
 from fedsci.site.accountant import cost_of
 from fedsci.site.dataset import schema_of
 from fedsci.training.learner import module_for
+from fedsci.training.metrics import Metrics
 from fedsci.training.models import layout_of
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
 from fedsci.transport.link import SiteLink, Traffic
@@ -161,14 +162,14 @@ class SimulatedRun:
         plan = self.study.plan
         if not plan.private:
             return None
-        parameters = next(iter(self.progress.sites.values()))["parameters"]
-        return cost_of(plan, dimension=int(parameters)).epsilon(rounds)
+        parameters = next(iter(self.progress.sites.values())).parameters
+        return cost_of(plan, dimension=parameters).epsilon(rounds)
 
     def _write_model(self) -> None:
         plan, model = self.study.plan, self.progress.model
         if self.folder is None or model is None:
             return
-        inputs = int(next(iter(self.progress.sites.values()))["inputs"])
+        inputs = next(iter(self.progress.sites.values())).inputs
         about = {
             "study": plan.study.study,
             "plan_digest": plan.digest,

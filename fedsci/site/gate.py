@@ -60,17 +60,19 @@ def check_policy(plan: Plan, site: Site) -> Policy:
     return policy
 
 
-def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float, records: int) -> None:
+def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float) -> None:
     """Pass if the study's cost is inside the policy's limits.
 
     Args:
+        plan: what is asked.
+        site: the site's file.
+        policy: what let the plan in.
         epsilon: what the whole study costs at the study's delta (add or remove one record).
-        records: training records of this site.
 
     Raises:
-        PolicyRefused: the limit on one study, or a delta too large for this many records.
+        PolicyRefused: the limit on one study.
     """
-    limit, delta = policy.max_epsilon_per_study, plan.study.privacy.delta
+    limit = policy.max_epsilon_per_study
     if limit is None:
         raise _refusal(site, "policy.max_epsilon_per_study is not set", "set it in the site file")
     if not epsilon <= limit:
@@ -79,11 +81,18 @@ def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float, record
             f"the study costs epsilon {epsilon:.2f}, policy.max_epsilon_per_study is {limit:.2f}",
             "lower privacy.epsilon in the study",
         )
+
+
+def check_delta(plan: Plan, site: Site, *, records: int) -> None:
+    """Pass if delta is at most one over the number of training records.
+
+    Raises:
+        PolicyRefused: it is larger: one record in the data set could be given away whole.
+    """
+    delta = plan.study.privacy.delta
     if not delta * records <= 1:
         raise _refusal(
-            site,
-            f"delta {delta:g} is larger than 1 / {records} records",
-            "lower privacy.delta; 1.0e-5 is usual",
+            site, f"delta {delta:g} is larger than 1 / {records} records", "lower privacy.delta; 1.0e-5 is usual"
         )
 
 

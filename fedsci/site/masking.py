@@ -53,9 +53,7 @@ class SiteMasking:
             if self._keystore.holds(self._run, batch):
                 raise ProtocolError(f"batch {batch} was set up before", rule="one-transcript")
             setup = setup_for(self._plan, self._roster, run=self._run, batch=batch)
-            state, advert = secagg.advertise(
-                setup, site=self._index, signing_key=self._key, random_bytes=os.urandom
-            )
+            state, advert = secagg.advertise(setup, site=self._index, signing_key=self._key, random_bytes=os.urandom)
             self._keystore.store(self._run, state)
             answer["advert"] = pack(advert)
         if "setup_adverts" in fields:

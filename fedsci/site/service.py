@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused
+from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.site.accountant import Cost, cost_of
 from fedsci.site.dataset import load_site_data, schema_of
-from fedsci.site.gate import check_cost, check_policy
+from fedsci.site.gate import check_cost, check_delta, check_policy
+from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger
 from fedsci.site.log import SiteLog
-from fedsci.site.keystore import Keystore
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
@@ -90,31 +90,39 @@ class SiteService:
     def _prepare(self, request: Request) -> Reply:
         run, content = _run_id(request), request.text("plan").encode()
         plan = plan_from_bytes(content)
+        if self._run_folder(run).exists():
+            raise PolicyRefused(
+                f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
+            )
         policy = check_policy(plan, self.site)
         masking, joined = self._join(request, run, plan)
-        active = self._activate(plan, policy, masking)
+        cost = cost_for(plan)
         dataset = plan.study.dataset
-        if active.cost is None:
+        if cost is None:
             self.ledger.record_no_privacy(dataset, run)
         else:
             rounds, budget = plan.training.rounds, self._budget(dataset)
-            check_cost(
-                plan, self.site, policy, epsilon=active.cost.epsilon(rounds), records=active.worker.learner.records
-            )
-            self.ledger.reserve(dataset, run, policy=budget, plan=active.cost.events(rounds), rounds=rounds)
+            check_cost(plan, self.site, policy, epsilon=cost.epsilon(rounds))
+            self.ledger.reserve(dataset, run, policy=budget, plan=cost.events(rounds), rounds=rounds)
+        try:
+            active = self._activate(plan, policy, cost, masking)
+        except FedsciError:
+            if cost is not None:  # nothing was computed, so nothing stays charged
+                self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+            raise
         folder = self._run_folder(run)
         folder.mkdir(parents=True, exist_ok=False)
         (folder / "plan.json").write_bytes(content)
         (folder / "roster").write_text(request.text("roster") if masking else "", encoding="ascii")
         self._runs[run] = active
         self.log.write("admitted", run=run, plan=plan.digest, report=active.data.report)
-        module = module_for(plan, inputs=active.data.train.features.shape[1])
+        schema = schema_of(plan.study)
         return Reply(
             fields={
                 "records": {"train": active.data.train.rows, "holdout": active.data.holdout.rows},
-                "inputs": active.data.train.features.shape[1],
-                "parameters": layout_of(module).size,
-                "schema": schema_of(plan.study).digest(),
+                "inputs": schema.width,
+                "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
+                "schema": schema.digest(),
                 "privacy": self._privacy(active, run, 0),
             }
             | joined
@@ -160,7 +168,8 @@ class SiteService:
                 worker = contributor(
                     active.plan, self.site.site, active.data.train, cost=cost, device=device, random_bytes=os.urandom
                 )
-                metrics[label] = active.measure(train_alone(worker))
+                with contextlib.suppress(RoundAborted):  # it diverged: nothing to show
+                    metrics[label] = active.measure(train_alone(worker))
         return self._send(upload, None, list(metrics.values()), active.own(metrics))
 
     def _send(
@@ -197,17 +206,17 @@ class SiteService:
             steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
         self.keystore.forget(run)
         self._runs.pop(run, None)
+        with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
+            (self._run_folder(run) / "plan.json").rename(self._run_folder(run) / "finished.json")
         self.log.write("finished", run=run, rounds=steps)
         return Reply(fields={"privacy": self._privacy(active, run, steps)})
 
-    def _activate(self, plan: Plan, policy: Policy, masking: SiteMasking | None) -> ActiveRun:
+    def _activate(self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None) -> ActiveRun:
         try:
             device = pick_device(self.site.device)
             data = load_site_data(plan, self.site)
-            cost = None
-            if plan.private:
-                module = module_for(plan, inputs=data.train.features.shape[1])
-                cost = cost_of(plan, dimension=layout_of(module).size)
+            if cost is not None:
+                check_delta(plan, self.site, records=data.train.rows)
         except FedsciError as error:
             error.message = _named(self.site.site, error.message)
             raise
@@ -223,7 +232,7 @@ class SiteService:
                 if plan.study.secure_aggregation.enabled:
                     roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
                     masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)
-                self._runs[run] = self._activate(plan, policy, masking)
+                self._runs[run] = self._activate(plan, policy, cost_for(plan), masking)
         if run not in self._runs:
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was never admitted here", public="this run was never admitted here"
@@ -266,6 +275,14 @@ def _run_id(request: Request) -> str:
     if not _RUN.fullmatch(run):
         raise ConfigError("a run id is 32 hexadecimal digits")
     return run
+
+
+def cost_for(plan: Plan) -> Cost | None:
+    """Return the plan's price at this site, from the public schema alone; None without privacy."""
+    if not plan.private:
+        return None
+    module = module_for(plan, inputs=schema_of(plan.study).width)
+    return cost_of(plan, dimension=layout_of(module).size)
 
 
 def _named(site: str, message: str) -> str:

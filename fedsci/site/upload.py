@@ -86,9 +86,7 @@ class Upload:
         )
         self._joined = self._masking.join_setup(request)
 
-    def seal(
-        self, contribution: NDArray[np.float32] | None, metrics: list[MetricSums | None]
-    ) -> tuple[Reply, int]:
+    def seal(self, contribution: NDArray[np.float32] | None, metrics: list[MetricSums | None]) -> tuple[Reply, int]:
         """Return the reply, and how many coordinates were clipped to the ring's bound (stays here)."""
         if self._masking is None or self._encoding is None:
             plain = [None if sums is None else sums.values.tolist() for sums in metrics]

@@ -69,7 +69,7 @@ class SumEncoding:
             start += len(largest)
         return vector, clipped
 
-    def decode(self, total: NDArray[np.signedinteger]) -> tuple[NDArray[np.float32], list[MetricSums]]:  # type: ignore[type-arg]
+    def decode(self, total: NDArray[np.signedinteger]) -> tuple[NDArray[np.float32], list[MetricSums]]:
         """Return the weighted sum of contributions and the metric sums over all survivors."""
         step = self.grid.bound / self.grid.levels
         contribution = np.multiply(total[: self.dimension], step, dtype=np.float64).astype(np.float32)
