@@ -16,7 +16,7 @@ from fedsci.site.round import contributor, train_alone
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
-from fedsci.training.metrics import Metrics, finish
+from fedsci.training.metrics import Metrics, finish, half_range
 from fedsci.training.models import layout_of
 
 
