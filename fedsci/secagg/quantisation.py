@@ -97,17 +97,24 @@ def plan_quantisation(
     return plan
 
 
-def quantise(values: NDArray[np.floating[Any]], plan: Quantisation, *, weight: float = 1.0) -> Quantised:
+def quantise(
+    values: NDArray[np.floating[Any]],
+    plan: Quantisation,
+    *,
+    weight: float = 1.0,
+    out: RingVector | None = None,
+) -> Quantised:
     """Return ``weight * values`` on the grid, clipped to the bound; ``weight`` is public, in (0, 1].
 
     The error of a coordinate that was not clipped is at most ``plan.error_bound``. NaN and infinity are
-    refused. Works
-    in blocks: it allocates the result and 256 KiB.
+    refused. Works in blocks: it allocates 256 KiB, and the result unless ``out`` is given to be overwritten.
     """
     if not 0 < weight <= 1:
         raise ProtocolError(f"a weight of {weight} is outside (0, 1]", rule="bad-weight")
     flat = values.reshape(-1)
-    out = plan.ring.zeros(flat.size)
+    out = plan.ring.zeros(flat.size) if out is None else plan.ring.check_vector(out)
+    if out.size != flat.size:
+        raise ProtocolError(f"{out.size} coordinates of room for {flat.size}", rule="wrong-length")
     signed = out.view(plan.ring.signed_dtype)
     clipped = 0
     scale = weight * plan.levels / plan.bound
