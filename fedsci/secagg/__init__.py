@@ -24,7 +24,7 @@ from fedsci.secagg.coordinator_steps import ReadySetup, RoundCollector, RoundSum
 from fedsci.secagg.keys import RandomBytes, SigningKey
 from fedsci.secagg.masking import RoundCall
 from fedsci.secagg.prg import MaskEngine, calibrate
-from fedsci.secagg.quantise import Quantisation, Quantised, dequantise, plan_quantisation, quantise
+from fedsci.secagg.quantisation import Quantisation, Quantised, dequantise, plan_quantisation, quantise
 from fedsci.secagg.recovery import Suspicion
 from fedsci.secagg.ring import RingSpec, RingVector, SignedVector, check_headroom, noisy_sum_bound
 from fedsci.secagg.roster import Roster, RosterSite, open_roster, sign_roster

@@ -163,6 +163,8 @@ class RoundCollector:
         length: coordinates of the vectors.
         check_payloads: compare each payload with the digest its site signed. This makes a site answerable
             for what it sent, at the price of one SHA-256 pass; secrecy does not depend on it.
+        accumulator: a vector to sum in, overwritten; the memory of an earlier round's total, for instance.
+            Fresh memory can cost as much as all the additions. By default a new one.
         engine: the mask engine.
     """
 
@@ -173,6 +175,7 @@ class RoundCollector:
         *,
         length: int,
         check_payloads: bool = True,
+        accumulator: RingVector | None = None,
         engine: MaskEngine | None = None,
     ) -> None:
         terms = ready.setup.cohort.terms
@@ -189,7 +192,13 @@ class RoundCollector:
         self._check_payloads = check_payloads
         self._bind = bind_call(call, transcript=ready.transcript.digest, length=length)
         self._length = length
-        self._total: RingVector | None = ready.setup.cohort.ring.zeros(length)
+        ring = ready.setup.cohort.ring
+        total = ring.zeros(length) if accumulator is None else ring.check_vector(accumulator)
+        if total.size != length:
+            raise ProtocolError(f"an accumulator of {total.size}, not {length}", rule="wrong-length")
+        if accumulator is not None:
+            total[:] = 0
+        self._total: RingVector | None = total
         self._headers: dict[int, Header] = {}
         self._listed: SurvivorList | None = None
         self._votes: dict[int, SurvivorVote] = {}

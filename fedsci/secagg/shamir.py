@@ -102,8 +102,8 @@ def recover(
 ) -> Recovered | None:
     """Return the secret that ``confirms`` accepts, if a few suspicions of wrong shares suffice to find it.
 
-    Suspects nobody, then one holder after another, then pairs, and so on, at most two thousand times. The first
-    suspicion that explains every share names the liars: two polynomials that share the secret and
+    Suspects nobody, then one holder after another, then pairs, and so on, at most two thousand times. The
+    first suspicion that explains every share names the liars: two polynomials that share the secret and
     ``threshold - 1`` points are one, so colluding holders can neither change the secret nor frame others.
     ``None`` means that nothing gave the committed secret: the dealer shared something else, or too many lied.
     """

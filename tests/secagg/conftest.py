@@ -61,9 +61,17 @@ class World:
 
     @classmethod
     def build(
-        cls, sites: int = 5, *, site_bound: int = 1000, slots: int = 2, ring_bits: int = 16, name: str = "world",
-        terms: Terms | None = None, indices: Iterable[int] | None = None, total_bound: int | None = None,
-    ) -> "World":  # fmt: skip
+        cls,
+        sites: int = 5,
+        *,
+        site_bound: int = 1000,
+        slots: int = 2,
+        ring_bits: int = 16,
+        name: str = "world",
+        terms: Terms | None = None,
+        indices: Iterable[int] | None = None,
+        total_bound: int | None = None,
+    ) -> "World":
         roster = make_roster(sites, slots=slots, terms=terms, indices=indices, ring_bits=ring_bits)
         cohort = secagg.choose_cohort(roster, site_bound=site_bound, total_bound=total_bound)
         return cls(setup=Setup(roster=roster, cohort=cohort, run=bytes(32), batch=0), name=name)
@@ -149,9 +157,14 @@ class World:
         return {site: rng.integers(-bound, bound + 1, length) for site in self.members}
 
     def run(
-        self, call: RoundCall, inputs: dict[int, np.ndarray], *, no_upload: Iterable[int] = (),
-        no_vote: Iterable[int] = (), no_shares: Iterable[int] = (),
-    ) -> secagg.RoundSum:  # fmt: skip
+        self,
+        call: RoundCall,
+        inputs: dict[int, np.ndarray],
+        *,
+        no_upload: Iterable[int] = (),
+        no_vote: Iterable[int] = (),
+        no_shares: Iterable[int] = (),
+    ) -> secagg.RoundSum:
         """One round with sites gone for good from the step they are named in."""
         gone = set(no_upload)
         collector = self.collector(call, len(next(iter(inputs.values()))))

@@ -1,4 +1,4 @@
-"""What a cheating coordinator, cheating sites, or both can try; each attempt is refused by the rule that it breaks."""
+"""What a cheating coordinator, cheating sites or both can try, and the rule that refuses each."""
 
 import hashlib
 from dataclasses import replace
@@ -37,7 +37,7 @@ class Uploaded:
                 context=listing.context, site=s, slot=0, bind=self.headers[s].bind, survivors=listing.digest
             ).signed_by(key_of(s))
             for s in voters
-        )  # fmt: skip
+        )
         return VoteList(context=listing.context, slot=0, votes=votes)
 
 
@@ -46,7 +46,7 @@ def uploaded(worlds):
     return Uploaded(worlds)
 
 
-# --- both secrets of one site ---------------------------------------------------------------------------------
+# -- both secrets of one site
 
 
 def test_no_answer_holds_both_shares_of_a_site(uploaded, key_of):
@@ -59,14 +59,14 @@ def test_no_answer_holds_both_shares_of_a_site(uploaded, key_of):
 
 
 def test_a_site_listed_alive_to_some_and_dropped_to_others_keeps_one_secret(uploaded, key_of, broken_rule):
-    """Site 7 is shown as dropped to sites 1 to 5 and alive to 3 to 7: nobody answers twice, no two quorums form."""
+    """Site 7 is shown as dropped to sites 1 to 5 and alive to 3 to 7: no two quorums form."""
     without, everyone = uploaded.listing((1, 2, 3, 4, 5)), uploaded.listing((3, 4, 5, 6, 7))
     for site in (1, 2, 3, 4, 5):
         uploaded.world.answer_survivors(site, without.encode())
     for site in (3, 4, 5):
         with broken_rule("two-survivor-sets"):
             uploaded.world.answer_survivors(site, everyone.encode())
-    # Only 6 and 7 are left for the second list; corrupt sites may vote for both, but t votes need honest ones.
+    # Only 6 and 7 are left for the second list; corrupt sites may vote twice, and still fall short.
     terms = uploaded.world.setup.cohort.terms
     assert 2 + terms.corrupt < terms.threshold
 
@@ -83,7 +83,7 @@ def test_the_coordinator_refuses_shares_of_both_kinds(uploaded, key_of, broken_r
         collector.add_shares(both.encode())
 
 
-# --- dropouts without votes -----------------------------------------------------------------------------------
+# -- dropouts without votes
 
 
 def test_a_dropout_without_votes_reveals_nothing(uploaded, key_of, broken_rule):
@@ -116,7 +116,7 @@ def test_votes_count_once_by_survivors_for_this_list(uploaded, key_of, broken_ru
     UnmaskShares.decode(world.answer_votes(1, VoteList(context=listing.context, slot=0, votes=good).encode()))
 
 
-# --- small cohorts, false dropouts ----------------------------------------------------------------------------
+# -- small cohorts, false dropouts
 
 
 def test_survivors_below_min_survivors_are_refused(uploaded, broken_rule):
@@ -165,7 +165,7 @@ def test_a_site_that_did_not_upload_releases_nothing(worlds, broken_rule, key_of
         fresh.answer_survivors(1, other.listing((1, 2, 3, 4, 5)).encode())
 
 
-# --- slots ----------------------------------------------------------------------------------------------------
+# -- slots
 
 
 def test_a_slot_is_used_once_and_never_backwards(worlds, broken_rule):
@@ -200,7 +200,7 @@ def test_a_slot_that_was_left_releases_nothing_any_more(uploaded, broken_rule):
         world.answer_survivors(1, uploaded.listing((1, 2, 3, 4, 5, 6, 7)).encode())
 
 
-# --- two models in one round ----------------------------------------------------------------------------------
+# -- two models in one round
 
 
 def test_two_models_in_one_round_leave_noise_and_a_refusal(worlds, broken_rule):
@@ -253,7 +253,7 @@ def test_every_difference_in_the_call_is_a_bind_mismatch(worlds, broken_rule, wh
         world.collector(call, LENGTH).add_input(masked.header, masked.payload)
 
 
-# --- forgeries ------------------------------------------------------------------------------------------------
+# -- forgeries
 
 
 def test_a_forged_header_is_refused_by_sites_and_coordinator(uploaded, key_of, broken_rule):
@@ -363,7 +363,7 @@ def test_a_site_signs_only_with_the_key_in_the_roster(uploaded, key_of, broken_r
         secagg.mask(world.state(1), world.call(1), np.zeros(2, "<u2"), signing_key=key_of(2))
 
 
-# --- transcripts and envelopes --------------------------------------------------------------------------------
+# -- transcripts and envelopes
 
 
 def shared(world):
@@ -434,11 +434,11 @@ def test_a_site_shares_under_one_transcript_only(worlds, broken_rule):
         world.share(1, AdvertSet(context=context, adverts=tuple(adverts.values())[:5]).encode())
 
 
-# --- crashes and restarts -------------------------------------------------------------------------------------
+# -- crashes and restarts
 
 
 def test_a_site_that_crashed_after_its_commitment_keeps_it(uploaded, broken_rule):
-    """The state was stored before the vote left; the fresh process refuses another list and repeats its vote."""
+    """The state was stored before the vote left; a fresh process repeats the vote, nothing else."""
     world = uploaded.world
     first, second = uploaded.listing((1, 2, 3, 4, 5, 6)), uploaded.listing((1, 2, 3, 4, 5))
     vote = world.answer_survivors(1, first.encode())
@@ -480,7 +480,7 @@ def test_a_burnt_batch_refuses_every_step_and_holds_no_secret(uploaded, broken_r
         world.answer_survivors(1, uploaded.listing((1, 2, 3, 4, 5, 6, 7)).encode())
 
 
-# --- overflow, indices ----------------------------------------------------------------------------------------
+# -- overflow, indices
 
 
 @pytest.mark.parametrize("value", [1001, -1001, 32767, -32768])
@@ -531,7 +531,7 @@ def test_a_member_that_never_shared_cannot_be_in_a_slots_cohort(worlds, broken_r
         world.collector(world.call(0, cohort=(1, 2, 3, 4, 5, 6, 7)), LENGTH)
 
 
-# --- lying sites ----------------------------------------------------------------------------------------------
+# -- lying sites
 
 
 def test_a_dealer_whose_secret_does_not_open_is_named(worlds, monkeypatch, broken_rule):

@@ -90,7 +90,7 @@ def test_draws_above_the_field_are_rejected():
 
 
 def test_colluding_holders_cannot_frame_an_honest_one():
-    """Errors chosen so that the secret still comes out right from the first shares, but not the polynomial."""
+    """Errors chosen so that the first shares still give the secret, but not the polynomial."""
     points = tuple(range(1, 18))
     shares = dict(
         zip(points, shamir.split(9, threshold=12, points=points, random_bytes=os.urandom), strict=True)

@@ -97,27 +97,49 @@ def plan_quantisation(
     return plan
 
 
-def quantise(values: NDArray[np.floating[Any]], plan: Quantisation, *, weight: float = 1.0) -> Quantised:
+def quantise(
+    values: NDArray[np.floating[Any]],
+    plan: Quantisation,
+    *,
+    weight: float = 1.0,
+    out: RingVector | None = None,
+) -> Quantised:
     """Return ``weight * values`` on the grid, clipped to the bound; ``weight`` is public, in (0, 1].
 
     The error of a coordinate that was not clipped is at most ``plan.error_bound``. NaN and infinity are
-    refused. Works in blocks: it allocates the result and 512 KiB.
+    refused. Works in blocks: it allocates 256 KiB, and the result unless ``out`` is given to be overwritten.
     """
     if not 0 < weight <= 1:
         raise ProtocolError(f"a weight of {weight} is outside (0, 1]", rule="bad-weight")
     flat = values.reshape(-1)
-    out = plan.ring.zeros(flat.size)
+    out = plan.ring.zeros(flat.size) if out is None else plan.ring.check_vector(out)
+    if out.size != flat.size:
+        raise ProtocolError(f"{out.size} coordinates of room for {flat.size}", rule="wrong-length")
     signed = out.view(plan.ring.signed_dtype)
     clipped = 0
     scale = weight * plan.levels / plan.bound
+    scratch = np.empty(min(_BLOCK, flat.size))
     for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK].astype(np.float64)
-        if not np.isfinite(block).all():
-            raise ProtocolError("a vector holds NaN or infinity", rule="not-finite")
-        clipped += int(np.count_nonzero(np.abs(block) * weight > plan.bound))
-        block = np.rint(np.clip(block, -plan.bound / weight, plan.bound / weight) * scale)
-        signed[start : start + block.size] = np.clip(block, -plan.levels, plan.levels)
+        block = flat[start : start + _BLOCK]
+        scaled = scratch[: block.size]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(block, scale, out=scaled, dtype=np.float64)
+            inside = -plan.levels < scaled.min() - 1 and scaled.max() + 1 < plan.levels
+        if not inside:
+            clipped += _clip(block, scaled, plan, weight)
+        np.rint(scaled, out=scaled)
+        signed[start : start + block.size] = scaled
     return Quantised(vector=out, clipped=clipped)
+
+
+def _clip(
+    block: NDArray[np.floating[Any]], scaled: NDArray[np.float64], plan: Quantisation, weight: float
+) -> int:
+    """Clip ``scaled`` to the grid in place and return how many of ``block`` were outside the bound."""
+    if not np.isfinite(block).all():
+        raise ProtocolError("a vector holds NaN or infinity", rule="not-finite")
+    np.clip(scaled, -plan.levels, plan.levels, out=scaled)
+    return int(np.count_nonzero(np.abs(block.astype(np.float64)) * weight > plan.bound))
 
 
 def dequantise(total: RingVector, plan: Quantisation) -> NDArray[np.float64]:
