@@ -39,6 +39,8 @@ POLICY: dict[str, Any] = {
     "strategies": ["dp_fedsgd", "fedavg"],
     "models": ["linear", "mlp"],
     "exact_evaluation": True,
+    "show_own_metrics": True,
+    "unmasked_updates": True,
 }
 
 

@@ -6,6 +6,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from fedsci.config.loading import near_files, parse, read_document
 from fedsci.config.strict import Strict
@@ -20,7 +21,7 @@ class Inner(Strict):
 class Outer(Strict):
     name: str
     training: Inner = Inner()
-    items: tuple[Inner, ...] = ()
+    items: list[Inner] = Field(default_factory=list)
 
 
 @pytest.fixture
@@ -74,6 +75,10 @@ def test_a_missing_key_names_the_key(refusal):
         ("name: x\ntraining: 7\n", 2, "training is 7"),
         ("name: x\nitems:\n  - rounds: 1\n  - rounds: x\n", 4, "items.1.rounds is 'x'"),
         ("name: {a: 1}\n", 1, "name is a section with keys a"),
+        ("name: x\ntraining: {rounds: yes}\n", 2, "training.rounds is True"),
+        ("name: x\ntraining: {rounds: '3'}\n", 2, "training.rounds is '3'"),
+        ("name: x\ntraining: {rate: no}\n", 2, "training.rate is False"),
+        ("name: 3\n", 1, "name is 3"),
         ("name: x\ntraining: {rate: .nan}\n", 2, "training.rate is nan"),
         ("name: x\ntraining: {rate: .inf}\n", 2, "training.rate is inf"),
     ],

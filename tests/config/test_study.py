@@ -4,7 +4,7 @@ import yaml
 from fedsci.config.loading import parse, read_document
 from fedsci.config.study import METRICS, Study
 from fedsci.errors import ConfigError
-from fedsci.training.metrics import NAMES
+from fedsci.training.metrics import names_of
 
 IMAGE = {"image": {"shape": [8, 8], "min": 0, "max": 16}}
 
@@ -116,5 +116,10 @@ def test_a_column_of_each_kind_is_known_by_its_keys(study_values):
     assert kinds == ["NumericColumn", "CategoryColumn", "ArrayColumn"]
 
 
-def test_metrics_are_named_for_every_kind_of_task():
-    assert set(METRICS) == set(NAMES)
+@pytest.mark.parametrize("kind", METRICS)
+def test_every_metric_of_a_task_has_its_place_in_the_sums(kind):
+    names = names_of(kind)
+    assert names[0] == "records"
+    assert len(set(names)) == len(names)
+    for metric in METRICS[kind]:
+        assert {f"site_{metric}", f"has_{metric}"} <= set(names)

@@ -3,14 +3,15 @@
 import pytest
 import yaml
 
+import fedsci.config.plan as plans
 from fedsci.config.study_file import load_study
 from fedsci.errors import ConfigError
 
 
 @pytest.fixture
 def study_file(write_study, make_lab):
-    """A study over two labs."""
-    files = [make_lab(number).name for number in (2, 1)]
+    """A study over three labs."""
+    files = [make_lab(number).name for number in (2, 3, 1)]
     return write_study(sites=files)
 
 
@@ -23,19 +24,19 @@ def refusal(path, *overrides: str, **options) -> ConfigError:
 
 def test_sites_are_sorted_by_name_with_their_files(study_file):
     loaded = load_study(study_file)
-    assert loaded.plan.sites == ("lab-1", "lab-2")
-    assert [file.name for file in loaded.site_files] == ["lab-1.yaml", "lab-2.yaml"]
+    assert loaded.plan.sites == ("lab-1", "lab-2", "lab-3")
+    assert [file.name for file in loaded.site_files] == ["lab-1.yaml", "lab-2.yaml", "lab-3.yaml"]
     assert all(file.is_absolute() for file in loaded.site_files)
 
 
 def test_a_folder_of_sites_holds_site_files_and_others(write_study, make_lab, tmp_path):
     labs = tmp_path / "labs"
     labs.mkdir()
-    for number in (1, 2):
+    for number in (1, 2, 3):
         make_lab(number).rename(labs / f"{number}.yml")
     (labs / "other.yaml").write_text("strategy: x\n")
     (labs / "notes.txt").write_text("site: no")
-    assert load_study(write_study(sites="labs")).plan.sites == ("lab-1", "lab-2")
+    assert load_study(write_study(sites="labs")).plan.sites == ("lab-1", "lab-2", "lab-3")
 
 
 def test_an_override_wins_over_the_file(study_file):
@@ -44,7 +45,11 @@ def test_an_override_wins_over_the_file(study_file):
 
 
 def test_an_override_may_add_a_section_and_may_hold_yaml(study_file):
-    overrides = ["secure_aggregation.min_survivors=1", "model={name: mlp, hidden: [3, 4]}", "question=a=b"]
+    overrides = [
+        "secure_aggregation={enabled: false, min_survivors: 1}",
+        "model={name: mlp, hidden: [3, 4]}",
+        "question=a=b",
+    ]
     plan = load_study(study_file, overrides=overrides).plan
     assert plan.min_survivors == 1
     assert plan.study.model.hidden == [3, 4]
@@ -154,9 +159,47 @@ def test_a_site_file_that_is_not_there_is_refused(write_study):
 
 
 def test_more_survivors_than_sites_are_refused(study_file):
-    error = refusal(study_file, "secure_aggregation.min_survivors=3")
-    assert "min_survivors is 3, but the study has 2 sites" in error.message
+    error = refusal(study_file, "secure_aggregation.min_survivors=4")
+    assert "min_survivors is 4, but the study has 3 sites" in error.message
     assert str(study_file) in error.message
+
+
+def test_two_sites_cannot_be_masked_and_are_told_what_can_be_done(write_study, make_lab):
+    path = write_study(sites=[make_lab(number).name for number in (1, 2)])
+    error = refusal(path)
+    assert "secure aggregation is not possible with 2 sites" in error.message
+    assert "the sum of two tells each the other's" in error.message
+    assert "at least 3 sites must finish" in error.hint
+    assert "secure_aggregation.enabled: false only where policies allow it" in error.hint
+    assert load_study(path, overrides=["secure_aggregation.enabled=false"]).plan.sites == ("lab-1", "lab-2")
+
+
+@pytest.mark.parametrize(("sites", "survivors", "least"), [(3, 2, "3 of 3"), (4, 2, "3 of 4"), (7, 4, "5 of 7")])
+def test_survivors_below_the_threshold_are_refused_where_updates_are_masked(
+    write_study, make_lab, sites, survivors, least
+):
+    path = write_study(sites=[make_lab(number).name for number in range(1, sites + 1)])
+    error = refusal(path, f"secure_aggregation.min_survivors={survivors}")
+    assert f"not possible with {sites} sites and min_survivors {survivors}" in error.message
+    assert f"at least {least} sites must finish" in error.hint
+    assert load_study(path, overrides=[f"secure_aggregation={{enabled: false, min_survivors: {survivors}}}"])
+    assert load_study(path, overrides=[f"secure_aggregation.min_survivors={survivors + 1}"])
+
+
+def test_a_strategy_that_must_see_each_update_is_refused_where_updates_are_masked(study_file, monkeypatch):
+    build = plans.build_strategy
+
+    def build_one_that_sees_each(*args, **kwargs):
+        strategy = build(*args, **kwargs)
+        object.__setattr__(strategy, "sees", "each")
+        return strategy
+
+    monkeypatch.setattr(plans, "build_strategy", build_one_that_sees_each)
+    (study_file.parent / "mine.yaml").write_text("name: dp_fedsgd\nsees: each\n")
+    error = refusal(study_file, "strategy=mine.yaml")
+    assert "dp_fedsgd must see each site's update, and secure aggregation shows only their sum" in error.message
+    assert "a strategy that works on sums" in error.hint
+    assert load_study(study_file, overrides=["strategy=mine.yaml", "secure_aggregation.enabled=false"])
 
 
 def test_what_a_site_may_spend_does_not_travel_in_the_plan(study_file, make_lab):

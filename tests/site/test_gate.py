@@ -4,7 +4,7 @@ import pytest
 
 from fedsci.config.site import load_site
 from fedsci.errors import PolicyRefused
-from fedsci.site.gate import check_cost, check_policy
+from fedsci.site.gate import check_cost, check_delta, check_policy
 
 
 @pytest.fixture
@@ -95,26 +95,36 @@ def test_a_column_that_may_not_be_predicted_is_refused(make_plan, site_with):
 
 def test_the_price_of_one_study_is_limited(make_plan, site_with):
     site = site_with(policy={"max_epsilon_per_study": 3.0})
-    check_cost(make_plan(), site, site.policy, epsilon=3.0, records=100)
+    check_cost(make_plan(), site, site.policy, epsilon=3.0)
     with pytest.raises(PolicyRefused, match=r"epsilon 3\.01, policy.max_epsilon_per_study is 3\.00"):
-        check_cost(make_plan(), site, site.policy, epsilon=3.01, records=100)
+        check_cost(make_plan(), site, site.policy, epsilon=3.01)
 
 
 def test_without_a_limit_on_one_study_none_may_run(make_plan, site_with):
     site = site_with(policy={"max_epsilon_per_study": None})
     with pytest.raises(PolicyRefused, match="max_epsilon_per_study is not set"):
-        check_cost(make_plan(), site, site.policy, epsilon=0.1, records=100)
+        check_cost(make_plan(), site, site.policy, epsilon=0.1)
 
 
 def test_a_delta_that_gives_away_a_record_is_refused(make_plan, site_with):
     site, plan = site_with(), make_plan(privacy={"delta": 0.01})
-    check_cost(plan, site, site.policy, epsilon=1.0, records=100)
+    check_delta(plan, site, records=100)
     with pytest.raises(PolicyRefused, match=r"delta 0\.01 is larger than 1 / 101 records"):
-        check_cost(plan, site, site.policy, epsilon=1.0, records=101)
+        check_delta(plan, site, records=101)
+
+
+def test_updates_in_the_clear_need_the_policys_leave(make_plan, site_with):
+    plain = make_plan(secure_aggregation={"enabled": False})
+    for policy in ({"unmasked_updates": False}, {"unmasked_updates": None}):
+        error = refusal(plain, site_with(policy=policy))
+        assert "updates may not travel unmasked (policy.unmasked_updates is false)" in error.message
+        assert error.exit_code == 4
+        check_policy(make_plan(), site_with(policy=policy))
+    check_policy(plain, site_with(policy={"unmasked_updates": True}))
 
 
 def test_an_epsilon_that_is_no_number_is_refused(make_plan, site_with):
     site = site_with()
     for epsilon in (float("nan"), float("inf")):
         with pytest.raises(PolicyRefused):
-            check_cost(make_plan(), site, site.policy, epsilon=epsilon, records=100)
+            check_cost(make_plan(), site, site.policy, epsilon=epsilon)

@@ -10,10 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
+from fedsci.config.study import METRICS
 from fedsci.errors import InputError
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
-from fedsci.training.metrics import BINS, NAMES, MetricSums, finish, higher_is_better, mean_metrics
+from fedsci.training.metrics import (
+    BINS,
+    MetricSums,
+    caps,
+    finish,
+    half_range,
+    higher_is_better,
+    mean_site,
+    names_of,
+    of_one_site,
+)
 from fedsci.training.models import initial_vector, load_vector
 
 
@@ -28,7 +39,7 @@ def measure(make_learner, kind: str, *, model: str = "mlp", sites: int = 3, rows
         with torch.no_grad():
             outputs.append(learner.module(learner.features).numpy())
     targets = np.concatenate([learner.table.target for learner in learners])
-    return finish(reduce(add, sums)), np.concatenate(outputs), targets
+    return finish(reduce(add, sums), half_range=half_range(learners[0].plan.study)), np.concatenate(outputs), targets
 
 
 def test_binary_metrics_are_scikit_learns(make_learner):
@@ -62,6 +73,27 @@ def test_regression_metrics_are_scikit_learns_in_the_targets_units(make_learner)
     assert found["r2"] == pytest.approx(sklearn.r2_score(truth, predicted), abs=1e-6)
 
 
+def test_regression_sums_are_in_scaled_units_that_bounds_make_public(make_learner):
+    learner = make_learner(kind="regression")
+    vector = initial_vector(learner.module, seed=2)
+    sums = evaluate(learner.plan, vector, learner.table, device=CPU)
+    assert half_range(learner.plan.study) == 5.0
+    scaled = finish(sums)
+    for name, value in finish(sums, half_range=5.0).items():
+        assert value == pytest.approx(scaled[name] * (5.0 if name in ("rmse", "mae") else 1.0))
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("scale", [0, 1, 1e3, 1e37])
+def test_no_site_outgrows_the_caps_whatever_the_model(make_learner, kind, scale):
+    learner = make_learner(kind=kind, rows=7)
+    vector = np.float32(scale) * initial_vector(learner.module, seed=2)
+    sums = evaluate(learner.plan, vector, learner.table, device=CPU)
+    assert np.isfinite(sums.values).all()
+    assert (np.abs(sums.values) <= caps(kind, records=7)).all()
+    assert sums.records == 7
+
+
 histograms = st.lists(st.integers(0, 50), min_size=BINS, max_size=BINS)
 
 
@@ -69,7 +101,7 @@ histograms = st.lists(st.integers(0, 50), min_size=BINS, max_size=BINS)
 @given(histograms, histograms)
 def test_auroc_of_any_histograms_is_the_mann_whitney_statistic(negative, positive):
     total = sum(negative) + sum(positive)
-    found = finish(MetricSums(kind="binary", values=np.array([total, 0.0, 0.0, *negative, *positive], np.float64)))
+    found = finish(of_one_site("binary", np.array([total, 0.0, 0.0, *negative, *positive], np.float64)))
     if not total:
         assert found == {}
     elif not sum(negative) or not sum(positive):
@@ -80,13 +112,20 @@ def test_auroc_of_any_histograms_is_the_mann_whitney_statistic(negative, positiv
         assert found["auroc"] == pytest.approx(sklearn.roc_auc_score(labels, scores), abs=1e-9)
 
 
+def binary_site(*, negative, positive):
+    bins = [np.bincount((np.array(scores) * BINS).astype(int), minlength=BINS) for scores in (negative, positive)]
+    correct = sum(score <= 0.5 for score in negative) + sum(score > 0.5 for score in positive)
+    records = len(negative) + len(positive)
+    return of_one_site("binary", np.concatenate([[records, 0.3 * records, correct], *bins]).astype(np.float64))
+
+
 def test_r2_of_a_constant_target_is_not_defined():
-    assert finish(MetricSums(kind="regression", values=np.array([2.0, 1.0, 1.0, 6.0, 18.0])))["r2"] is None
+    assert finish(of_one_site("regression", np.array([2.0, 1.0, 1.0, 6.0, 18.0])))["r2"] is None
 
 
-@pytest.mark.parametrize("kind", sorted(NAMES))
+@pytest.mark.parametrize("kind", METRICS)
 def test_no_records_have_no_metrics(kind):
-    assert finish(MetricSums(kind=kind, values=np.zeros(len(NAMES[kind])))) == {}
+    assert finish(MetricSums(kind=kind, values=np.zeros(len(names_of(kind))))) == {}
 
 
 @pytest.mark.parametrize(("kind", "size"), [("binary", 3), ("regression", 6), ("ranking", 3)])
@@ -96,10 +135,24 @@ def test_sums_that_do_not_fit_the_task_are_refused(kind, size):
 
 
 def test_a_mean_over_sites_leaves_out_those_without_the_metric():
-    per_site = [{"accuracy": 0.5, "auroc": None}, {"accuracy": 1.0, "auroc": 0.75}, {}]
-    assert mean_metrics(per_site) == {"accuracy": 0.75, "auroc": 0.75}
-    assert mean_metrics([{"r2": None}]) == {"r2": None}
-    assert mean_metrics([]) == {}
+    one_class = binary_site(negative=[], positive=[0.9, 0.1])
+    both = binary_site(negative=[0.1], positive=[0.4, 0.9])
+    nothing = MetricSums(kind="binary", values=np.zeros(len(names_of("binary"))))
+    assert finish(one_class)["auroc"] is None
+    means = mean_site(one_class + both + nothing)
+    for name in ("accuracy", "log_loss"):
+        assert means[name] == pytest.approx((finish(one_class)[name] + finish(both)[name]) / 2)
+    assert means["auroc"] == finish(both)["auroc"] == 1.0
+    assert mean_site(one_class)["auroc"] is None
+    assert mean_site(nothing) == dict.fromkeys(METRICS["binary"])
+
+
+def test_a_mean_over_sites_is_in_the_targets_units():
+    sites = [of_one_site("regression", np.array([2.0, 1.0, 1.0, t, 18.0])) for t in (0.0, 1.0)]
+    means = mean_site(sites[0] + sites[1], half_range=5.0)
+    singles = [finish(site, half_range=5.0) for site in sites]
+    for name in METRICS["regression"]:
+        assert means[name] == pytest.approx(np.mean([single[name] for single in singles]))
 
 
 def test_which_metrics_are_better_when_higher():
