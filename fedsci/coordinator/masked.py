@@ -106,6 +106,8 @@ class MaskedAggregation:
             problem = str(reply) if isinstance(reply, SiteFailed) else _add_input(collector, site, reply)
             if problem is not None:
                 dropped[site] = problem
+            else:
+                self._delivered(ask.slot, cohort[site])
         adding = time.monotonic() - answered
         require_enough(self.plan, dropped)
         result = self._open(collector, ask.slot, cohort, replies)
@@ -147,11 +149,18 @@ class MaskedAggregation:
         for number in (batch, batch + 1):
             deliveries = self._deliveries.get(number, {})
             if index in deliveries:
-                fields |= {"setup_of": number, "setup_delivery": pack(deliveries.pop(index))}
+                fields |= {"setup_of": number, "setup_delivery": pack(deliveries[index])}
                 return fields
         if self._wants_setup(slot):
             fields["setup_batch"] = batch + 1
         return fields
+
+    def _delivered(self, slot: int, index: int) -> None:
+        """Note that a site has what rode on its upload request: it takes delivery before it masks."""
+        batch = slot // self.roster.batch_slots
+        for number in (batch, batch + 1):
+            if self._deliveries.get(number, {}).pop(index, None) is not None:
+                return
 
     def _wants_setup(self, slot: int) -> bool:
         batch, inside = divmod(slot, self.roster.batch_slots)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fedsci import secagg
 from fedsci.config.plan import Plan
 from fedsci.coordinator.study import SignedRoster
+from fedsci.errors import InputError
 from fedsci.names import SiteId
 from fedsci.site.keystore import random_seed, write_private
 
@@ -19,13 +20,22 @@ class SimulatedConsortium:
 
     Args:
         state: the folder that holds the labs' state folders.
+
+    Raises:
+        InputError: the key cannot be kept there.
     """
 
     def __init__(self, state: Path) -> None:
         path = state / "consortium.key"
-        if not path.exists():
-            write_private(path, random_seed())
-        self._key = secagg.SigningKey(secagg.Seed(path.read_bytes()))
+        try:
+            if not path.exists():
+                write_private(path, random_seed())
+            self._key = secagg.SigningKey(secagg.Seed(path.read_bytes()))
+        except OSError as error:
+            raise InputError(
+                f"cannot keep the consortium's key in {path}: {error.strerror}",
+                hint="choose another folder with --state",
+            ) from None
 
     @property
     def public(self) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fedsci.config.site import load_site
 from fedsci.errors import InputError
 from fedsci.names import SiteId
+from fedsci.site.keystore import Keystore
 from fedsci.site.log import SiteLog
 from fedsci.site.service import SiteService
 from fedsci.transport.messages import Handler
@@ -19,9 +20,9 @@ _lock = threading.Lock()
 class Labs:
     """Finds the handler of lab number ``i``. It holds paths only, so that it can travel to Ray workers."""
 
-    def __init__(self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path, consortium: bytes) -> None:
+    def __init__(self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path) -> None:
         self._files = site_files
-        self._consortium = consortium
+        self._consortium = b""
         self._sites = sites
         self._state = state
 
@@ -33,6 +34,10 @@ class Labs:
                 _services[key] = SiteService(load_site(key[0]), key[1])
                 _services[key].keystore.pin_consortium(self._consortium)
             return _services[key].handle
+
+    def enrol(self, consortium: bytes) -> None:
+        """Let every lab trust rosters signed by this key."""
+        self._consortium = consortium
 
     def state_of(self, site: SiteId) -> Path:
         """Return the lab's state folder: ledger, log, admitted plans."""
@@ -60,8 +65,9 @@ class Labs:
         """Return the lab's own log; readable here because all labs are simulated on this machine."""
         return SiteLog(self.state_of(site) / "site.log")
 
-    def forget(self) -> None:
-        """Drop this run's services from the process."""
+    def forget(self, run: str) -> None:
+        """Drop this run's services from the process, and the secrets of its batches from the machine."""
         with _lock:
             for number, site in enumerate(self._sites):
                 _services.pop((self._files[number], self.state_of(site)), None)
+                Keystore(self.state_of(site)).forget(run)

@@ -76,13 +76,14 @@ class SimulatedRun:
         started = time.monotonic()
         self.folder = create_run_folder(self.out, study=plan.study.study, plan_digest=plan.digest)
         state = self.state if self.state is not None else self.folder.path / "state"
-        self._consortium = SimulatedConsortium(state)
-        labs = Labs(self.study.site_files, plan.sites, state.resolve(), self._consortium.public)
+        labs = Labs(self.study.site_files, plan.sites, state.resolve())
         pooled: dict[str, Metrics | None] = {}
         status, reason = "aborted", "stopped before it began"
         try:
             self.folder.write_plan(plan.to_json() | {"digest": plan.digest})
             labs.make_states()
+            self._consortium = SimulatedConsortium(state)
+            labs.enrol(self._consortium.public)
             self._exchange(labs)
             if "pooled" in plan.study.evaluation.baselines:
                 self.display.phase("pooled")
@@ -106,7 +107,7 @@ class SimulatedRun:
             raise
         finally:
             summary = self._summary(status, reason or None, time.monotonic() - started, pooled)
-            labs.forget()
+            labs.forget(self.progress.run)
             if status == "completed":
                 self.folder.write_json("summary.json", summary)
             else:

@@ -63,7 +63,8 @@ class SiteMasking:
             answer["envelopes"] = pack(envelopes)
         if "setup_delivery" in fields:
             state = self._keystore.load(self._run, request.integer("setup_of"))
-            self._keystore.store(self._run, secagg.accept_shares(state, unpack(fields["setup_delivery"])))
+            if state.phase is not secagg.Phase.READY:  # delivered again, since our last answer never arrived
+                self._keystore.store(self._run, secagg.accept_shares(state, unpack(fields["setup_delivery"])))
         return answer
 
     def mask(self, request: Request, vector: secagg.RingVector) -> tuple[Fields, NDArray[Any]]:

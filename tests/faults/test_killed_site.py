@@ -177,5 +177,5 @@ def test_killed_between_vote_and_shares_the_round_still_gives_the_exact_sum_or_n
 
     monkeypatch.setattr(Contributor, "contribution", failing)
     # lab-5 dropped and lab-1 dies before its vote: three votes of four needed, so nothing is opened
-    with pytest.raises(RoundAborted, match="votes"):
+    with pytest.raises(RoundAborted, match="survivors voted"):
         run(tmp_path / "vote", monkeypatch, {("unmask", 1): "before"})
