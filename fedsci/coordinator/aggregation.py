@@ -17,7 +17,7 @@ from fedsci.errors import RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.training.metrics import MetricSums, names_of
 from fedsci.transport.link import SiteLink
-from fedsci.transport.messages import Reply, Request
+from fedsci.transport.messages import DIVERGED, Reply, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +113,12 @@ class PlainAggregation:
                     continue
                 np.multiply(vector, np.float32(self.weights[site]), out=scratch)
                 if not np.isfinite(scratch.sum(dtype=np.float64)):
-                    dropped[site] = f"{site}: its update holds NaN or infinity"
+                    dropped[site] = f"{site}: {DIVERGED}"
                     continue
                 total += scratch
             weight += self.weights[site]
-            for at, values in enumerate(reply.fields.get("metrics", [])[: ask.tables]):
+            sent = reply.fields.get("metrics")
+            for at, values in enumerate(sent[: ask.tables] if isinstance(sent, list) else []):
                 sums = metric_sums(self.plan, values)
                 metrics[at] = metrics[at] if sums is None else metrics[at] + sums
         require_enough(self.plan, dropped)
@@ -141,10 +142,12 @@ def require_enough(plan: Plan, dropped: Mapping[SiteId, str]) -> None:
     """
     left = len(plan.sites) - len(dropped)
     if left < plan.min_survivors:
+        diverged = any(reason.endswith(DIVERGED) for reason in dropped.values())
+        advice = "lower training.learning_rate, or look for broken data" if diverged else "see the sites' own logs"
         raise RoundAborted(
             f"only {left} of {len(plan.sites)} sites finished, {plan.min_survivors} are needed "
             f"({'; '.join(dropped.values())})",
-            hint="the model up to the last finished round is kept; see the sites' own logs",
+            hint=f"the model up to the last finished round is kept; {advice}",
         )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.config.site import Policy
-from fedsci.errors import PolicyRefused
+from fedsci.errors import PolicyRefused, ProtocolError, RoundAborted
 from fedsci.site.accountant import Cost
 from fedsci.site.dataset import SiteData
 from fedsci.site.masking import SiteMasking
@@ -18,7 +18,7 @@ from fedsci.site.round import Contributor
 from fedsci.training.evaluation import evaluate
 from fedsci.training.metrics import MetricSums
 from fedsci.training.sums import SumEncoding
-from fedsci.transport.messages import Reply, Request
+from fedsci.transport.messages import DIVERGED, Reply, Request
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +91,12 @@ class Upload:
         if self._masking is None or self._encoding is None:
             plain = [None if sums is None else sums.values.tolist() for sums in metrics]
             return Reply(fields={"metrics": plain}, vector=contribution), 0
-        vector, clipped = self._encoding.encode(contribution, metrics, weight=self._weight)
+        try:
+            vector, clipped = self._encoding.encode(contribution, metrics, weight=self._weight)
+        except ProtocolError as error:
+            if error.rule != "not-finite":
+                raise
+            raise RoundAborted(DIVERGED, hint="lower training.learning_rate", public=DIVERGED) from None
         fields, payload = self._masking.mask(self.request, vector)
         return Reply(fields=fields | self._joined, vector=payload), clipped
 

@@ -28,6 +28,9 @@ ACTIONS: dict[str, str] = {
     "finish": "query.finish",
 }
 
+#: What is said of a site whose update cannot be added up.
+DIVERGED = "its update holds NaN or infinity"
+
 #: Array types that may travel.
 DTYPES = ("float32", "float64", "uint16", "uint32", "uint64", "int64", "uint8")
 
