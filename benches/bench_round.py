@@ -7,7 +7,6 @@ of plain rounds, as the Flower app's are; masked rounds, the default, stand besi
 
 import logging
 import os
-import sys
 import tempfile
 import time
 import warnings
@@ -15,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -25,9 +23,9 @@ from harness import Results, check, main
 
 from fedsci.config.study_file import StudyOnOneMachine, load_study
 from fedsci.coordinator.study import Progress, RoundResult
-from fedsci.simulation.run import SimulatedRun
 from fedsci.simulation import run as simulation_run
 from fedsci.simulation.labs import Labs
+from fedsci.simulation.run import SimulatedRun
 from fedsci.transport.messages import Handler
 
 LABS = 17
@@ -93,9 +91,7 @@ def study(folder: Path, hidden: int, rounds: int, *, masked: bool) -> StudyOnOne
     return load_study(folder / "study.yaml")
 
 
-def fedsci_round_s(
-    engine: str, hidden: int, rounds: int, *, masked: bool = False, serialise: bool = False
-) -> float:
+def fedsci_round_s(engine: str, hidden: int, rounds: int, *, masked: bool = False, serialise: bool = False) -> float:
     """Return the median seconds of a round, the first left out."""
     simulation_run.Labs = ReadyLabs  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as name:

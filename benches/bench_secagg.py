@@ -1,7 +1,5 @@
 """What secure aggregation costs, beside plain averaging and two other ways to hide updates.
 
-    python benches/bench_secagg.py [--quick] [--json FILE]
-
 CPU time of one process (``time.process_time``), medians, every ratio from one run. 17 sites, nobody dropped
 unless said. The coordinator is compared without checking payload digests, which plain averaging does not do
 either; with them it is a check of its own. Memory was touched before, ours as plain averaging's; with fresh
@@ -9,20 +7,15 @@ memory it is a row. Flower's figures run the operations of its released client m
 order, on the same vectors, without its transport. TenSEAL is measured only where it is installed.
 """
 
-import argparse
 import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from harness import Results, check, main
 
 from fedsci import secagg
 from fedsci.secagg.prg import add_masks
@@ -51,8 +44,7 @@ class Fleet:
         roster = secagg.Roster(
             serial=1,
             sites=tuple(
-                secagg.RosterSite(index=i, name=f"lab-{i}", verification_key=key.public)
-                for i, key in self.keys.items()
+                secagg.RosterSite(index=i, name=f"lab-{i}", verification_key=key.public) for i, key in self.keys.items()
             ),
             terms=secagg.default_terms(sites),
             batch_slots=slots,
@@ -170,9 +162,7 @@ def measure_round(
     coordinator_s += time.process_time() - start
     for site in collector.uploaded:
         start = time.process_time()
-        fleet.states[site], answer = secagg.answer_survivors(
-            fleet.states[site], listed, signing_key=fleet.keys[site]
-        )
+        fleet.states[site], answer = secagg.answer_survivors(fleet.states[site], listed, signing_key=fleet.keys[site])
         answer_s.append(time.process_time() - start)
         start = time.process_time()
         (collector.add_vote if dropped else collector.add_shares)(answer)
@@ -181,9 +171,7 @@ def measure_round(
     if dropped:
         votes = collector.close_votes()
         for site in collector.uploaded:
-            fleet.states[site], answer = secagg.answer_votes(
-                fleet.states[site], votes, signing_key=fleet.keys[site]
-            )
+            fleet.states[site], answer = secagg.answer_votes(fleet.states[site], votes, signing_key=fleet.keys[site])
             start = time.process_time()
             collector.add_shares(answer)
             coordinator_s += time.process_time() - start
@@ -314,35 +302,10 @@ def measure_sparse(length: int, ring_bits: int) -> dict[str, float]:
     }
 
 
-def machine() -> dict[str, str]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    packages = ("numpy", "cryptography", "flwr", "tenseal")
-    found = {
-        name: importlib.metadata.version(name)
-        for name in packages
-        if importlib.util.find_spec(name) is not None
-    }
-    return {"cpu": model, "cores": str(os.cpu_count()), "python": platform.python_version(), **found}
-
-
-def check(name: str, value: float | None, target: float, *, at_least: bool = False) -> dict[str, object]:
-    met = None if value is None else bool(value >= target if at_least else value <= target)
-    return {"name": name, "value": value, "target": target, "met": met}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="1e7 parameters only, fewer repeats")
-    parser.add_argument("--json", type=Path, help="write the results here")
-    options = parser.parse_args()
-    repeats = 3 if options.quick else 5
-    sizes = [10_000_000] if options.quick else [100_000, 1_000_000, 10_000_000]
-    command = "python " + " ".join([sys.argv[0], *sys.argv[1:]])
-    print(f"$ {command}\n{machine()}\n")
-
+def measure(quick: bool) -> Results:
+    """Measure all sizes in both rings, each beside plain averaging and the peers."""
+    repeats = 3 if quick else 5
+    sizes = [10_000_000] if quick else [100_000, 1_000_000, 10_000_000]
     rows: list[dict[str, object]] = []
     for length in sizes:
         values = np.clip(np.random.default_rng(1).normal(0, 0.2, length), -1, 1).astype(np.float32)
@@ -353,10 +316,7 @@ def main() -> None:
             # Memory is touched once before anything is timed, as plain averaging's is.
             room = [np.ones(length, f"<u{bits // 8}") for _ in range(SITES + 1)]
             # Round and plain averaging take turns, so that a busy moment of the machine meets both.
-            rounds = [
-                measure_round(fleet, slot, values, room) | {"plain_s": cpu_s(average)}
-                for slot in range(repeats)
-            ]
+            rounds = [measure_round(fleet, slot, values, room) | {"plain_s": cpu_s(average)} for slot in range(repeats)]
             row: dict[str, object] = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
             row |= {"parameters": length, "ring_bits": bits}
             row["ns_per_param_per_mask"] = engine[bits]
@@ -375,10 +335,8 @@ def main() -> None:
         flower = measure_flower(values, 3 if length == 10_000_000 else repeats)
         rows.append({"parameters": length, "peer": "flower SecAgg+", **flower})
         ckks = measure_tenseal(values[: min(length, 1_000_000)])
-        rows.append(
-            {"parameters": min(length, 1_000_000), "peer": "tenseal CKKS", **(ckks or {"value": None})}
-        )
-    sparse = {bits: measure_sparse(1_000_000 if options.quick else 10_000_000, bits) for bits in (16, 32)}
+        rows.append({"parameters": min(length, 1_000_000), "peer": "tenseal CKKS", **(ckks or {"value": None})})
+    sparse = {bits: measure_sparse(1_000_000 if quick else 10_000_000, bits) for bits in (16, 32)}
     rows += [{"sites": 200, "ring_bits": bits, **found} for bits, found in sparse.items()]
     for row in rows:
         print("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
@@ -387,37 +345,25 @@ def main() -> None:
     flower = next(r for r in rows if r.get("parameters") == 10_000_000 and r.get("peer") == "flower SecAgg+")  # type: ignore[assignment]
     number = {name: float(value) for name, value in ours.items() if isinstance(value, int | float)}
     site_s = number["site_quantise_s"] + number["site_mask_s"] + number["site_answer_s"]
-    checks = [
-        check("site_ns_per_param_per_mask_u16_1e7", number["ns_per_param_per_mask"], 0.35),
-        check("coordinator_over_plain_1e7", number["coordinator_s"] / number["plain_s"], 1.5),
-        check("speedup_site_over_flower_1e7", flower["site_s"] / site_s, 20, at_least=True),
-        check(
-            "speedup_coordinator_over_flower_1e7",
-            flower["coordinator_s"] / number["coordinator_s"],
-            20,
-            at_least=True,
-        ),
+    results = Results(bench="secagg", details={"rows": rows})
+    results.checks = [
+        check("site_ns_per_param_per_mask_u16_1e7", number["ns_per_param_per_mask"], at_most=0.35),
+        check("coordinator_over_plain_1e7", number["coordinator_s"] / number["plain_s"], at_most=1.5),
+        check("speedup_site_over_flower_1e7", flower["site_s"] / site_s, at_least=20),
+        check("speedup_coordinator_over_flower_1e7", flower["coordinator_s"] / number["coordinator_s"], at_least=20),
         check(
             "coordinator_checking_digests_over_plain_1e7",
             number["coordinator_checking_digests_s"] / number["plain_s"],
-            1.5,
+            at_most=1.5,
         ),
-        check("bytes_up_per_param", number["bytes_up"] / 1e7, 2.01),
-        check("setup_ms_per_site", number["setup_ms"], 20),
-        check("site_ns_per_param_n200_u16", sparse[16]["site_ns_per_param"], 30),
-        check("site_ns_per_param_n200_u32", sparse[32]["site_ns_per_param"], 30),
-        check("site_ns_per_param_1e7", site_s / 1e7 * 1e9, 12),
+        check("bytes_up_per_param", number["bytes_up"] / 1e7, at_most=2.01),
+        check("setup_ms_per_site", number["setup_ms"], at_most=20),
+        check("site_ns_per_param_n200_u16", sparse[16]["site_ns_per_param"], at_most=30),
+        check("site_ns_per_param_n200_u32", sparse[32]["site_ns_per_param"], at_most=30),
+        check("site_ns_per_param_1e7", site_s / 1e7 * 1e9, at_most=12),
     ]
-    print()
-    for item in checks:
-        print(
-            f"{item['name']:42} {item['value']:10.4g}   target {item['target']}",
-            "  met" if item["met"] else "  MISSED",
-        )
-    if options.json:
-        report = {"bench": "secagg", "command": command, "machine": machine(), "checks": checks, "rows": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return results
 
 
 if __name__ == "__main__":
-    main()
+    main("secagg", (__doc__ or "").splitlines()[0], measure)

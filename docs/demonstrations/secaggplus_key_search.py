@@ -100,7 +100,7 @@ def ring_vector(values: np.ndarray) -> np.ndarray:
 def main() -> int:
     """Run the search against both and say what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bits", type=int, default=16, choices=range(1, 23), metavar="BITS", help="of the 28, to search")
+    parser.add_argument("--bits", type=int, default=16, choices=range(1, 23), metavar="BITS", help="of 28, to search")
     bits = parser.parse_args().bits
     secret = np.frombuffer(os.urandom(8 * LENGTH), np.uint64).astype(np.int64) % TARGET
     print(f"the site's quantised vector      {secret.tolist()}")
@@ -108,7 +108,7 @@ def main() -> int:
     print(f"what the coordinator receives    {masked.tolist()}")
     found, rate = search(masked, candidates(seed, bits))
     print(f"recovered from Flower's masks    {'nothing' if found is None else found.tolist()}")
-    print(f"  reduced setting: {bits} of {SEED_BITS} seed bits searched, {rate:,.0f} seeds a second on one core in numpy;")
+    print(f"  reduced setting: {bits} of {SEED_BITS} seed bits searched, {rate:,.0f} seeds a second, one core, numpy;")
     print(f"  all 2^{SEED_BITS} at this speed: {2**SEED_BITS / rate / 3600:.1f} hours, less with compiled code")
     ours, _ = search(our_upload(secret), candidates(seed, bits))
     print(f"the same search against fedsci   {'nothing' if ours is None else ours.tolist()}")
