@@ -95,15 +95,19 @@ class MaskedAggregation:
             config_digest=config_digest(self.plan.digest, ask.action, fields),
         )
         collector = secagg.RoundCollector(ready, call, length=encoding.length)
-        replies = self.link.ask(
-            {
-                site: Request(action=ask.action, fields=fields | self._setup_fields(ask.slot, index), vector=ask.model)
-                for site, index in cohort.items()
-            }
-        )
+        requests = {
+            site: Request(action=ask.action, fields=fields | self._setup_fields(ask.slot, index), vector=ask.model)
+            for site, index in cohort.items()
+        }
+        for index, site in names.items():  # who missed this batch's setup is asked to join the next one's
+            setup = self._setup_fields(ask.slot, index) if site in dropped else {}
+            if setup:
+                requests[site] = Request(action="share", fields={"run": self.run} | setup)
+        replies = self.link.ask(requests)
         answered = time.monotonic()
-        for site, reply in replies.items():
-            problem = str(reply) if isinstance(reply, SiteFailed) else _add_input(collector, site, reply)
+        for site in cohort:
+            reply = replies[site]
+            problem = str(reply) if isinstance(reply, SiteFailed) else _add_input(collector, encoding, site, reply)
             if problem is not None:
                 dropped[site] = problem
             else:
@@ -130,8 +134,12 @@ class MaskedAggregation:
         """Show the survivors each other's headers and open the sum with the shares they release."""
         survivors = [site for site, index in cohort.items() if index in collector.uploaded]
         fields: dict[str, Any] = {"run": self.run, "slot": slot, "survivors": pack(collector.close_inputs())}
-        fields |= self._adverts(slot, uploads)
-        replies = self.link.ask({site: Request(action="unmask", fields=fields) for site in survivors})
+        setup = self._adverts(slot, uploads)
+        requests = {site: Request(action="unmask", fields=fields | setup) for site in survivors}
+        if setup:  # a site that lost this batch's secrets can still take part in the next
+            for site, _ in _answers(uploads, "advert"):
+                requests.setdefault(site, Request(action="share", fields={"run": self.run} | setup))
+        replies = self.link.ask(requests)
         self._envelopes(slot, replies)
         if collector.needs_votes:
             for _, vote in _answers(replies, "answer"):
@@ -187,11 +195,15 @@ class MaskedAggregation:
         self._next = None
 
 
-def _add_input(collector: secagg.RoundCollector, site: SiteId, reply: Reply) -> str | None:
+def _add_input(collector: secagg.RoundCollector, encoding: SumEncoding, site: SiteId, reply: Reply) -> str | None:
     """Add one upload; return why it cannot be used, or None."""
     header, vector = reply.fields.get("header"), reply.vector
+    if "absent" in reply.fields:
+        return f"{site}: {reply.fields['absent']}"
     if not isinstance(header, str) or vector is None:
         return f"{site}: its upload is not masked"
+    if vector.dtype != encoding.grid.ring.dtype or vector.shape != (encoding.length,):
+        return f"{site}: its upload does not fit the model"
     try:
         collector.add_input(unpack(header), vector)
     except FedsciError as error:

@@ -67,6 +67,14 @@ class SiteMasking:
                 self._keystore.store(self._run, secagg.accept_shares(state, unpack(fields["setup_delivery"])))
         return answer
 
+    def require_batch(self, request: Request) -> None:
+        """Pass if this machine holds the secrets of the request's slot: asked before anything is computed or charged.
+
+        Raises:
+            ProtocolError: ``batch-burnt``.
+        """
+        self._keystore.load(self._run, request.integer("slot") // self._roster.batch_slots)
+
     def mask(self, request: Request, vector: secagg.RingVector) -> tuple[Fields, NDArray[Any]]:
         """Return the signed header and the masked vector; ``vector`` is overwritten.
 

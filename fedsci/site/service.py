@@ -143,6 +143,8 @@ class SiteService:
         if not 1 <= number <= active.plan.training.rounds:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
         upload = Upload(active, request, slot=number - 1, dimension=model.size, tables=1)
+        if upload.absent is not None:
+            return upload.absent
         if active.cost is not None:
             self.ledger.step(active.plan.study.dataset, run, number)
         metrics = active.measure(model) if request.fields.get("evaluate") else None

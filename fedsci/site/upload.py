@@ -58,12 +58,18 @@ class ActiveRun:
 class Upload:
     """One upload of one site, checked before anything is computed.
 
+    Attributes:
+        absent: the answer of a site that lost the batch's secrets but joins the setup of the next one; None
+            where it takes part.
+
     Raises:
         PolicyRefused: the request does not fit the plan or this site's public record counts.
+        ProtocolError: ``batch-burnt``.
     """
 
     def __init__(self, active: ActiveRun, request: Request, *, slot: int, dimension: int, tables: int) -> None:
         self.request = request
+        self.absent: Reply | None = None
         self._masking = active.masking
         counts = request.fields.get("records")
         name, mine = active.worker.name, [active.data.train.rows, active.data.holdout.rows]
@@ -85,6 +91,12 @@ class Upload:
             holdout=max(holdout for _, holdout in counts.values()),
         )
         self._joined = self._masking.join_setup(request)
+        try:
+            self._masking.require_batch(request)
+        except ProtocolError as error:
+            if not self._joined:
+                raise
+            self.absent = Reply(fields=self._joined | {"absent": error.public_message})
 
     def seal(self, contribution: NDArray[np.float32] | None, metrics: list[MetricSums | None]) -> tuple[Reply, int]:
         """Return the reply, and how many coordinates were clipped to the ring's bound (stays here)."""
