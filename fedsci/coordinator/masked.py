@@ -104,6 +104,9 @@ class MaskedAggregation:
             if setup:
                 requests[site] = Request(action="share", fields={"run": self.run} | setup)
         replies = self.link.ask(requests)
+        for index, site in names.items():
+            if site in dropped and isinstance(replies.get(site), Reply):
+                self._delivered(ask.slot, index)
         answered = time.monotonic()
         for site in cohort:
             reply = replies[site]
@@ -158,7 +161,7 @@ class MaskedAggregation:
             deliveries = self._deliveries.get(number, {})
             if index in deliveries:
                 fields |= {"setup_of": number, "setup_delivery": pack(deliveries[index])}
-                return fields
+                break
         if self._wants_setup(slot):
             fields["setup_batch"] = batch + 1
         return fields

@@ -61,7 +61,7 @@ class SiteMasking:
             state, envelopes = secagg.share(state, unpack(fields["setup_adverts"]), random_bytes=os.urandom)
             self._keystore.store(self._run, state)
             answer["envelopes"] = pack(envelopes)
-        if "setup_delivery" in fields:
+        if "setup_delivery" in fields and self._keystore.holds(self._run, request.integer("setup_of")):
             state = self._keystore.load(self._run, request.integer("setup_of"))
             if state.phase is not secagg.Phase.READY:  # delivered again, since our last answer never arrived
                 self._keystore.store(self._run, secagg.accept_shares(state, unpack(fields["setup_delivery"])))

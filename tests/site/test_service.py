@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from fedsci.config.site import load_site
+from fedsci.errors import DataError
 from fedsci.site.service import SiteService
+from fedsci.training.metrics import MetricSums
 from fedsci.transport.messages import ACTIONS, Reply, Request
 
 MARKER = "zebra4711"
 MODEL = np.zeros(3, np.float32)
+RECORDS = [41, 19]  # train and holdout of the 60 rows of lab-1
 
 
 @pytest.fixture
@@ -20,12 +23,19 @@ def serve(make_lab, tmp_path):
     return lambda **changes: SiteService(load_site(make_lab(**changes)), tmp_path / "state")
 
 
+@pytest.fixture
+def make_plan(make_plan):
+    """Plans of studies in the clear: what one site answers by itself. Masked ones are in test_masked_service.py."""
+    return lambda **changes: make_plan(**{"secure_aggregation": {"enabled": False}} | changes)
+
+
 class Study:
     """A coordinator that speaks to one site and keeps everything that it receives."""
 
     def __init__(self, service: SiteService, plan, run: str | None = None) -> None:
         self.service, self.plan, self.run = service, plan, run or secrets.token_hex(16)
         self.received: list[Reply] = []
+        self.records = dict.fromkeys(plan.sites, RECORDS)
 
     def ask(self, action: str, *, vector=None, **fields) -> Reply:
         reply = self.service.handle(Request(action=action, fields={"run": self.run} | fields, vector=vector))
@@ -35,8 +45,14 @@ class Study:
     def prepare(self) -> Reply:
         return self.ask("prepare", plan=self.plan.to_bytes().decode())
 
-    def train(self, number: int = 1) -> Reply:
-        return self.ask("train", round=number, vector=MODEL)
+    def train(self, number: int = 1, *, vector=MODEL, **fields) -> Reply:
+        return self.ask("train", **{"round": number, "records": self.records} | fields, vector=vector)
+
+    def evaluate(self, *, vector=MODEL) -> Reply:
+        return self.ask("evaluate", records=self.records, vector=vector)
+
+    def alone(self) -> Reply:
+        return self.ask("alone", records=self.records)
 
     def finish(self) -> Reply:
         return self.ask("finish")
@@ -61,11 +77,17 @@ def test_a_whole_study(study):
     about = good(study.prepare()).fields
     assert about["parameters"] == 3
     assert about["inputs"] == 2
-    assert about["records"]["train"] + about["records"]["holdout"] == 60
+    assert list(about["records"].values()) == RECORDS
     for number in (1, 2):
-        assert good(study.train(number)).vector.shape == (3,)
-    assert good(study.ask("evaluate", vector=MODEL)).fields["withheld"] is False
-    assert set(good(study.ask("alone")).fields["sums"]) == {"local", "local_no_dp"}
+        reply = good(study.train(number, evaluate=number == 2))
+        assert reply.vector.shape == (3,)
+        assert [sums is None for sums in reply.fields["metrics"]] == [number == 1]
+    for reply, labels in ((study.evaluate(), {"federated"}), (study.alone(), {"local", "local_no_dp"})):
+        assert good(reply).vector is None
+        assert set(reply.fields["own"]) == labels
+        assert list(reply.fields["own"].values()) == reply.fields["metrics"]
+        for sums in reply.fields["metrics"]:
+            assert MetricSums(kind="binary", values=np.array(sums)).records == RECORDS[1]
     privacy = good(study.finish()).fields["privacy"]
     assert 3.5 < privacy["study"] <= 4.0
     assert privacy["total"] == pytest.approx(privacy["study"], rel=1e-3)
@@ -114,12 +136,13 @@ def test_a_round_that_is_not_in_the_plan_is_refused(study, number):
 
 def test_a_run_is_prepared_once(study):
     good(study.prepare())
-    assert code(study.prepare()) == "budget"
+    assert code(study.prepare()) == "policy"
+    assert kinds(study.service) == ["register", "reserve"]
 
 
 @pytest.mark.parametrize("action", ["train", "evaluate", "alone", "finish"])
 def test_a_run_that_was_not_admitted_gets_nothing(study, action):
-    reply = study.ask(action, round=1, vector=MODEL)
+    reply = study.ask(action, round=1, records=study.records, vector=MODEL)
     assert reply.error["message"] == "this run was never admitted here"
     assert reply.vector is None
 
@@ -136,8 +159,12 @@ def test_after_the_end_no_more_rounds(study):
     study.prepare()
     study.train()
     good(study.finish())
-    assert code(study.train(2)) == "budget"
-    assert good(study.finish()).fields["privacy"]["study"] > 0
+    spent = kinds(study.service)
+    for process in (study, Study(SiteService(study.service.site, study.service.state), study.plan, study.run)):
+        for reply in (process.train(2), process.evaluate(), process.alone(), process.finish()):
+            assert reply.error["message"] == "this run was never admitted here"
+        assert code(process.prepare()) == "policy"
+    assert kinds(study.service) == spent
 
 
 def test_settling_gives_back_what_was_not_computed(study):
@@ -190,12 +217,49 @@ def test_a_refused_plan_never_reaches_the_data(serve, make_plan, monkeypatch):
     assert code(Study(serve(policy={"strategies": []}), make_plan()).prepare()) == "policy"
 
 
-def test_a_site_that_shows_nothing_withholds(serve, make_plan):
-    study = Study(serve(policy={"exact_evaluation": False}), make_plan())
+@pytest.mark.parametrize("own", [True, False])
+def test_a_site_that_shows_nothing_withholds(serve, make_plan, own):
+    study = Study(serve(policy={"exact_evaluation": False, "show_own_metrics": own}), make_plan())
     good(study.prepare())
-    for action in ("evaluate", "alone"):
-        reply = good(study.ask(action, vector=MODEL))
-        assert (dict(reply.fields), reply.vector) == ({"withheld": True}, None)
+    assert good(study.train(1, evaluate=True)).fields == {"metrics": [None]}
+    for reply, labels in ((study.evaluate(), ["federated"]), (study.alone(), ["local", "local_no_dp"])):
+        assert good(reply).vector is None
+        shown = {"own": dict.fromkeys(labels)} if own else {}
+        assert dict(reply.fields) == {"metrics": [None] * len(labels)} | shown
+
+
+def test_a_sites_own_metrics_are_in_sums_only_unless_its_policy_shows_them(serve, make_plan):
+    study = Study(serve(policy={"show_own_metrics": False}), make_plan())
+    good(study.prepare())
+    for reply in (study.train(1, evaluate=True), study.evaluate(), study.alone()):
+        assert "own" not in good(reply).fields
+        assert None not in reply.fields["metrics"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lab-1": [42, 19]},
+        {"lab-1": [41, 18]},
+        {"lab-1": [19, 41]},
+        {"lab-1": None},
+        {"lab-2": [-1, 19]},
+        {"lab-2": [41]},
+        {"lab-2": 41},
+        {"lab-4": [41, 19]},
+    ],
+    ids=str,
+)
+def test_record_counts_that_are_not_the_sites_own_or_the_plans_are_refused(study, change):
+    good(study.prepare())
+    study.records |= change
+    for reply in (study.train(), study.evaluate(), study.alone()):
+        assert code(reply) == "policy"
+        assert reply.vector is None
+    for absent in ({}, None, [[41, 19]] * 3):
+        study.records = absent
+        assert code(study.train()) == "policy"
+    assert kinds(study.service) == ["register", "reserve"]
 
 
 def test_a_study_without_privacy_is_recorded_as_infinite(serve, make_plan):
@@ -215,8 +279,8 @@ def test_garbage_instead_of_a_plan_is_a_config_error(study, content):
 @pytest.mark.parametrize("vector", [None, np.zeros(3), np.zeros(4, np.float32), np.full(3, np.nan, np.float32)])
 def test_a_model_that_does_not_fit_is_refused(study, vector):
     study.prepare()
-    assert code(study.ask("train", round=1, vector=vector)) == "input"
-    assert code(study.ask("evaluate", vector=vector)) == "input"
+    assert code(study.train(vector=vector)) == "input"
+    assert code(study.evaluate(vector=vector)) == "input"
 
 
 def test_an_unknown_action_is_an_error_and_not_a_crash(study):
@@ -243,13 +307,16 @@ def test_what_is_in_a_record_is_in_no_reply_and_in_the_sites_own_log(serve, make
     study = Study(service, make_plan())
     assert code(study.prepare()) == "data"
     study.train()
-    study.ask("evaluate", vector=MODEL)
-    study.ask("alone")
+    study.evaluate()
+    study.alone()
     study.finish()
     for reply in study.received:
         assert MARKER not in json.dumps([dict(reply.fields), dict(reply.error or {})])
     assert service.log.last_error(study.run) is not None
-    assert kinds(service) == []
+    # paid before the data was opened, and given back: nothing of it was released
+    assert kinds(service) == ["register", "reserve", "settle"]
+    assert service.ledger.entries()[-1].body["rounds"] == 0
+    assert set(np.ravel(service.ledger.entries()[-1].body["rdp"])) == {0.0}
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError, MemoryError])
@@ -268,7 +335,28 @@ def test_no_exceptions_text_leaves(study, monkeypatch, error):
     assert study.service.log.last_error(study.run)["code"] == "internal"
 
 
+def test_the_charge_is_durable_before_the_data_is_opened(serve, make_plan, monkeypatch):
+    service, seen = serve(), []
+
+    def fail(*_, **__):
+        seen.append(kinds(service))
+        raise DataError("gone")
+
+    monkeypatch.setattr("fedsci.site.service.load_site_data", fail)
+    assert code(Study(service, make_plan()).prepare()) == "data"
+    assert seen == [["register", "reserve"]]
+
+
+def test_a_delta_that_gives_away_a_record_is_refused_and_not_charged(serve, make_plan):
+    service = serve()
+    plan = make_plan(privacy={"mechanism": "local", "epsilon": 1.0, "delta": 0.03})
+    reply = Study(service, plan).prepare()
+    assert reply.error["message"] == "delta 0.03 is larger than 1 / 41 records"
+    assert service.ledger.entries()[-1].body["rounds"] == 0
+
+
 def test_every_action_has_an_answer(study):
     for action in ACTIONS:
         assert isinstance(study.ask(action), Reply)
-    assert study.ask("hello").fields == {"site": "lab-1"}
+    key = study.service.keystore.signing_key().public.hex()
+    assert study.ask("hello").fields == {"site": "lab-1", "key": key}
