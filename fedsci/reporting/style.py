@@ -78,6 +78,7 @@ thead th { font-size: .82rem; line-height: 1.3; color: var(--soft); vertical-ali
   overflow-wrap: normal; }
 tbody th { font-weight: 600; min-width: 6rem; }
 .number { text-align: right; }
+td.number { white-space: nowrap; overflow-wrap: normal; }
 td .remark { display: block; font-size: .8rem; line-height: 1.3; }
 .worth { font-weight: 650; white-space: nowrap; }
 .worth.yes { color: var(--good); } .worth.no { color: var(--danger); } .worth.as-well { color:
