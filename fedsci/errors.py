@@ -42,6 +42,9 @@ class FedsciError(Exception):
         self.hint = hint
         self.public_message = self.default_public if public is None else public
 
+    def __str__(self) -> str:
+        return self.message  # who passes an error on may add to it where it was
+
     def public(self) -> dict[str, str | int]:
         """Return what may leave the site: code, exit code and the public message."""
         return {"code": self.code, "exit_code": self.exit_code, "message": self.public_message}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
-from fedsci.errors import RoundAborted, SiteFailed
+from fedsci.errors import InputError, RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.training.metrics import MetricSums, names_of
 from fedsci.transport.link import SiteLink
@@ -111,8 +111,10 @@ class PlainAggregation:
                 if vector is None or vector.dtype != np.float32 or vector.shape != (ask.dimension,):
                     dropped[site] = f"{site}: its update does not fit the model"
                     continue
-                np.multiply(vector, np.float32(self.weights[site]), out=scratch)
-                if not np.isfinite(scratch.sum(dtype=np.float64)):
+                with np.errstate(invalid="ignore"):  # two infinities that cancel make a NaN
+                    np.multiply(vector, np.float32(self.weights[site]), out=scratch)
+                    finite = np.isfinite(scratch.sum(dtype=np.float64))
+                if not finite:
                     dropped[site] = f"{site}: {DIVERGED}"
                     continue
                 total += scratch
@@ -158,7 +160,7 @@ def metric_sums(plan: Plan, values: object) -> MetricSums | None:
         if values is None or not np.isfinite(array).all():
             return None
         return MetricSums(kind=plan.study.task.kind, values=array)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, InputError):
         return None
 
 
