@@ -1,17 +1,22 @@
 """A study from first question to settlement, over simulated labs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedsci.config.study_file import load_study
 from fedsci.coordinator.study import Progress, run_study
-from fedsci.errors import ConnectionFailed, RoundAborted, SiteFailed
+from fedsci.errors import ConnectionFailed, FedsciError, InputError, RoundAborted, SiteFailed
+from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.site.ledger import Ledger
 from fedsci.site.round import Contributor
 from fedsci.transport.in_memory import LocalGrid
 from fedsci.transport.link import SiteLink
 from fedsci.transport.site_app import build_site_app
+
+LABS = ("lab-1", "lab-2", "lab-3", "lab-4")
 
 
 class Watcher:
@@ -26,21 +31,32 @@ class Watcher:
         self.rounds.append(result.number)
 
 
+@pytest.fixture(params=["plain", "masked"])
+def way(request):
+    return request.param
+
+
 @pytest.fixture
-def conduct(write_study, make_lab, tmp_path):
-    """Run a study over three labs; ``policies`` changes single labs' policies."""
+def conduct(write_study, make_lab, tmp_path, way):
+    """Run a study over four labs; ``policies`` changes single labs' policies."""
     progress, watcher = Progress(), Watcher()
 
-    def run(*, policies: dict[int, dict] | None = None, nodes: int = 3, **changes):
-        files = [make_lab(number, policy=(policies or {}).get(number)).name for number in (1, 2, 3)]
-        study = load_study(write_study(sites=files, **changes))
+    def run(*, policies: dict[int, dict] | None = None, nodes: int = 4, **changes):
+        files = [make_lab(number, policy=(policies or {}).get(number)).name for number in (1, 2, 3, 4)]
+        masked = {"enabled": way == "masked", "min_survivors": 3}
+        study = load_study(write_study(sites=files, secure_aggregation=masked, **changes))
         labs = Labs(study.site_files, study.plan.sites, tmp_path / "state")
+        consortium = SimulatedConsortium(tmp_path / "state")
+        labs.enrol(consortium.public)
         grid = LocalGrid(build_site_app(labs.handler), nodes)
+        link = SiteLink(grid=grid, timeout_s=30)
         try:
-            run_study(SiteLink(grid=grid, timeout_s=30), study.plan, progress, watcher)
+            keys = link.discover(study.plan.sites)
+            roster = consortium.roster(study.plan, keys) if way == "masked" else None
+            run_study(link, study.plan, progress, watcher, roster=roster)
         finally:
             grid.close()
-            labs.forget()
+            labs.forget(progress.run)
         return progress, watcher
 
     run.progress, run.watcher = progress, watcher
@@ -58,7 +74,7 @@ def test_a_study_goes_through_its_phases_and_settles(conduct, tmp_path):
     assert progress.rounds_completed == 2
     assert np.isfinite(progress.model).all()
     assert set(progress.alone) == {"local", "local_no_dp"}
-    for site in ("lab-1", "lab-2", "lab-3"):
+    for site in LABS:
         assert kinds(tmp_path, site) == ["register", "reserve", "step", "step", "settle"]
 
 
@@ -76,7 +92,8 @@ def test_a_site_that_refuses_stops_the_study_and_the_others_get_their_charge_bac
         conduct(policies={2: {"models": ["mlp"]}})
     assert (refused.value.site, refused.value.exit_code) == ("lab-2", 4)
     assert conduct.watcher.phases == ["preparing", "finishing"]
-    assert kinds(tmp_path, "lab-1") == ["register", "reserve", "settle"]
+    for site in LABS:
+        assert site == "lab-2" or kinds(tmp_path, site) == ["register", "reserve", "settle"]
     assert not (tmp_path / "state" / "lab-2" / "ledger.sqlite").exists()
 
 
@@ -84,16 +101,44 @@ def test_too_few_survivors_stop_the_study_after_the_last_good_round(conduct, tmp
     contribution = Contributor.contribution
 
     def fail_later(self, model, number):
-        if number == 2 and self.name != "lab-1":
+        if number == 2 and self.name in ("lab-2", "lab-3"):
             raise ValueError("disk")
         return contribution(self, model, number)
 
     monkeypatch.setattr(Contributor, "contribution", fail_later)
-    with pytest.raises(RoundAborted, match="round 2: only 1 of 3 sites finished"):
-        conduct(secure_aggregation={"min_survivors": 2})
+    with pytest.raises(RoundAborted, match="round 2: only 2 of 4 sites finished"):
+        conduct()
     assert conduct.progress.rounds_completed == 1
     # what was computed before it failed was noised and written down: it stays charged
     assert kinds(tmp_path, "lab-2") == ["register", "reserve", "step", "step", "settle"]
+
+
+@pytest.mark.parametrize("way", ["masked"], indirect=True)
+def test_a_masked_study_needs_a_roster_and_does_not_go_on_without(conduct, monkeypatch, tmp_path):
+    monkeypatch.setattr(SimulatedConsortium, "roster", lambda *_: None)
+    with pytest.raises(InputError, match="a masked study needs a signed roster"):
+        conduct()
+    assert not list((tmp_path / "state").rglob("ledger.sqlite"))
+
+
+@pytest.mark.parametrize("way", ["masked"], indirect=True)
+@pytest.mark.parametrize("field", ["roster", "setup_batch"])
+def test_a_masked_study_that_leaves_out_the_setup_computes_nothing(conduct, monkeypatch, tmp_path, field):
+    ask = SiteLink.ask
+
+    def without(self, requests):
+        stripped = {
+            site: replace(request, fields={name: value for name, value in request.fields.items() if name != field})
+            for site, request in requests.items()
+        }
+        return ask(self, stripped)
+
+    monkeypatch.setattr(SiteLink, "ask", without)
+    with pytest.raises(FedsciError):
+        conduct()
+    assert conduct.progress.rounds_completed == 0
+    for site in LABS:
+        assert not (tmp_path / "state" / site / "ledger.sqlite").exists() or "step" not in kinds(tmp_path, site)
 
 
 def test_a_dropped_site_is_on_record_with_its_round(conduct, monkeypatch):
@@ -105,7 +150,7 @@ def test_a_dropped_site_is_on_record_with_its_round(conduct, monkeypatch):
         return contribution(self, model, number)
 
     monkeypatch.setattr(Contributor, "contribution", fail_once)
-    progress, _ = conduct(secure_aggregation={"min_survivors": 2}, evaluation={"baselines": []})
+    progress, _ = conduct(evaluation={"baselines": []})
     assert progress.dropped == [("lab-3", 1)]
     assert progress.rounds_completed == 2
 
@@ -113,6 +158,6 @@ def test_a_dropped_site_is_on_record_with_its_round(conduct, monkeypatch):
 def test_a_site_that_is_not_there_is_named_before_anything_is_charged(conduct, tmp_path, monkeypatch):
     discover = SiteLink.discover
     monkeypatch.setattr(SiteLink, "discover", lambda self, sites: discover(self, sites, wait_s=0.1))
-    with pytest.raises(ConnectionFailed, match="no answer from lab-3"):
-        conduct(nodes=2)
+    with pytest.raises(ConnectionFailed, match="no answer from lab-4"):
+        conduct(nodes=3)
     assert not list((tmp_path / "state").rglob("ledger.sqlite"))
