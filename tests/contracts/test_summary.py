@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from fedsci.cli.progress import SilentDisplay
 from fedsci.config.study_file import load_study
 from fedsci.errors import SiteFailed
+from fedsci.secagg import plan_quantisation
 from fedsci.simulation.run import SimulatedRun
 
 TOP = {
@@ -29,15 +31,17 @@ def strictly(path: Path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def write_labs(folder: Path, *, hidden: int | None = None) -> list[str]:
+def write_labs(folder: Path, *, hidden: int | None = None, modest: int | None = None) -> list[str]:
+    """Lab files; lab ``hidden`` lets no metrics leave, lab ``modest`` only inside sums."""
     files = []
-    for shard in (1, 2, 3):
+    for shard in (1, 2, 3, 4):
         policy = {
             "approval": "auto", "min_cohort": 2, "max_epsilon_per_study": 5.0, "strategies": ["dp_fedsgd", "fedavg"],
             "models": ["linear", "mlp"], "mechanisms": ["local", "none"], "exact_evaluation": shard != hidden,
+            "show_own_metrics": shard != modest, "unmasked_updates": True,
         }  # fmt: skip
         source = {
-            "builtin": {"name": "breast_cancer", "shard": shard, "of": 3},
+            "builtin": {"name": "breast_cancer", "shard": shard, "of": 4},
             "privacy": {"epsilon": 8.0, "delta": 1.0e-5},
         }
         file = folder / f"lab-{shard}.yaml"
@@ -47,7 +51,8 @@ def write_labs(folder: Path, *, hidden: int | None = None) -> list[str]:
 
 
 def run(
-    folder: Path, *, mechanism: str = "local", strategy: str = "dp_fedsgd", hidden: int | None = None,
+    folder: Path, *, masked: bool, mechanism: str = "local", strategy: str = "dp_fedsgd", hidden: int | None = None,
+    modest: int | None = None,
     serialise: bool = False, out: str = "runs", epsilon: float = 3.0, baselines: tuple[str, ...] = ("local", "pooled"),
 ) -> tuple[dict, Path]:  # fmt: skip
     features = {"mean_radius": {"min": 5, "max": 30}, "mean_texture": {"min": 5, "max": 40}}
@@ -56,7 +61,8 @@ def run(
         "model": {"name": "mlp", "hidden": [4]}, "strategy": strategy,
         "training": {"rounds": 2, "sample_rate": 1.0, "learning_rate": 0.5, "local_epochs": 1},
         "privacy": {"mechanism": mechanism, "epsilon": epsilon}, "evaluation": {"baselines": list(baselines)},
-        "sites": write_labs(folder, hidden=hidden), "seed": 5,
+        "sites": write_labs(folder, hidden=hidden, modest=modest), "seed": 5,
+        "secure_aggregation": {"enabled": masked},
     }  # fmt: skip
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(study))
@@ -69,9 +75,14 @@ def run(
     return summary, simulated.folder.path
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["masked", "plain"])
+def masked(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def private_run(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("private"), hidden=2)
+def private_run(tmp_path_factory, masked):
+    return run(tmp_path_factory.mktemp("private"), masked=masked, hidden=2, modest=3)
 
 
 def test_the_keys_are_the_contracts(private_run):
@@ -90,7 +101,7 @@ def test_the_keys_are_the_contracts(private_run):
 def test_the_values_are_what_was_run(private_run):
     summary, _ = private_run
     assert (summary["status"], summary["rounds_completed"], summary["seed"]) == ("completed", 2, 5)
-    assert summary["sites"] == ["lab-1", "lab-2", "lab-3"]
+    assert summary["sites"] == ["lab-1", "lab-2", "lab-3", "lab-4"]
     assert summary["plan_digest"].startswith("sha256:")
     assert summary["traffic_bytes"]["up"] > 0
     assert summary["traffic_bytes"]["down"] > 0
@@ -109,16 +120,22 @@ def test_spending_is_within_the_study_and_the_budget(private_run):
 
 def test_a_site_that_shows_nothing_is_null_and_never_missing(private_run):
     by_site = private_run[0]["metrics"]["by_site"]
-    assert set(by_site) == {"lab-1", "lab-2", "lab-3"}
+    assert set(by_site) == {"lab-1", "lab-2", "lab-3", "lab-4"}
     for label in ("federated", "local", "local_no_dp"):
         assert by_site["lab-2"][label] is None
+        assert by_site["lab-3"][label] is None
         assert by_site["lab-1"][label]["accuracy"] >= 0
 
 
-def test_the_means_leave_out_the_site_that_shows_nothing(private_run):
-    metrics = private_run[0]["metrics"]
-    shown = [metrics["by_site"][site]["federated"]["accuracy"] for site in ("lab-1", "lab-3")]
-    assert metrics["federated_mean_site"]["accuracy"] == pytest.approx(np.mean(shown))
+@pytest.mark.parametrize("modest", [None, 3])
+def test_the_means_leave_out_the_site_that_shows_nothing_and_count_the_one_that_is_in_sums_only(
+    tmp_path, masked, modest
+):
+    metrics = run(tmp_path, masked=masked, mechanism="none", hidden=2, modest=modest)[0]["metrics"]
+    everything = run(tmp_path, masked=masked, mechanism="none", out="all")[0]["metrics"]
+    shown = [everything["by_site"][site]["federated"]["accuracy"] for site in ("lab-1", "lab-3", "lab-4")]
+    assert metrics["federated_mean_site"]["accuracy"] == pytest.approx(np.mean(shown), abs=1e-6)
+    assert (metrics["by_site"]["lab-3"]["federated"] is None) == (modest == 3)
 
 
 def test_every_file_of_the_run_is_there(private_run):
@@ -134,9 +151,17 @@ def test_every_file_of_the_run_is_there(private_run):
 
 
 @pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
-def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit_on_every_path(tmp_path, strategy):
+def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit_on_every_path(tmp_path, strategy, masked):
     results = [
-        run(tmp_path, mechanism="none", strategy=strategy, out=f"{number}", serialise=serialise, baselines=())
+        run(
+            tmp_path,
+            masked=masked,
+            mechanism="none",
+            strategy=strategy,
+            out=f"{number}",
+            serialise=serialise,
+            baselines=(),
+        )
         for number, serialise in enumerate([False, False, True])
     ]
     models = [(folder / "model.safetensors").read_bytes() for _, folder in results]
@@ -145,18 +170,45 @@ def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit_on_every_p
     assert results[0][0]["privacy"]["by_site"]["lab-1"]["epsilon_spent_study"] == "inf"
 
 
-def test_noise_never_repeats_whatever_the_seed(tmp_path):
-    models = [(run(tmp_path, out=str(number), baselines=())[1] / "model.safetensors").read_bytes() for number in (1, 2)]
+def test_noise_never_repeats_whatever_the_seed(tmp_path, masked):
+    folders = [run(tmp_path, masked=masked, out=str(number), baselines=())[1] for number in (1, 2)]
+    models = [(folder / "model.safetensors").read_bytes() for folder in folders]
     assert models[0] != models[1]
 
 
-def test_a_refused_study_leaves_a_readable_folder_that_says_so(tmp_path):
+@pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
+def test_masks_change_the_model_by_no_more_than_the_grid(tmp_path, strategy):
+    results = {
+        masked: run(tmp_path, masked=masked, mechanism="none", strategy=strategy, out=str(masked), baselines=("local",))
+        for masked in (True, False)
+    }
+    (hidden, hidden_folder), (plain, plain_folder) = results[True], results[False]
+    models = [load_file(folder / "model.safetensors") for folder in (hidden_folder, plain_folder)]
+    grid = plan_quantisation(bound=16.0, sites=4, ring_bits=32)
+    for name, values in models[0].items():
+        # two rounds; the second starts from the first one's error, which a gradient of this model at most doubles
+        assert values == pytest.approx(models[1][name], abs=2 * 3 * 4 * grid.error_bound + 1e-7)
+    for label in ("federated", "federated_mean_site", "local_mean_site"):
+        assert hidden["metrics"][label] == pytest.approx(plain["metrics"][label], abs=1e-3)
+    for site, values in hidden["metrics"]["by_site"].items():
+        for label in ("federated", "local"):
+            assert values[label] == pytest.approx(plain["metrics"]["by_site"][site][label], abs=1e-3)
+
+
+def test_the_summary_says_whether_updates_were_masked(private_run, masked):
+    about = private_run[0]["secure_aggregation"]
+    assert (about["enabled"], about["min_survivors"], about["dropped"]) == (masked, 3, [])
+    assert about["protocol"] == ("fedsci-secagg-1" if masked else None)
+    assert about["ring_bits"] == (32 if masked else None)
+
+
+def test_a_refused_study_leaves_a_readable_folder_that_says_so(tmp_path, masked):
     with pytest.raises(SiteFailed) as refused:
-        run(tmp_path, epsilon=6.0, baselines=())
+        run(tmp_path, masked=masked, epsilon=6.0, baselines=())
     assert refused.value.exit_code == 4
     [folder] = (tmp_path / "runs").iterdir()
     summary = strictly(folder / "summary.json")
     assert summary["status"] == "aborted"
     assert "max_epsilon_per_study" in summary["reason"]
-    assert set(summary["metrics"]["by_site"]) == {"lab-1", "lab-2", "lab-3"}
+    assert set(summary["metrics"]["by_site"]) == {"lab-1", "lab-2", "lab-3", "lab-4"}
     assert summary["metrics"]["federated"] is None
