@@ -106,9 +106,7 @@ class SetupCollector:
         if message.site in self._sealed:
             raise ProtocolError(f"site {message.site} shared twice", rule="duplicate-site")
         if tuple(peer for peer, _ in message.sealed) != expected:
-            raise ProtocolError(
-                f"site {message.site} did not share with its neighbours", rule="wrong-neighbours"
-            )
+            raise ProtocolError(f"site {message.site} did not share with its neighbours", rule="wrong-neighbours")
         self._sealed[message.site] = dict(message.sealed)
         return message.site
 
@@ -183,9 +181,7 @@ class RoundCollector:
         if unready:
             raise ProtocolError(f"sites {unready} never finished the setup", rule="unknown-site")
         if len(call.cohort) < terms.min_survivors:
-            raise ProtocolError(
-                f"a cohort of {len(call.cohort)} is below min_survivors", rule="cohort-too-small"
-            )
+            raise ProtocolError(f"a cohort of {len(call.cohort)} is below min_survivors", rule="cohort-too-small")
         if not call.slot < ready.setup.roster.batch_slots:
             raise ProtocolError(f"slot {call.slot} is not in this batch", rule="unknown-slot")
         self._ready, self._call, self._engine = ready, call, engine
@@ -220,12 +216,8 @@ class RoundCollector:
             raise ProtocolError(f"site {signed.site} took part in another round", rule="bind-mismatch")
         ring, view = setup.cohort.ring, memoryview(payload).cast("B")  # type: ignore[arg-type]
         vector = ring.from_bytes(view, self._length)
-        if self._check_payloads and not hmac.compare_digest(
-            hashlib.sha256(view).digest(), signed.payload_digest
-        ):
-            raise ProtocolError(
-                f"the payload of site {signed.site} is not what it signed", rule="payload-digest"
-            )
+        if self._check_payloads and not hmac.compare_digest(hashlib.sha256(view).digest(), signed.payload_digest):
+            raise ProtocolError(f"the payload of site {signed.site} is not what it signed", rule="payload-digest")
         ring.accumulate(self._total, vector)
         self._headers[signed.site] = signed
         return signed.site
@@ -365,9 +357,7 @@ class RoundCollector:
         if answer.slot != self._call.slot or answer.bind != self._bind:
             raise ProtocolError(f"the answer of site {answer.site} is of another round", rule="bind-mismatch")
         if answer.survivors != listed.digest:
-            raise ProtocolError(
-                f"site {answer.site} answered another survivor list", rule="two-survivor-sets"
-            )
+            raise ProtocolError(f"site {answer.site} answered another survivor list", rule="two-survivor-sets")
 
     def _by_dealer(self, kind: str) -> dict[int, dict[int, int]]:
         found: dict[int, dict[int, int]] = {}

@@ -39,14 +39,10 @@ def seal(
     """Return one envelope per recipient of ``plain``, by rising recipient."""
     recipients = tuple(sorted(plain))
     sealed = []
-    for to, shared in zip(
-        recipients, exchange(channel, tuple(channel_keys[r] for r in recipients)), strict=True
-    ):
+    for to, shared in zip(recipients, exchange(channel, tuple(channel_keys[r] for r in recipients)), strict=True):
         nonce = random_bytes(_NONCE_BYTES)
         cipher = _cipher(shared, context, sender, to)
-        sealed.append(
-            (to, nonce + cipher.encrypt(nonce, plain[to], _associated(context, transcript, sender, to)))
-        )
+        sealed.append((to, nonce + cipher.encrypt(nonce, plain[to], _associated(context, transcript, sender, to))))
     return tuple(sealed)
 
 

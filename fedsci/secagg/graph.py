@@ -60,9 +60,7 @@ def choose_degree(sites: int, terms: Terms) -> Degree:
     for k in range(4, others, 2):
         subsets = comb(others, k)
         worst = next(
-            c
-            for c in range(k + 1)
-            if (_exceeding(others, terms.corrupt, k, c) * sites) << SECRECY_BITS <= subsets
+            c for c in range(k + 1) if (_exceeding(others, terms.corrupt, k, c) * sites) << SECRECY_BITS <= subsets
         )
         threshold = k // 2 + worst + 2
         spare = k + 1 - threshold

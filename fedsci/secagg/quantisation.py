@@ -38,9 +38,7 @@ class Quantisation:
         if not (math.isfinite(self.bound) and self.bound > 0):
             raise ProtocolError(f"a magnitude bound of {self.bound} is not usable", rule="bad-bound")
         if self.sites < 1 or not 1 <= self.levels <= 1 << 52:
-            raise ProtocolError(
-                f"{self.levels} levels for {self.sites} sites are not usable", rule="grid-too-coarse"
-            )
+            raise ProtocolError(f"{self.levels} levels for {self.sites} sites are not usable", rule="grid-too-coarse")
         check_headroom(self.ring, self.site_bound * self.sites)
 
     @property
@@ -75,9 +73,7 @@ class Quantised:
     clipped: int
 
 
-def plan_quantisation(
-    *, bound: float, sites: int, ring_bits: int, coarsest_step: float | None = None
-) -> Quantisation:
+def plan_quantisation(*, bound: float, sites: int, ring_bits: int, coarsest_step: float | None = None) -> Quantisation:
     """Return the finest grid on ``[-bound, bound]`` whose sum over ``sites`` sites fits the ring.
 
     Raises:
@@ -132,9 +128,7 @@ def quantise(
     return Quantised(vector=out, clipped=clipped)
 
 
-def _clip(
-    block: NDArray[np.floating[Any]], scaled: NDArray[np.float64], plan: Quantisation, weight: float
-) -> int:
+def _clip(block: NDArray[np.floating[Any]], scaled: NDArray[np.float64], plan: Quantisation, weight: float) -> int:
     """Clip ``scaled`` to the grid in place and return how many of ``block`` were outside the bound."""
     if not np.isfinite(block).all():
         raise ProtocolError("a vector holds NaN or infinity", rule="not-finite")

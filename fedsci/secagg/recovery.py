@@ -28,9 +28,7 @@ class Suspicion:
     holder: int
 
 
-def _open(
-    shares: Mapping[int, int], threshold: int, dealer: int, what: str, found: Recovered | None
-) -> Recovered:
+def _open(shares: Mapping[int, int], threshold: int, dealer: int, what: str, found: Recovered | None) -> Recovered:
     if found is not None:
         return found
     if len(shares) < threshold:

@@ -69,9 +69,7 @@ class RingSpec:
 
     def from_signed(self, values: NDArray[np.signedinteger[Any]]) -> RingVector:
         """Return ring elements congruent to the signed ``values``; others are refused."""
-        if values.size and (
-            int(values.max()) > self.largest_sum or int(values.min()) < -self.largest_sum - 1
-        ):
+        if values.size and (int(values.max()) > self.largest_sum or int(values.min()) < -self.largest_sum - 1):
             raise ProtocolError(f"a value does not fit a signed {self.bits}-bit ring", rule="ring-overflow")
         return values.astype(self.signed_dtype).view(self.dtype)
 

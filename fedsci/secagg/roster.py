@@ -66,9 +66,7 @@ class Roster:
         if len(names) != len(self.sites) or len(keys) != len(self.sites):
             raise ProtocolError("two sites of the roster share a name or a key", rule="duplicate-site")
         if not 1 <= self.batch_slots <= MOST_SLOTS:
-            raise ProtocolError(
-                f"a batch of {self.batch_slots} slots is not 1 to {MOST_SLOTS}", rule="batch-slots"
-            )
+            raise ProtocolError(f"a batch of {self.batch_slots} slots is not 1 to {MOST_SLOTS}", rule="batch-slots")
         if any(len(key) != KEY_BYTES for key in keys) or len(self.parameters_digest) != 32:
             malformed("a key or digest of the roster is not 32 bytes")
         if self.smallest_cohort < SMALLEST_COHORT:

@@ -83,9 +83,7 @@ class SurvivorList:
     @property
     def digest(self) -> bytes:
         """What votes name: a hash of every header, signatures included."""
-        return tagged_hash(
-            "survivors", self.context, number(self.slot, 2), *(h.encode() for h in self.headers)
-        )
+        return tagged_hash("survivors", self.context, number(self.slot, 2), *(h.encode() for h in self.headers))
 
     def encode(self) -> bytes:
         """Return the message's bytes."""

@@ -97,9 +97,7 @@ class Recovered:
     wrong: tuple[int, ...]
 
 
-def recover(
-    shares: Mapping[int, int], *, threshold: int, confirms: Callable[[int], bool]
-) -> Recovered | None:
+def recover(shares: Mapping[int, int], *, threshold: int, confirms: Callable[[int], bool]) -> Recovered | None:
     """Return the secret that ``confirms`` accepts, if a few suspicions of wrong shares suffice to find it.
 
     Suspects nobody, then one holder after another, then pairs, and so on, at most two thousand times. The

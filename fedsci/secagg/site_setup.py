@@ -30,8 +30,7 @@ def advertise(
     slots = setup.roster.batch_slots
     drawn = [encode_element(value) for value in draw_elements(2 * slots, random_bytes)]
     own = tuple(
-        SlotSecrets(self_mask=Seed(b), mask_key=Seed(k))
-        for b, k in zip(drawn[:slots], drawn[slots:], strict=True)
+        SlotSecrets(self_mask=Seed(b), mask_key=Seed(k)) for b, k in zip(drawn[:slots], drawn[slots:], strict=True)
     )
     channel = Seed(random_bytes(32))
     advert = Advert(
@@ -39,9 +38,7 @@ def advertise(
         site=site,
         channel_key=exchange_public(channel),
         mask_keys=tuple(exchange_public(secrets.mask_key) for secrets in own),
-        commitments=tuple(
-            self_mask_commitment(setup.context, site, r, b) for r, b in enumerate(drawn[:slots])
-        ),
+        commitments=tuple(self_mask_commitment(setup.context, site, r, b) for r, b in enumerate(drawn[:slots])),
     )
     content = advert.signed_by(signing_key).encode()
     digest = hashlib.sha256(content).digest()
@@ -97,9 +94,7 @@ def share(state: SiteState, adverts: bytes, *, random_bytes: RandomBytes) -> tup
         dealers=(site,),
         held=tuple(Seed(mine[at : at + PAIR_BYTES]) for at in range(0, len(mine), PAIR_BYTES)),
     )
-    message = Envelopes(
-        context=setup.context, delivered=False, site=site, transcript=transcript.digest, sealed=sealed
-    )
+    message = Envelopes(context=setup.context, delivered=False, site=site, transcript=transcript.digest, sealed=sealed)
     return after, message.encode()
 
 

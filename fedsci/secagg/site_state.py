@@ -66,14 +66,7 @@ class OpenSlot:
     def encode(self) -> bytes:
         """Return the slot's bytes."""
         lists = numbers(self.cohort) + numbers(self.survivors)
-        return (
-            number(self.slot, 2)
-            + self.bind
-            + lists
-            + blob(self.header)
-            + blob(self.committed)
-            + blob(self.answer)
-        )
+        return number(self.slot, 2) + self.bind + lists + blob(self.header) + blob(self.committed) + blob(self.answer)
 
     @classmethod
     def read(cls, reader: Reader) -> "OpenSlot":
@@ -162,8 +155,7 @@ class SiteState:
             malformed(f"a state has no phase {phase}")
         revision, advert, channel = reader.number(8), reader.take(32), Seed(reader.blob())
         own = tuple(
-            SlotSecrets(self_mask=Seed(reader.blob()), mask_key=Seed(reader.blob()))
-            for _ in range(reader.number(2))
+            SlotSecrets(self_mask=Seed(reader.blob()), mask_key=Seed(reader.blob())) for _ in range(reader.number(2))
         )
         transcript, members, neighbours = (
             reader.blob(),
@@ -198,9 +190,7 @@ class SiteState:
             members=members,
             neighbours=neighbours,
             share_threshold=threshold,
-            channel_keys=tuple(
-                channel_keys[i : i + KEY_BYTES] for i in range(0, len(channel_keys), KEY_BYTES)
-            ),
+            channel_keys=tuple(channel_keys[i : i + KEY_BYTES] for i in range(0, len(channel_keys), KEY_BYTES)),
             mask_keys=mask_keys,
             dealers=dealers,
             held=held,

@@ -142,9 +142,7 @@ def _open_slot(state: SiteState, slot: int) -> OpenSlot:
     return state.open_slot
 
 
-def answer_survivors(
-    state: SiteState, survivor_list: bytes, *, signing_key: SigningKey
-) -> tuple[SiteState, bytes]:
+def answer_survivors(state: SiteState, survivor_list: bytes, *, signing_key: SigningKey) -> tuple[SiteState, bytes]:
     """Return the state committed to this survivor list, and the answer to it.
 
     If every site of the slot's cohort survived, the answer is :class:`UnmaskShares` with self-mask shares
@@ -156,9 +154,7 @@ def answer_survivors(
     check_context(offered.context, state.setup)
     current = _open_slot(state, offered.slot)
     if current.committed and current.committed != offered.digest:
-        raise ProtocolError(
-            "this site committed to another survivor list for the slot", rule="two-survivor-sets"
-        )
+        raise ProtocolError("this site committed to another survivor list for the slot", rule="two-survivor-sets")
     _check_survivors(state, current, offered)
     if not current.committed:
         current = replace(current, committed=offered.digest, survivors=offered.survivors)

@@ -40,9 +40,7 @@ class Terms:
                 f"min_survivors {m} is not between threshold {t} and {sites} sites", rule="min-survivors"
             )
         if m - f < 2:
-            raise ProtocolError(
-                f"a sum over {m} sites with {f} corrupt may hold one honest site", rule="min-survivors"
-            )
+            raise ProtocolError(f"a sum over {m} sites with {f} corrupt may hold one honest site", rule="min-survivors")
 
 
 def default_terms(sites: int) -> Terms:

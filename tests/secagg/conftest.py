@@ -41,8 +41,7 @@ def make_roster(
     return secagg.Roster(
         serial=1,
         sites=tuple(
-            secagg.RosterSite(index=i, name=f"lab-{i:02d}", verification_key=signing_key(i).public)
-            for i in chosen
+            secagg.RosterSite(index=i, name=f"lab-{i:02d}", verification_key=signing_key(i).public) for i in chosen
         ),
         terms=terms or secagg.default_terms(len(chosen)),
         batch_slots=slots,
@@ -97,9 +96,7 @@ class World:
         return message
 
     def share(self, site: int, adverts: bytes) -> bytes:
-        state, message = secagg.share(
-            self.state(site), adverts, random_bytes=stream(f"{self.name}/share/{site}")
-        )
+        state, message = secagg.share(self.state(site), adverts, random_bytes=stream(f"{self.name}/share/{site}"))
         self.keep(site, state)
         return message
 
@@ -120,9 +117,7 @@ class World:
             self.accept(site, delivery)
         return self
 
-    def call(
-        self, slot: int = 0, cohort: tuple[int, ...] | None = None, model: bytes = b"model"
-    ) -> RoundCall:
+    def call(self, slot: int = 0, cohort: tuple[int, ...] | None = None, model: bytes = b"model") -> RoundCall:
         assert self.ready is not None
         return RoundCall(
             slot=slot,

@@ -27,9 +27,7 @@ class Uploaded:
     def listing(self, survivors, **changes):
         headers = tuple(self.headers[s] for s in survivors)
         context = changes.pop("context", self.world.setup.context)
-        return SurvivorList(
-            context=context, slot=changes.pop("slot", 0), headers=changes.pop("headers", headers)
-        )
+        return SurvivorList(context=context, slot=changes.pop("slot", 0), headers=changes.pop("headers", headers))
 
     def votes(self, listing, voters, key_of):
         votes = tuple(
@@ -212,9 +210,7 @@ def test_two_models_in_one_round_leave_noise_and_a_refusal(worlds, broken_rule):
     collector = world.collector(honest, 2000)
     with broken_rule("bind-mismatch"):
         collector.add_input(masked[1].header, masked[1].payload)
-    listing = SurvivorList(
-        context=world.setup.context, slot=0, headers=tuple(headers[s] for s in world.members)
-    )
+    listing = SurvivorList(context=world.setup.context, slot=0, headers=tuple(headers[s] for s in world.members))
     for site in (1, 2):
         with broken_rule("bind-mismatch"):
             world.answer_survivors(site, listing.encode())
@@ -259,9 +255,7 @@ def test_every_difference_in_the_call_is_a_bind_mismatch(worlds, broken_rule, wh
 def test_a_forged_header_is_refused_by_sites_and_coordinator(uploaded, key_of, broken_rule):
     world = uploaded.world
     forged = replace(uploaded.headers[2], payload_digest=bytes(32))
-    listing = uploaded.listing(
-        (), headers=(uploaded.headers[1], forged, *(uploaded.headers[s] for s in (3, 4, 5)))
-    )
+    listing = uploaded.listing((), headers=(uploaded.headers[1], forged, *(uploaded.headers[s] for s in (3, 4, 5))))
     with broken_rule("forged-header"):
         world.answer_survivors(1, listing.encode())
     by_other = forged.signed_by(key_of(3))
@@ -312,9 +306,7 @@ def test_adverts_that_copy_or_weaken_keys_are_refused(worlds, key_of, broken_rul
     cases = {
         "duplicate-key": replace(adverts[3], channel_key=adverts[2].mask_keys[0]),
         "weak-key": replace(adverts[3], channel_key=bytes(32)),
-        "batch-slots": replace(
-            adverts[3], mask_keys=adverts[3].mask_keys[:1], commitments=adverts[3].commitments[:1]
-        ),
+        "batch-slots": replace(adverts[3], mask_keys=adverts[3].mask_keys[:1], commitments=adverts[3].commitments[:1]),
     }
     for rule, forged in cases.items():
         changed = {**adverts, 3: forged.signed_by(key_of(3))}
@@ -342,9 +334,7 @@ def test_an_advert_set_without_or_with_another_own_advert_is_refused(worlds, bro
 def test_a_roster_with_one_changed_key_is_another_setup(worlds, key_of, broken_rule):
     world = worlds.build(5)
     roster = world.setup.roster
-    swapped = replace(
-        roster, sites=(*roster.sites[:4], replace(roster.sites[4], verification_key=key_of(99).public))
-    )
+    swapped = replace(roster, sites=(*roster.sites[:4], replace(roster.sites[4], verification_key=key_of(99).public)))
     tampered = type(world)(setup=replace(world.setup, roster=swapped), name=world.name)
     for site in world.members:
         world.advertise(site)
@@ -391,10 +381,7 @@ def test_sites_that_saw_different_adverts_cannot_open_each_others_envelopes(worl
     all_seen = AdvertSet(context=context, adverts=tuple(adverts.values()))
     some_seen = AdvertSet(context=context, adverts=tuple(adverts[s] for s in (1, 2, 3, 4, 5)))
     first = Envelopes.decode(world.share(1, all_seen.encode()), delivered=False)
-    rest = {
-        s: dict(Envelopes.decode(world.share(s, some_seen.encode()), delivered=False).sealed)
-        for s in (2, 3, 4, 5)
-    }
+    rest = {s: dict(Envelopes.decode(world.share(s, some_seen.encode()), delivered=False).sealed) for s in (2, 3, 4, 5)}
     sealed = tuple((s, rest[s][1]) for s in (2, 3, 4, 5))
     delivery = replace(first, delivered=True, sealed=sealed)
     with broken_rule("bad-envelope"):

@@ -93,9 +93,7 @@ def test_a_cohort_keeps_within_the_roster(roster_of, broken_rule):
     with broken_rule("cohort-too-small"):
         choose_cohort(roster, members=(1, 2), site_bound=10, terms=default_terms(3))
     with broken_rule("cohort-too-small"):
-        choose_cohort(
-            replace(roster, smallest_cohort=5), members=(1, 2, 3, 4), site_bound=10, terms=default_terms(4)
-        )
+        choose_cohort(replace(roster, smallest_cohort=5), members=(1, 2, 3, 4), site_bound=10, terms=default_terms(4))
     with broken_rule("ring-bits"):
         choose_cohort(replace(roster, ring_bits=32), ring_bits=16, site_bound=10)
 

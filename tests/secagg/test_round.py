@@ -20,8 +20,7 @@ def test_four_labs_sum_three_updates_and_learn_nothing_else():
     roster = secagg.Roster(
         serial=1,
         sites=tuple(
-            secagg.RosterSite(index=i, name=f"lab-{i}", verification_key=key.public)
-            for i, key in lab_keys.items()
+            secagg.RosterSite(index=i, name=f"lab-{i}", verification_key=key.public) for i, key in lab_keys.items()
         ),
         terms=secagg.default_terms(4),
     )
@@ -66,16 +65,12 @@ def test_four_labs_sum_three_updates_and_learn_nothing_else():
     survivors = round_.close_inputs()
     assert round_.needs_votes
     for i in (1, 2, 4):
-        state, vote = secagg.answer_survivors(
-            secagg.SiteState.decode(stored[i]), survivors, signing_key=lab_keys[i]
-        )
+        state, vote = secagg.answer_survivors(secagg.SiteState.decode(stored[i]), survivors, signing_key=lab_keys[i])
         stored[i] = state.encode()
         round_.add_vote(vote)
     votes = round_.close_votes()
     for i in (1, 2, 4):
-        state, shares = secagg.answer_votes(
-            secagg.SiteState.decode(stored[i]), votes, signing_key=lab_keys[i]
-        )
+        state, shares = secagg.answer_votes(secagg.SiteState.decode(stored[i]), votes, signing_key=lab_keys[i])
         stored[i] = state.encode()
         round_.add_shares(shares)
     result = round_.finish()
@@ -94,9 +89,7 @@ def test_the_sum_of_the_survivors_is_exact_whoever_leaves_when(worlds, data):
     spare = sites - terms.min_survivors
     world = worlds.build(sites, slots=2, ring_bits=data.draw(st.sampled_from((16, 32, 64)), label="bits"))
     leaving = list(data.draw(st.permutations(world.members), label="order"))[:spare]
-    step = [
-        data.draw(st.sampled_from(("advert", "share", "upload", "vote", "shares", "stays"))) for _ in leaving
-    ]
+    step = [data.draw(st.sampled_from(("advert", "share", "upload", "vote", "shares", "stays"))) for _ in leaving]
     at = {name: [s for s, x in zip(leaving, step, strict=True) if x == name] for name in step}
     world.set_up(no_advert=at.get("advert", ()), no_share=at.get("share", ()))
     length = data.draw(st.integers(1, 40), label="length")
@@ -186,9 +179,7 @@ def test_a_liars_share_is_worked_around_and_named(worlds, key_of):
     for site in call.cohort:
         answer = UnmaskShares.decode(world.answer_survivors(site, listed))
         if site == 2:
-            wrong = tuple(
-                (dealer, bytes([0, share[1] ^ 1]) + share[2:]) for dealer, share in answer.self_mask
-            )
+            wrong = tuple((dealer, bytes([0, share[1] ^ 1]) + share[2:]) for dealer, share in answer.self_mask)
             answer = replace(answer, self_mask=wrong).signed_by(key_of(2))
         collector.add_shares(answer.encode())
     result = collector.finish()

@@ -41,9 +41,7 @@ def test_secrets_are_erased_when_they_are_spent(worlds):
     assert before.phase is Phase.READY
     assert before.channel == ERASED
     call = world.call(1)
-    own = [before.own[s].mask_key.reveal() for s in range(3)] + [
-        before.own[s].self_mask.reveal() for s in range(3)
-    ]
+    own = [before.own[s].mask_key.reveal() for s in range(3)] + [before.own[s].self_mask.reveal() for s in range(3)]
     held = [before.held[s].reveal() for s in range(3)]
 
     world.run(call, world.inputs(3))
@@ -80,9 +78,7 @@ def test_masking_in_place_returns_the_vector_itself(worlds, key_of):
     ring = world.setup.cohort.ring
     for in_place in (True, False):
         vector = ring.zeros(10)
-        _, masked = secagg.mask(
-            world.state(1), world.call(), vector, signing_key=key_of(1), in_place=in_place
-        )
+        _, masked = secagg.mask(world.state(1), world.call(), vector, signing_key=key_of(1), in_place=in_place)
         assert (masked.payload is vector) is in_place
         assert bool(vector.any()) is in_place
 

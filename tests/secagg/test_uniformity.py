@@ -58,8 +58,7 @@ def masked(worlds, key_of):
         world = worlds.build(5).set_up()
         vector = world.setup.cohort.ring.from_signed(np.full(LENGTH, 123))
         first, second = (
-            secagg.mask(world.state(s), world.call(), vector, signing_key=key_of(s), engine=engine)[1]
-            for s in (1, 2)
+            secagg.mask(world.state(s), world.call(), vector, signing_key=key_of(s), engine=engine)[1] for s in (1, 2)
         )
         return first.payload, second.payload
 

@@ -35,9 +35,7 @@ def unhex(text: str) -> bytes:
 
 
 def labelled(label: str, *parts: bytes) -> bytes:
-    return (
-        b"fedsci/secagg/v1/" + label.encode() + b"\0" + b"".join(len(p).to_bytes(8, "big") + p for p in parts)
-    )
+    return b"fedsci/secagg/v1/" + label.encode() + b"\0" + b"".join(len(p).to_bytes(8, "big") + p for p in parts)
 
 
 def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
@@ -59,9 +57,7 @@ def test_masks_follow_from_their_definition(case):
     content = b""
     for segment in range(-(-case["length"] * size // (1 << 18))):
         counter = segment.to_bytes(12, "big") + (2).to_bytes(4, "big")
-        content += (
-            Cipher(algorithms.AES(unhex(case["key"])), modes.CTR(counter)).encryptor().update(bytes(1 << 18))
-        )
+        content += Cipher(algorithms.AES(unhex(case["key"])), modes.CTR(counter)).encryptor().update(bytes(1 << 18))
     content = content[: case["length"] * size]
     lanes = np.frombuffer(content, f"<u{size}")
     assert hashlib.sha256(content).hexdigest() == case["sha256"]
@@ -80,9 +76,7 @@ def test_keys_follow_from_their_definition():
     assert shared == unhex(case["shared_secret"])
     context, transcript, bind = unhex(case["context"]), unhex(case["transcript"]), unhex(case["bind"])
     slot, one, two = b"\0\1", b"\0\1", b"\0\2"
-    assert hkdf(shared, context, labelled("pair mask", slot, one, two, transcript, bind)) == unhex(
-        case["pair_key"]
-    )
+    assert hkdf(shared, context, labelled("pair mask", slot, one, two, transcript, bind)) == unhex(case["pair_key"])
     assert case["sign_of_low"] == 1
     assert hkdf(low, context, labelled("self mask", slot, one, bind)) == unhex(case["self_key_of_low"])
     commitment = hashlib.sha256(labelled("self-mask commitment", context, one, slot, low)).digest()
@@ -123,9 +117,7 @@ def test_shares_open_and_bad_elements_do_not(broken_rule):
 def test_rosters_open_or_are_refused(broken_rule):
     key = unhex(LOADED["rosters"]["consortium_key"])
     for case in LOADED["rosters"]["good"]:
-        assert secagg.open_roster(unhex(case["signed_roster"]), consortium_key=key).digest == unhex(
-            case["digest"]
-        )
+        assert secagg.open_roster(unhex(case["signed_roster"]), consortium_key=key).digest == unhex(case["digest"])
     for case in LOADED["rosters"]["bad"]:
         with broken_rule(case["rule"]):
             secagg.open_roster(unhex(case["signed_roster"]), consortium_key=key)
@@ -161,9 +153,7 @@ def test_the_coordinators_side_of_the_round_is_reproduced():
         round_.add_shares(unhex(shares))
     result = round_.finish()
     assert (
-        result.total.tolist()
-        == case["total"]
-        == [sum(column) for column in zip(*case["inputs"].values(), strict=True)]
+        result.total.tolist() == case["total"] == [sum(column) for column in zip(*case["inputs"].values(), strict=True)]
     )
     assert list(result.survivors) == case["survivors"]
     assert list(result.dropped) == case["dropped"]
@@ -172,9 +162,7 @@ def test_the_coordinators_side_of_the_round_is_reproduced():
 def test_no_shares_message_of_the_round_opens_a_site_twice():
     for content in LOADED["round"]["shares"].values():
         message = UnmaskShares.decode(unhex(content))
-        assert (
-            [dealer for dealer, _ in message.self_mask] == LOADED["round"]["self_mask_dealers"] == [1, 2, 4]
-        )
+        assert [dealer for dealer, _ in message.self_mask] == LOADED["round"]["self_mask_dealers"] == [1, 2, 4]
         assert [dealer for dealer, _ in message.mask_key] == LOADED["round"]["mask_key_dealers"] == [3]
 
 

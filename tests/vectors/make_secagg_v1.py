@@ -47,9 +47,7 @@ def make_setup() -> secagg.Setup:
     roster = secagg.Roster(
         serial=7,
         sites=tuple(
-            secagg.RosterSite(
-                index=i, name=f"lab-{i:02d}", verification_key=signing_key(f"lab-{i:02d}").public
-            )
+            secagg.RosterSite(index=i, name=f"lab-{i:02d}", verification_key=signing_key(f"lab-{i:02d}").public)
             for i in SITES
         ),
         terms=secagg.default_terms(len(SITES)),
@@ -137,9 +135,7 @@ def derivations() -> dict[str, object]:
                 "bind": bind_call(call, transcript=transcript, length=1000).hex(),
             },
         ],
-        "bad": [
-            {"name": f"u = {value}", "exchange_key": content, "rule": "weak-key"} for value, content in small
-        ],
+        "bad": [{"name": f"u = {value}", "exchange_key": content, "rule": "weak-key"} for value, content in small],
     }
 
 
@@ -272,9 +268,7 @@ def a_round() -> tuple[dict[str, object], dict[str, object]]:
     refuse("an unknown survivor", survived, states[1], listed(h[1], h[2], h[4], stranger), "unknown-site")
     refuse("a forged header", survived, states[1], listed(h[1], h[2], forged), "forged-header")
     refuse("a header of another slot", survived, states[1], listed(h[1], h[2], later), "other-slot")
-    refuse(
-        "another model", survived, states[1], listed(h[1], h[2], Header.decode(other.header)), "bind-mismatch"
-    )
+    refuse("another model", survived, states[1], listed(h[1], h[2], Header.decode(other.header)), "bind-mismatch")
 
     all_four = dict(h)
     third, masked3 = secagg.mask(
@@ -308,9 +302,7 @@ def a_round() -> tuple[dict[str, object], dict[str, object]]:
     dropped_votes = replace(v[4], site=3).signed_by(site_key(3))
     refuse("a vote of the dropped", voting, states[1], voted(v[1], v[2], dropped_votes), "unknown-site")
     elsewhere_vote = replace(v[4], survivors=bytes(32)).signed_by(site_key(4))
-    refuse(
-        "a vote for another set", voting, states[1], voted(v[1], v[2], elsewhere_vote), "two-survivor-sets"
-    )
+    refuse("a vote for another set", voting, states[1], voted(v[1], v[2], elsewhere_vote), "two-survivor-sets")
 
     shares = {}
     for i in inputs:
