@@ -20,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:'click.:DeprecationWarning")
 
 
+@pytest.fixture(autouse=True)
+def public_split(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites split records by the seed alone, so that counts can be written down; ``secret_split`` undoes it."""
+    if "secret_split" not in request.keywords:
+        monkeypatch.setattr("fedsci.site.keystore.Keystore.split_key", lambda self: b"")
+
+
 STUDY: dict[str, Any] = {
     "study": "tiny",
     "dataset": "points",

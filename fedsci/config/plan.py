@@ -15,6 +15,7 @@ from fedsci.strategies import Strategy, build_strategy
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
 PLAN_VERSION = 1
+MOST_PRIVATE_STEPS = 100_000
 
 _FALLBACK = Training(rounds=30, sample_rate=1.0, learning_rate=0.1, momentum=0.0, local_epochs=1, batch_size=32)
 
@@ -178,11 +179,6 @@ def check_plan(plan: Plan) -> None:
             f"secure_aggregation.min_survivors is {plan.min_survivors}, but the study has {len(plan.sites)} sites",
             hint=f"use at most {len(plan.sites)}",
         )
-    if study.privacy.mechanism == "distributed":
-        raise ConfigError(
-            "privacy.mechanism: distributed is not available yet: it needs secure aggregation",
-            hint="use privacy.mechanism: local until then",
-        )
     strategy = plan.strategy
     if strategy.sees != plan.recipe.sees:
         raise ConfigError(
@@ -193,4 +189,33 @@ def check_plan(plan: Plan) -> None:
         raise ConfigError(
             f"{plan.recipe.name} must see each site's update, and secure aggregation shows only their sum",
             hint="choose a strategy that works on sums (fedsci strategies), or secure_aggregation.enabled: false",
+        )
+    steps = plan.steps_per_round * plan.training.rounds
+    if plan.private and steps > MOST_PRIVATE_STEPS:
+        raise ConfigError(
+            f"the study takes {steps} private steps at each site, the most is {MOST_PRIVATE_STEPS}",
+            hint="lower training.rounds or training.local_epochs, or raise training.sample_rate",
+        )
+    if study.privacy.mechanism == "distributed":
+        _check_distributed(plan)
+
+
+def _check_distributed(plan: Plan) -> None:
+    """Refuse a distributed mechanism whose noise would not add up to the guarantee."""
+    study, strategy = plan.study, plan.strategy
+    if not study.secure_aggregation.enabled:
+        raise ConfigError(
+            "privacy.mechanism: distributed needs secure aggregation: a site's share of noise alone protects nobody",
+            hint="leave secure_aggregation.enabled at true, or use privacy.mechanism: local",
+        )
+    if strategy.site_work != "gradient":
+        raise ConfigError(
+            f"privacy.mechanism: distributed works on one gradient a round, and {strategy.name} trains locally",
+            hint="use strategy: dp_fedsgd, or privacy.mechanism: local",
+        )
+    colluding = study.privacy.colluding_sites
+    if plan.min_survivors - colluding < 2:
+        raise ConfigError(
+            f"with {plan.min_survivors} survivors and {colluding} colluding sites, fewer than 2 sites' noise counts",
+            hint="raise secure_aggregation.min_survivors, lower privacy.colluding_sites, or use mechanism: local",
         )

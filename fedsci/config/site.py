@@ -70,6 +70,7 @@ class Policy(Strict):
         exact_evaluation: unnoised holdout metrics may leave, inside sums over sites.
         show_own_metrics: this site's own metrics may be shown beside the sums.
         unmasked_updates: updates may travel without secure aggregation.
+        min_colluding_sites: with distributed noise, the fewest colluding sites a study must allow for.
     """
 
     approval: Literal["manual", "auto"] = "manual"
@@ -81,6 +82,7 @@ class Policy(Strict):
     exact_evaluation: bool = False
     show_own_metrics: bool = False
     unmasked_updates: bool = False
+    min_colluding_sites: int = Field(default=1, ge=0)
 
 
 class Site(Strict):

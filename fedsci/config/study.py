@@ -101,7 +101,7 @@ class ModelSpec(Strict):
     """A model family and its size."""
 
     name: Literal["linear", "mlp", "cnn"]
-    hidden: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(default_factory=list, max_length=16)
+    hidden: list[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=list, max_length=16)
     channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=list, max_length=8)
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class Privacy(Strict):
     """The guarantee for one record, against whom, and at what cost."""
 
     unit: Literal["record"] = "record"
-    mechanism: Literal["distributed", "local", "none"] = "local"
+    mechanism: Literal["distributed", "local", "none"] = "distributed"
     epsilon: float | None = None
     delta: float = Field(default=1e-5)
     clipping_norm: float = Field(default=1.0, ge=1e-6, le=1e6)

@@ -19,7 +19,7 @@ class Training(Strict):
     """
 
     rounds: int | None = Field(default=None, ge=1, le=100_000)
-    sample_rate: float | None = Field(default=None, gt=0, le=1)
+    sample_rate: float | None = Field(default=None, ge=1e-4, le=1)
     learning_rate: float | None = Field(default=None, gt=0)
     momentum: float | None = Field(default=None, ge=0, lt=1)
     local_epochs: int | None = Field(default=None, ge=1, le=1000)

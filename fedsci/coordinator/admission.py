@@ -8,7 +8,7 @@ from typing import Any
 from fedsci.errors import InputError
 from fedsci.names import SiteId
 
-_MOST_RECORDS = 10**12
+_MOST_RECORDS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)

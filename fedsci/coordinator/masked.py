@@ -39,6 +39,7 @@ class MaskedAggregation:
         weights: each site's public share in the weighted mean.
         holdout: the largest holdout of any site, public.
         slots: how many slots the study uses in all.
+        step: what one integer of a contribution stands for.
     """
 
     link: SiteLink
@@ -48,6 +49,7 @@ class MaskedAggregation:
     weights: Mapping[SiteId, float] = field(default_factory=dict)
     holdout: int = 0
     slots: int = 0
+    step: float | None = None
     _ready: dict[int, secagg.ReadySetup] = field(default_factory=dict)
     _deliveries: dict[int, dict[int, bytes]] = field(default_factory=dict)
     _next: "secagg.SetupCollector | None" = None
@@ -87,6 +89,7 @@ class MaskedAggregation:
             dimension=ask.dimension,
             tables=ask.tables,
             holdout=self.holdout,
+            step=self.step,
         )
         call = secagg.RoundCall(
             slot=slot,

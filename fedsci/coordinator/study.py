@@ -19,8 +19,10 @@ from fedsci.coordinator.round import run_round
 from fedsci.errors import FedsciError, InputError, SiteFailed
 from fedsci.names import SiteId
 from fedsci.secagg import Roster, open_roster
+from fedsci.training.accountant import cost_of
 from fedsci.training.learner import module_for
 from fedsci.training.models import initial_vector
+from fedsci.training.sums import step_of
 from fedsci.transport.binding import pack
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
@@ -156,6 +158,10 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
     counts = _counts(progress)
     records = sum(train for train, _ in counts.values())
     weights = {SiteId(site): train / records for site, (train, _) in counts.items()}
+    cost = cost_of(plan, dimension=progress.sites[plan.sites[0]].parameters) if plan.private else None
+    if cost is not None and cost.share is not None:
+        # gradients are summed as they are; their mean is over the public expected number of records
+        weights = {SiteId(site): cost.sample_rate * train for site, (train, _) in counts.items()}
     if not masked or roster is None:
         return PlainAggregation(link=link, plan=plan, weights=weights)
     aggregation = MaskedAggregation(
@@ -166,6 +172,7 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
         weights=weights,
         holdout=max(holdout for _, holdout in counts.values()),
         slots=plan.training.rounds + 2,
+        step=step_of(plan, cost),
     )
     aggregation.begin({site: said.advert for site, said in progress.sites.items()})
     return aggregation

@@ -11,23 +11,25 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsci.data.table import Table
+from fedsci.data.table import RawTable
 from fedsci.errors import DataError, InputError
 
 _PERSON = b"fedsci-holdout-1"
 
 
-def record_keys(table: Table) -> NDArray[np.int64]:
+def record_keys(raw: RawTable) -> NDArray[np.int64]:
     """Return a key for each row that depends on the record's content, not on its place in the file.
 
-    Equal records are numbered among themselves, so that they need not all fall on one side; which of them is
-    removed makes no difference, so the set of keys still changes by one. Use these keys where the file may gain
-    or lose rows in the middle: positions would shift, and with them the sides of all later records.
+    All columns of the file count, whatever a study uses of them. Equal records are numbered among themselves, so that
+    they need not all fall on one side; which of them is removed makes no difference, so the set of keys still changes
+    by one. Positions would not do: a row less in the middle, and all later records change sides.
     """
+    columns = [raw.columns[name] for name in sorted(raw.columns)]
     seen: dict[bytes, int] = {}
-    keys = np.empty(table.rows, dtype=np.int64)
-    for row in range(table.rows):
-        content = table.features[row].tobytes() + table.target[row].tobytes()
+    keys = np.empty(raw.rows, dtype=np.int64)
+    for row in range(raw.rows):
+        cells = (c[row].tobytes() if c.ndim > 1 else str(c[row]).encode("utf-8", "surrogatepass") for c in columns)
+        content = b"".join(len(cell).to_bytes(8, "big") + cell for cell in cells)
         copy = seen.get(content, 0)
         seen[content] = copy + 1
         digest = hashlib.blake2b(content + copy.to_bytes(8, "big"), digest_size=8, person=b"fedsci-record-1")
@@ -36,7 +38,7 @@ def record_keys(table: Table) -> NDArray[np.int64]:
 
 
 def split_holdout(
-    row_ids: NDArray[np.int64], *, fraction: float, seed: int, site: str
+    row_ids: NDArray[np.int64], *, fraction: float, seed: int, site: str, secret: bytes = b""
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the masks ``(train, holdout)``; each row is on one side, whatever other rows there are.
 
@@ -45,6 +47,7 @@ def split_holdout(
         fraction: the chance of holdout, 0 up to but not including 1; 0 keeps every row for training.
         seed: of the study; public.
         site: the site's name, so that sites split independently.
+        secret: of the site; without it anybody who knows a record knows its side.
 
     Raises:
         InputError: if ``fraction`` is out of range.
@@ -52,7 +55,7 @@ def split_holdout(
     """
     if not 0.0 <= fraction < 1.0:
         raise InputError(f"holdout {fraction} is out of range", hint="use 0 or more, and less than 1")
-    key = hashlib.blake2b(f"{seed}|{site}".encode(), digest_size=32, person=_PERSON).digest()
+    key = hashlib.blake2b(f"{seed}|{site}".encode(), key=secret[:64], digest_size=32, person=_PERSON).digest()
     below = int(fraction * 2**64)
     holdout = np.fromiter(
         (

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from fedsci.config.site import load_site
+from fedsci.config.site import Site, load_site
 from fedsci.errors import InputError
 from fedsci.names import SiteId
 from fedsci.site.keystore import Keystore
@@ -60,6 +60,10 @@ class Labs:
                 raise InputError(
                     f"{site}: cannot keep its ledger in {folder}: {problem}", hint="choose another folder with --state"
                 )
+
+    def split_key(self, site: Site) -> bytes:
+        """Return what decides which of a lab's records are held out; known here because the lab is simulated."""
+        return Keystore(self.state_of(SiteId(site.site))).split_key()
 
     def log_of(self, site: SiteId) -> SiteLog:
         """Return the lab's own log; readable here because all labs are simulated on this machine."""

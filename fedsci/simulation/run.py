@@ -16,8 +16,8 @@ from fedsci.registry.run_folder import RunFolder, create_run_folder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.pooled import pooled_baselines
-from fedsci.site.accountant import cost_of
 from fedsci.site.dataset import schema_of
+from fedsci.training.accountant import cost_of
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import Metrics
 from fedsci.training.models import layout_of
@@ -88,7 +88,7 @@ class SimulatedRun:
             if "pooled" in plan.study.evaluation.baselines:
                 self.display.phase("pooled")
                 began = time.monotonic()
-                pooled |= pooled_baselines(plan, self.study.site_files)
+                pooled |= pooled_baselines(plan, self.study.site_files, labs.split_key)
                 self.progress.seconds["evaluation"] += time.monotonic() - began
             self._write_model()
             status, reason = "completed", ""

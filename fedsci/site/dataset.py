@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedsci.config.plan import Plan
 from fedsci.config.site import DatasetSource, Site
 from fedsci.config.study import ArrayColumn, CategoryColumn, MulticlassTask, RegressionTask, Study
@@ -21,6 +23,7 @@ from fedsci.data.schema import (
 )
 from fedsci.data.shards import shard_indices, take
 from fedsci.data.table import EncodingReport, RawTable, Table, absent_column, encode
+from fedsci.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +32,14 @@ class SiteData:
 
     Attributes:
         train, holdout: disjoint tables.
+        train_count, holdout_count: rows of the file on either side, those with gaps included: public.
         report: what encoding clipped, dropped and counted; private counts.
     """
 
     train: Table
     holdout: Table
+    train_count: int
+    holdout_count: int
     report: EncodingReport
 
 
@@ -86,8 +92,12 @@ def load_raw(site: Site, source: DatasetSource, *, target: str) -> tuple[RawTabl
     return load_table(path, options=options), str(path)
 
 
-def load_site_data(plan: Plan, site: Site) -> SiteData:
+def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:
     """Return the site's records for this plan.
+
+    Which records are held out depends on the rows as they lie in the file, on the study's seed and, in a private study,
+    on the site's secret ``split_key``; not on the study's schema: counts that followed a schema could be steered
+    to count records of any kind. Without privacy the seed alone decides, so that a run can be repeated bit for bit.
 
     Raises:
         DataError: the file is missing, damaged, or does not fit the schema; nothing is half-loaded.
@@ -96,6 +106,23 @@ def load_site_data(plan: Plan, site: Site) -> SiteData:
     raw, name = load_raw(site, site.datasets[study.dataset], target=study.task.target)
     table = encode(raw, schema_of(study), name)
     train, holdout = split_holdout(
-        record_keys(table), fraction=study.evaluation.holdout, seed=study.seed, site=site.site
+        record_keys(raw),
+        fraction=study.evaluation.holdout,
+        seed=study.seed,
+        site=site.site,
+        secret=split_key if plan.private else b"",
     )
-    return SiteData(train=table.where(train), holdout=table.where(holdout), report=table.report)
+    of_row = dict(zip(raw.row_ids.tolist(), holdout.tolist(), strict=True))
+    held = np.array([of_row[row] for row in table.row_ids.tolist()], dtype=np.bool_)
+    if held.all() or not held.any():
+        raise DataError(
+            f"{name}: after dropping rows with gaps none are left for {'training' if held.all() else 'holdout'}",
+            hint="use missing: impute, or another holdout fraction",
+        )
+    return SiteData(
+        train=table.where(~held),
+        holdout=table.where(held),
+        train_count=int(train.sum()),
+        holdout_count=int(holdout.sum()),
+        report=table.report,
+    )

@@ -42,7 +42,7 @@ def check_policy(plan: Plan, site: Site) -> Policy:
     if source is None:
         held = ", ".join(site.datasets)
         raise _refusal(site, f"it holds no data set called {study.dataset!r}", f"it holds {held}")
-    mechanisms: list[str] = list(policy.mechanisms or (PRIVATE if source.privacy else ["none"]))
+    mechanisms = allowed_mechanisms(site, study.dataset)
     for key, allowed, wanted in (
         ("strategies", policy.strategies, plan.recipe.name),
         ("models", policy.models, study.model.name),
@@ -51,6 +51,13 @@ def check_policy(plan: Plan, site: Site) -> Policy:
         if wanted not in allowed:
             listed = ", ".join(allowed) or "nothing"
             raise _refusal(site, f"policy.{key} does not allow {wanted!r}", f"it allows {listed}")
+    privacy = study.privacy
+    if privacy.mechanism == "distributed" and privacy.colluding_sites < policy.min_colluding_sites:
+        raise _refusal(
+            site,
+            f"noise must allow for {policy.min_colluding_sites} colluding sites, not {privacy.colluding_sites}",
+            "raise privacy.colluding_sites in the study",
+        )
     if source.target is not None and source.target != study.task.target:
         raise _refusal(
             site,
@@ -58,6 +65,18 @@ def check_policy(plan: Plan, site: Site) -> Policy:
             "change the study's task.target, or the data set's target in the site file",
         )
     return policy
+
+
+def allowed_mechanisms(site: Site, dataset: str) -> list[str]:
+    """Return the mechanisms that the site's policy lets a study of ``dataset`` use."""
+    if site.policy is None or dataset not in site.datasets:
+        return []
+    return list(site.policy.mechanisms or (PRIVATE if site.datasets[dataset].privacy else ["none"]))
+
+
+def allows_no_privacy(site: Site, dataset: str) -> bool:
+    """Return whether results without any noise may tell of this data set's training records."""
+    return "none" in allowed_mechanisms(site, dataset)
 
 
 def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float) -> None:

@@ -44,6 +44,13 @@ class Keystore:
             write_private(path, random_seed())
         return SigningKey(Seed(path.read_bytes()))
 
+    def split_key(self) -> bytes:
+        """Return the secret under which records are held out in private studies, made at the first call."""
+        path = self._folder / "split.key"
+        if not path.exists():
+            write_private(path, random_seed())
+        return path.read_bytes()
+
     def pin_consortium(self, public: bytes) -> None:
         """Trust rosters signed by this key; done once, at enrolment.
 
@@ -72,6 +79,11 @@ class Keystore:
         """Keep a batch's state; on return a crash of this process cannot lose it."""
         self._open_batches()
         path, content = self._path(run, state.setup.batch), state.encode()
+        if path.exists():
+            held = path.read_bytes()
+            revision = SiteState.decode(held).revision
+            if revision > state.revision or (revision == state.revision and held != content):
+                raise ProtocolError("another process went on with this batch", rule="two-processes")
         partial = path.with_suffix(".partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -103,6 +115,35 @@ class Keystore:
     def holds(self, run: str, batch: int) -> bool:
         """Return whether a batch's state is there."""
         return self._path(run, batch).exists()
+
+    def begin_batch(self, run: str, batch: int) -> None:
+        """Note in the state folder, for good, that a batch was begun.
+
+        Raises:
+            ProtocolError: ``one-transcript``: it was begun before, also if its secrets are lost by now.
+        """
+        folder = self._folder / "batches"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            (folder / f"{run}-{batch}").touch(exist_ok=False)
+        except FileExistsError:
+            raise ProtocolError(f"batch {batch} was set up before", rule="one-transcript") from None
+
+    def check_serial(self, serial: int) -> None:
+        """Refuse a roster older than one seen before, and remember the newest.
+
+        Raises:
+            ProtocolError: ``old-roster``.
+        """
+        path = self._folder / "roster.serial"
+        seen = int(path.read_text(encoding="ascii")) if path.exists() else 0
+        if serial < seen:
+            raise ProtocolError(f"roster {serial} is older than roster {seen}", rule="old-roster")
+        if serial > seen:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = path.with_suffix(".partial")
+            partial.write_text(str(serial), encoding="ascii")
+            partial.replace(path)
 
     def forget(self, run: str) -> None:
         """Erase every batch of a run."""

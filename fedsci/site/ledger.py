@@ -121,8 +121,19 @@ class Ledger:
         with self._transaction() as connection:
             return _spending(_read(connection), dataset, policy)
 
-    def reserve(self, dataset: str, run: str, *, policy: BudgetPolicy, plan: EventPlan, rounds: int) -> None:
+    def reserve(
+        self,
+        dataset: str,
+        run: str,
+        *,
+        policy: BudgetPolicy,
+        plan: EventPlan,
+        rounds: int,
+        exact_evaluation: bool = False,
+    ) -> None:
         """Charge the whole of a study's plan before its first round.
+
+        ``exact_evaluation`` is written down beside it: unnoised metric sums may leave too, and are not charged.
 
         Raises:
             BudgetRefused: it would pass the budget, or the run is in the ledger already.
@@ -143,7 +154,8 @@ class Ledger:
                     hint="ask the privacy officer, lower privacy.epsilon or the number of rounds",
                     public=f"the budget for {dataset} does not allow this study",
                 )
-            body = {"rounds": rounds, "rdp": cost, "order": policy.order, "events": to_json(plan)}
+            body: dict[str, Any] = {"rounds": rounds, "rdp": cost, "order": policy.order, "events": to_json(plan)}
+            body["exact_evaluation"] = exact_evaluation
             _append(connection, "reserve", dataset, run, body)
 
     def step(self, dataset: str, run: str, round_number: int) -> None:
@@ -179,7 +191,11 @@ class Ledger:
             kinds = {entry.kind for entry in mine}
             if "reserve" in kinds and "settle" not in kinds:
                 plan = used(rounds)
-                body = {"rounds": rounds, "rdp": charge_cost(plan, policy) if rounds else 0.0, "events": to_json(plan)}
+                body: dict[str, Any] = {
+                    "rounds": rounds,
+                    "rdp": charge_cost(plan, policy) if rounds else 0.0,
+                    "events": to_json(plan),
+                }
                 _append(connection, "settle", dataset, run, body)
         return rounds
 

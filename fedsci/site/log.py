@@ -35,8 +35,8 @@ class SiteLog:
         known = isinstance(error, FedsciError)
         self.write(
             "error",
-            run=run,
-            action=action,
+            run=run[:64],
+            action=action[:64],
             code=error.code if isinstance(error, FedsciError) else "internal",
             message=error.message if isinstance(error, FedsciError) else f"{type(error).__name__}: {error}",
             hint=error.hint if isinstance(error, FedsciError) else "",

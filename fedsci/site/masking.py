@@ -34,6 +34,7 @@ class SiteMasking:
     def __init__(self, keystore: Keystore, plan: Plan, site: str, run: str, roster: bytes) -> None:
         self._keystore, self._plan, self._run = keystore, plan, run
         self._roster = secagg.open_roster(roster, consortium_key=keystore.consortium_key())
+        keystore.check_serial(self._roster.serial)
         self._key = keystore.signing_key()
         named = [member.index for member in self._roster.sites if member.name == site]
         if not named:
@@ -50,19 +51,20 @@ class SiteMasking:
         fields = request.fields
         if "setup_batch" in fields:
             batch = request.integer("setup_batch")
-            if self._keystore.holds(self._run, batch):
-                raise ProtocolError(f"batch {batch} was set up before", rule="one-transcript")
+            if not 0 <= batch <= (self._plan.training.rounds + 1) // self._roster.batch_slots:
+                raise ProtocolError(f"the study has no batch {batch}", rule="unknown-slot")
+            self._keystore.begin_batch(self._run, batch)
             setup = setup_for(self._plan, self._roster, run=self._run, batch=batch)
             state, advert = secagg.advertise(setup, site=self._index, signing_key=self._key, random_bytes=os.urandom)
             self._keystore.store(self._run, state)
             answer["advert"] = pack(advert)
         if "setup_adverts" in fields:
-            state = self._keystore.load(self._run, request.integer("setup_of"))
+            state = self._load(request.integer("setup_of"))
             state, envelopes = secagg.share(state, unpack(fields["setup_adverts"]), random_bytes=os.urandom)
             self._keystore.store(self._run, state)
             answer["envelopes"] = pack(envelopes)
         if "setup_delivery" in fields and self._keystore.holds(self._run, request.integer("setup_of")):
-            state = self._keystore.load(self._run, request.integer("setup_of"))
+            state = self._load(request.integer("setup_of"))
             if state.phase is not secagg.Phase.READY:  # delivered again, since our last answer never arrived
                 self._keystore.store(self._run, secagg.accept_shares(state, unpack(fields["setup_delivery"])))
         return answer
@@ -82,7 +84,7 @@ class SiteMasking:
         that steers the round. Sites that were told different things do not cancel each other's masks.
         """
         batch, slot = divmod(request.integer("slot"), self._roster.batch_slots)
-        state = self._keystore.load(self._run, batch)
+        state = self._load(batch)
         model = b"" if request.vector is None else request.vector.tobytes()
         call = secagg.RoundCall(
             slot=slot,
@@ -96,17 +98,24 @@ class SiteMasking:
 
     def unmask(self, request: Request) -> Fields:
         """Answer a survivor list: with shares if everybody is there, with a vote if not."""
-        state = self._keystore.load(self._run, request.integer("slot") // self._roster.batch_slots)
+        state = self._load(request.integer("slot") // self._roster.batch_slots)
         state, answer = secagg.answer_survivors(state, unpack(request.fields.get("survivors")), signing_key=self._key)
         self._keystore.store(self._run, state)
         return {"answer": pack(answer)}
 
     def votes(self, request: Request) -> Fields:
         """Answer the votes of the survivors with shares."""
-        state = self._keystore.load(self._run, request.integer("slot") // self._roster.batch_slots)
+        state = self._load(request.integer("slot") // self._roster.batch_slots)
         state, answer = secagg.answer_votes(state, unpack(request.fields.get("votes")), signing_key=self._key)
         self._keystore.store(self._run, state)
         return {"answer": pack(answer)}
+
+    def _load(self, batch: int) -> secagg.SiteState:
+        """Return a batch's state, if it was made for this plan, roster and run."""
+        state = self._keystore.load(self._run, batch)
+        if state.setup.context != setup_for(self._plan, self._roster, run=self._run, batch=batch).context:
+            raise ProtocolError("the batch was set up for another plan", rule="other-context")
+        return state
 
     def _cohort(self, request: Request) -> tuple[int, ...]:
         cohort = request.fields.get("cohort")

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
+from fedsci.errors import InputError
 from fedsci.privacy.randomness import RandomBytes
-from fedsci.site.accountant import Cost
 from fedsci.strategies.base import WeightedSum
+from fedsci.training.accountant import Cost, Share
 from fedsci.training.device import Device
 from fedsci.training.learner import Learner
 from fedsci.training.models import initial_vector
@@ -26,15 +28,20 @@ class Contributor:
         name: the site's name; separates the shuffles of sites in studies without privacy.
         learner: model and training records.
         private: the same under differential privacy, or None where the mechanism is ``none``.
+        share: this site's share of the noise under the distributed mechanism, else None.
     """
 
     plan: Plan
     name: str
     learner: Learner
     private: PrivateLearner | None
+    share: Share | None
 
-    def contribution(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32]:
+    def contribution(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32] | NDArray[np.int64]:
         """Return what the strategy asks of a site: an update, or minus the mean gradient; float32 ``(d,)``.
+
+        Under the distributed mechanism: minus the clipped gradient sum in steps of the share's grid, int64, which
+        only its sum over sites makes private.
 
         Without privacy it is the same for the same seed, bit for bit; with privacy its sampling and noise
         come from the operating system and never repeat.
@@ -42,6 +49,8 @@ class Contributor:
         training = self.plan.training
         gradient = self.plan.strategy.site_work == "gradient"
         if self.private is not None:
+            if self.share is not None:
+                return self.private.noised_share(model, self.share, largest=grid_for(self.plan).site_bound)
             if gradient:
                 return -self.private.noisy_mean_gradient(model)
             return self.private.private_update(
@@ -68,12 +77,20 @@ class Contributor:
 
 
 def contributor(
-    plan: Plan, name: str, table: Table, *, cost: Cost | None, device: Device, random_bytes: RandomBytes
+    plan: Plan,
+    name: str,
+    table: Table,
+    *,
+    cost: Cost | None,
+    device: Device,
+    random_bytes: RandomBytes,
+    public_records: int | None = None,
 ) -> Contributor:
     """Return a contributor over ``table``; with ``cost`` it is private, else not."""
-    learner = Learner(plan=plan, table=table, device=device)
-    private = None
+    learner = Learner(plan=plan, table=table, device=device, public_records=public_records)
+    private = share = None
     if cost is not None:
+        share = cost.share
         private = PrivateLearner(
             learner=learner,
             clipping_norm=plan.study.privacy.clipping_norm,
@@ -81,7 +98,7 @@ def contributor(
             sample_rate=cost.sample_rate,
             random_bytes=random_bytes,
         )
-    return Contributor(plan=plan, name=name, learner=learner, private=private)
+    return Contributor(plan=plan, name=name, learner=learner, private=private, share=share)
 
 
 def train_alone(worker: Contributor) -> NDArray[np.float32]:
@@ -90,9 +107,11 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
     Same model, strategy, rounds and budget as the federation. Over the concatenated tables of all labs it
     is the pooled baseline. The model is for comparison and is not released.
     """
+    if worker.share is not None:
+        raise InputError("a lab that trains alone adds all noise itself")
     strategy = worker.plan.strategy
     state = strategy.start(initial_vector(worker.learner.module, seed=worker.plan.study.seed))
     for number in range(1, worker.plan.training.rounds + 1):
-        step = worker.contribution(state.model, number)
+        step = worker.contribution(state.model, number).astype(np.float32, copy=False)
         state = strategy.apply(state, WeightedSum(vector=step, weight=1.0))
     return state.model

@@ -1,10 +1,13 @@
 """The site process: requests in, gate and ledger first, then data, then a reply. The same in every engine."""
 
 import contextlib
+import fcntl
 import os
 import re
 import threading
 import traceback
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,15 @@ from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy
 from fedsci.privacy.events import Plan as EventPlan
-from fedsci.site.accountant import Cost, cost_of
 from fedsci.site.dataset import load_site_data, schema_of
-from fedsci.site.gate import check_cost, check_delta, check_policy
+from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy
 from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
+from fedsci.training.accountant import Cost, cost_of
 from fedsci.training.device import pick_device
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import MetricSums
@@ -73,7 +76,7 @@ class SiteService:
             "votes": self._votes,
             "finish": self._finish,
         }
-        with self._lock:
+        with self._lock, self._only_process():
             try:
                 return actions[request.action](request)
             except FedsciError as error:
@@ -83,6 +86,13 @@ class SiteService:
                 self.log.error(str(request.fields.get("run", "")), request.action, error)
                 self.log.write("traceback", text=traceback.format_exc())
                 return Reply(error=FedsciError("").public())
+
+    @contextlib.contextmanager
+    def _only_process(self) -> Iterator[None]:
+        """Hold the state folder: what is read, computed and stored for a request happens as one."""
+        with (self.state / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _hello(self, request: Request) -> Reply:
         return Reply(fields={"site": self.site.site, "key": self.keystore.signing_key().public.hex()})
@@ -95,20 +105,15 @@ class SiteService:
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
         policy = check_policy(plan, self.site)
-        masking, joined = self._join(request, run, plan)
-        cost = cost_for(plan)
-        dataset = plan.study.dataset
-        if cost is None:
-            self.ledger.record_no_privacy(dataset, run)
-        else:
-            rounds, budget = plan.training.rounds, self._budget(dataset)
-            check_cost(plan, self.site, policy, epsilon=cost.epsilon(rounds))
-            self.ledger.reserve(dataset, run, policy=budget, plan=cost.events(rounds), rounds=rounds)
+        cost = self._charge(run, plan, policy)
         try:
+            masking, joined = self._join(request, run, plan)
             active = self._activate(plan, policy, cost, masking)
-        except FedsciError:
+        except BaseException:
+            self.keystore.forget(run)
             if cost is not None:  # nothing was computed, so nothing stays charged
-                self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+                budget = self._budget(plan.study.dataset)
+                self.ledger.settle(plan.study.dataset, run, policy=budget, used=cost.events)
             raise
         folder = self._run_folder(run)
         folder.mkdir(parents=True, exist_ok=False)
@@ -119,7 +124,7 @@ class SiteService:
         schema = schema_of(plan.study)
         return Reply(
             fields={
-                "records": {"train": active.data.train.rows, "holdout": active.data.holdout.rows},
+                "records": {"train": active.data.train_count, "holdout": active.data.holdout_count},
                 "inputs": schema.width,
                 "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
                 "schema": schema.digest(),
@@ -127,6 +132,25 @@ class SiteService:
             }
             | joined
         )
+
+    def _charge(self, run: str, plan: Plan, policy: Policy) -> Cost | None:
+        """Write down, durably and before any data is opened, what the study may release; return its price."""
+        cost, dataset = cost_for(plan), plan.study.dataset
+        if cost is None:
+            self.ledger.record_no_privacy(dataset, run)
+            return None
+        rounds, budget = plan.training.rounds, self._budget(dataset)
+        strict = replace(cost, delta=min(cost.delta, budget.delta))
+        check_cost(plan, self.site, policy, epsilon=strict.epsilon(rounds))
+        self.ledger.reserve(
+            dataset,
+            run,
+            policy=budget,
+            plan=cost.events(rounds),
+            rounds=rounds,
+            exact_evaluation=policy.exact_evaluation,
+        )
+        return cost
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
@@ -159,16 +183,24 @@ class SiteService:
     def _alone(self, request: Request) -> Reply:
         """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
         active = self._active(_run_id(request))
-        costs: dict[str, Cost | None] = {"local": active.cost}
+        costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
         if active.cost is not None:
             costs["local_no_dp"] = None
         upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
+        if not allows_no_privacy(self.site, active.plan.study.dataset):
+            costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
         if active.policy.exact_evaluation:
             for label, cost in costs.items():
                 device = active.worker.learner.device
                 worker = contributor(
-                    active.plan, self.site.site, active.data.train, cost=cost, device=device, random_bytes=os.urandom
+                    active.plan,
+                    self.site.site,
+                    active.data.train,
+                    public_records=active.data.train_count,
+                    cost=cost,
+                    device=device,
+                    random_bytes=os.urandom,
                 )
                 with contextlib.suppress(RoundAborted):  # it diverged: nothing to show
                     metrics[label] = active.measure(train_alone(worker))
@@ -177,7 +209,7 @@ class SiteService:
     def _send(
         self,
         upload: Upload,
-        contribution: NDArray[np.float32] | None,
+        contribution: NDArray[np.float32] | NDArray[np.int64] | None,
         metrics: list[MetricSums | None],
         fields: dict[str, Any],
     ) -> Reply:
@@ -216,13 +248,21 @@ class SiteService:
     def _activate(self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None) -> ActiveRun:
         try:
             device = pick_device(self.site.device)
-            data = load_site_data(plan, self.site)
+            data = load_site_data(plan, self.site, split_key=self.keystore.split_key())
             if cost is not None:
-                check_delta(plan, self.site, records=data.train.rows)
+                check_delta(plan, self.site, records=data.train_count)
         except FedsciError as error:
             error.message = _named(self.site.site, error.message)
             raise
-        worker = contributor(plan, self.site.site, data.train, cost=cost, device=device, random_bytes=os.urandom)
+        worker = contributor(
+            plan,
+            self.site.site,
+            data.train,
+            public_records=data.train_count,
+            cost=cost,
+            device=device,
+            random_bytes=os.urandom,
+        )
         return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker, masking=masking)
 
     def _active(self, run: str) -> ActiveRun:
@@ -279,12 +319,12 @@ def _run_id(request: Request) -> str:
     return run
 
 
-def cost_for(plan: Plan) -> Cost | None:
+def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:
     """Return the plan's price at this site, from the public schema alone; None without privacy."""
     if not plan.private:
         return None
     module = module_for(plan, inputs=schema_of(plan.study).width)
-    return cost_of(plan, dimension=layout_of(module).size)
+    return cost_of(plan, dimension=layout_of(module).size, alone=alone)
 
 
 def _named(site: str, message: str) -> str:

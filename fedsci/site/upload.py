@@ -11,13 +11,13 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.config.site import Policy
 from fedsci.errors import PolicyRefused, ProtocolError, RoundAborted
-from fedsci.site.accountant import Cost
 from fedsci.site.dataset import SiteData
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import Contributor
+from fedsci.training.accountant import Cost
 from fedsci.training.evaluation import evaluate
 from fedsci.training.metrics import MetricSums
-from fedsci.training.sums import SumEncoding
+from fedsci.training.sums import SumEncoding, step_of
 from fedsci.transport.messages import DIVERGED, Reply, Request
 
 
@@ -55,6 +55,9 @@ class ActiveRun:
         return {"own": shown}
 
 
+MOST_RECORDS = 10**9  # a site's; more would drown the others' weights in the grid
+
+
 class Upload:
     """One upload of one site, checked before anything is computed.
 
@@ -72,10 +75,11 @@ class Upload:
         self.absent: Reply | None = None
         self._masking = active.masking
         counts = request.fields.get("records")
-        name, mine = active.worker.name, [active.data.train.rows, active.data.holdout.rows]
+        name, mine = active.worker.name, [active.data.train_count, active.data.holdout_count]
         if not isinstance(counts, dict) or sorted(counts) != sorted(active.plan.sites) or counts[name] != mine:
             raise _unfit("the record counts are not those of the plan's sites")
-        if not all(isinstance(pair, list) and len(pair) == 2 and min(pair) >= 0 for pair in counts.values()):
+        pairs = [pair for pair in counts.values() if isinstance(pair, list) and len(pair) == 2]
+        if len(pairs) != len(counts) or not all(type(n) is int and 0 < n <= MOST_RECORDS for p in pairs for n in p):
             raise _unfit("the record counts are not pairs of numbers")
         self._weight = counts[name][0] / sum(train for train, _ in counts.values())
         self._encoding: SumEncoding | None = None
@@ -89,6 +93,7 @@ class Upload:
             dimension=dimension,
             tables=tables,
             holdout=max(holdout for _, holdout in counts.values()),
+            step=step_of(active.plan, active.cost),
         )
         self._joined = self._masking.join_setup(request)
         try:
@@ -98,7 +103,9 @@ class Upload:
                 raise
             self.absent = Reply(fields=self._joined | {"absent": error.public_message})
 
-    def seal(self, contribution: NDArray[np.float32] | None, metrics: list[MetricSums | None]) -> tuple[Reply, int]:
+    def seal(
+        self, contribution: NDArray[np.float32] | NDArray[np.int64] | None, metrics: list[MetricSums | None]
+    ) -> tuple[Reply, int]:
         """Return the reply, and how many coordinates were clipped to the ring's bound (stays here)."""
         if self._masking is None or self._encoding is None:
             plain = [None if sums is None else sums.values.tolist() for sums in metrics]

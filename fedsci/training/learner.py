@@ -34,11 +34,14 @@ class Learner:
         plan: the study's plan.
         table: the site's training records, encoded.
         device: where tensors live.
+        public_records: rows of the training side of the file, those with gaps included: what noised sums are
+            divided by. ``records`` would tell how many rows have gaps. None: all rows are usable.
     """
 
     plan: Plan
     table: Table
     device: torch.device
+    public_records: int | None = None
 
     @cached_property
     def module(self) -> nn.Module:
@@ -58,8 +61,13 @@ class Learner:
 
     @property
     def records(self) -> int:
-        """Number of training records, public."""
+        """Number of usable training records."""
         return len(self.table.features)
+
+    @property
+    def divisor(self) -> int:
+        """What noised sums are divided by, before the sample rate."""
+        return self.records if self.public_records is None else self.public_records
 
     def mean_gradient(
         self, vector: NDArray[np.float32], *, sample_rate: float, rng: np.random.Generator

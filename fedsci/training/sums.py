@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsci.config.masking import grid_for
+from fedsci.config.plan import Plan
 from fedsci.errors import InputError
 from fedsci.secagg import Quantisation, RingVector, quantise
+from fedsci.training.accountant import Cost
 from fedsci.training.metrics import MetricSums, caps, names_of
 
 
@@ -20,6 +23,7 @@ class SumEncoding:
         dimension: numbers of the contribution; 0 where there is none.
         tables: how many metric vectors follow it.
         holdout: the largest holdout of any site, public; it bounds metric sums.
+        step: what one integer of the contribution stands for: that of the noise, or None: the grid's own.
     """
 
     grid: Quantisation
@@ -27,6 +31,7 @@ class SumEncoding:
     dimension: int
     tables: int
     holdout: int
+    step: float | None = None
 
     @property
     def length(self) -> int:
@@ -46,20 +51,29 @@ class SumEncoding:
         return np.exp2(np.minimum(exponents, 40))
 
     def encode(
-        self, contribution: NDArray[np.float32] | None, metrics: list[MetricSums | None], *, weight: float
+        self,
+        contribution: NDArray[np.float32] | NDArray[np.int64] | None,
+        metrics: list[MetricSums | None],
+        *,
+        weight: float,
     ) -> tuple[RingVector, int]:
         """Return the ring vector of one site, and how many coordinates were clipped (sensitive).
 
         Args:
-            contribution: shape ``(dimension,)``, or None if ``dimension`` is 0.
+            contribution: shape ``(dimension,)``, or None if ``dimension`` is 0; integers are steps already, and are
+                not weighted: their noise is part of them.
             metrics: ``tables`` metric sums; None contributes zeros: the site shows nothing.
             weight: public share of this site in the weighted mean, in (0, 1].
         """
         vector = self.grid.ring.zeros(self.length)
         signed = vector.view(self.grid.ring.signed_dtype)
         clipped = 0
-        if contribution is not None:
-            coded = quantise(contribution, self.grid, weight=weight)
+        if contribution is not None and contribution.dtype.kind == "i":
+            if np.abs(contribution).max(initial=0) > self.grid.site_bound:
+                raise InputError("a noised sum passes the ring's bound")
+            signed[: self.dimension] = contribution
+        elif contribution is not None:
+            coded = quantise(contribution.astype(np.float32, copy=False), self.grid, weight=weight)
             vector[: self.dimension], clipped = coded.vector, coded.clipped
         largest, start = caps(self.kind, records=self.holdout), self.dimension
         for sums in metrics:
@@ -71,9 +85,16 @@ class SumEncoding:
 
     def decode(self, total: NDArray[np.signedinteger]) -> tuple[NDArray[np.float32], list[MetricSums]]:
         """Return the weighted sum of contributions and the metric sums over all survivors."""
-        step = self.grid.bound / self.grid.levels
+        step = self.grid.step if self.step is None else self.step
         contribution = np.multiply(total[: self.dimension], step, dtype=np.float64).astype(np.float32)
         width = len(names_of(self.kind))
         starts = range(self.dimension, self.length, width)
         tables = [MetricSums(kind=self.kind, values=total[i : i + width] / self.scales) for i in starts]
         return contribution, tables
+
+
+def step_of(plan: Plan, cost: Cost | None) -> float:
+    """Return what one integer of a plan's contributions stands for."""
+    if cost is not None and cost.share is not None:
+        return cost.share.gamma
+    return grid_for(plan).step

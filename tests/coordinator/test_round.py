@@ -41,12 +41,13 @@ class Lab:
     def enrol(self, roster: secagg.Roster | None, signed: bytes) -> str:
         """Become a site that let the study in; return its advert."""
         masking = SiteMasking(self.keystore, self.plan, self.site, RUN, signed) if roster is not None else None
-        rows = [SimpleNamespace(rows=count) for count in RECORDS[self.site]]
+        train, holdout = RECORDS[self.site]
         self.active = SimpleNamespace(
             plan=self.plan,
             masking=masking,
             worker=SimpleNamespace(name=self.site),
-            data=SimpleNamespace(train=rows[0], holdout=rows[1]),
+            data=SimpleNamespace(train_count=train, holdout_count=holdout),
+            cost=None,
         )
         if masking is None:
             return ""

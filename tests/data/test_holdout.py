@@ -4,8 +4,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fedsci.data.holdout import record_keys, split_holdout
-from fedsci.data.schema import BinaryTarget, NumericFeature, Schema
-from fedsci.data.table import RawTable, encode
+from fedsci.data.table import RawTable
 from fedsci.errors import DataError, InputError
 
 ids = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=20, max_size=60, unique=True)
@@ -76,12 +75,9 @@ def test_a_fraction_out_of_range_is_refused(fraction):
         sides(range(9), fraction=fraction)
 
 
-STUDY = Schema(features=(NumericFeature(name="x", minimum=0, maximum=10),), target=BinaryTarget(name="y"))
-
-
 def keys(records):
     columns = {"x": np.array([x for x, _ in records]), "y": np.array([y for _, y in records])}
-    return sorted(record_keys(encode(RawTable.from_columns(columns), STUDY, "a.npz")).tolist())
+    return sorted(record_keys(RawTable.from_columns(columns)).tolist())
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=2, max_size=30), st.data())
@@ -91,3 +87,19 @@ def test_removing_a_record_from_anywhere_removes_one_key_and_changes_no_other(re
     assert len(set(before)) == len(before)
     assert len(set(before) - set(after)) == 1
     assert set(after) <= set(before)
+
+
+def test_a_key_does_not_depend_on_what_a_study_uses_of_a_record():
+    columns = {"x": np.array([1.0, 2.0]), "y": np.array(["a", "b"], dtype=object), "z": np.ones((2, 3))}
+    first = record_keys(RawTable.from_columns(columns))
+    assert set(first) == set(record_keys(RawTable.from_columns(dict(reversed(columns.items())))))
+    assert set(first).isdisjoint(record_keys(RawTable.from_columns({"x": columns["x"], "z": columns["z"]})))
+
+
+def test_who_lacks_the_secret_cannot_tell_a_records_side():
+    rows = np.arange(400)
+    _, public = split_holdout(rows, fraction=0.5, seed=1, site="lab-01")
+    _, first = split_holdout(rows, fraction=0.5, seed=1, site="lab-01", secret=bytes(32))
+    _, second = split_holdout(rows, fraction=0.5, seed=1, site="lab-01", secret=bytes(31) + b"1")
+    for other in (public, second):
+        assert 120 < (first == other).sum() < 280  # 200 +- 10 by chance

@@ -1,7 +1,8 @@
 import pytest
 
+from fedsci.errors import InputError
 from fedsci.privacy.calibration import epsilon_of
-from fedsci.site.accountant import cost_of
+from fedsci.training.accountant import cost_of
 
 
 @pytest.mark.parametrize("changes", [{}, {"strategy": "fedavg", "training": {"sample_rate": 0.25, "local_epochs": 2}}])
@@ -25,5 +26,5 @@ def test_rounds_cost_more_and_more_and_none_costs_nothing(make_plan):
 
 
 def test_a_plan_without_privacy_has_no_price(make_plan):
-    with pytest.raises(ValueError, match="no cost"):
+    with pytest.raises(InputError, match="no cost"):
         cost_of(make_plan(privacy={"mechanism": "none", "epsilon": None}), dimension=3)

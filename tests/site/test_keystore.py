@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,34 @@ def test_a_state_changed_on_disk_is_what_is_loaded(folder, state_of):
     """Another process of this site may have gone on: the copy in memory is only used if the file is the same."""
     first, second = Keystore(folder), Keystore(folder)
     first.store(RUN, state_of(first))
-    newer = state_of(first)
+    newer = replace(state_of(first), revision=first.load(RUN, 0).revision + 1)
     second.store(RUN, newer)
     assert first.load(RUN, 0).encode() == newer.encode()
+
+
+def test_an_older_state_never_replaces_a_newer_one(folder, state_of):
+    """Two processes on one state folder: the slower one must not roll the batch back and open a slot again."""
+    keystore = Keystore(folder)
+    old = state_of(keystore)
+    keystore.store(RUN, replace(old, revision=old.revision + 1))
+    for stale in (old, replace(state_of(keystore), revision=old.revision + 1)):
+        with pytest.raises(ProtocolError) as refused:
+            keystore.store(RUN, stale)
+        assert refused.value.rule == "two-processes"
+
+
+def test_a_batch_is_begun_once_also_if_its_secrets_are_lost(folder):
+    Keystore(folder).begin_batch(RUN, 0)
+    Keystore(folder).begin_batch(RUN, 1)
+    with pytest.raises(ProtocolError) as refused:
+        Keystore(folder).begin_batch(RUN, 0)
+    assert refused.value.rule == "one-transcript"
+
+
+def test_an_older_roster_is_refused(folder):
+    keystore = Keystore(folder)
+    keystore.check_serial(3)
+    keystore.check_serial(3)
+    with pytest.raises(ProtocolError) as refused:
+        Keystore(folder).check_serial(2)
+    assert refused.value.rule == "old-roster"

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fedsci.transport.messages import ACTIONS, Reply, Request
 
 MARKER = "zebra4711"
 MODEL = np.zeros(3, np.float32)
-RECORDS = [41, 19]  # train and holdout of the 60 rows of lab-1
+RECORDS = [40, 20]  # train and holdout of the 60 rows of lab-1
 
 
 @pytest.fixture
@@ -73,7 +74,8 @@ def code(reply: Reply) -> object:
     return reply.error["code"]
 
 
-def test_a_whole_study(study):
+def test_a_whole_study(serve, make_plan):
+    study = Study(serve(policy={"mechanisms": ["local", "none"]}), make_plan())
     about = good(study.prepare()).fields
     assert about["parameters"] == 3
     assert about["inputs"] == 2
@@ -233,20 +235,51 @@ def test_a_sites_own_metrics_are_in_sums_only_unless_its_policy_shows_them(serve
     good(study.prepare())
     for reply in (study.train(1, evaluate=True), study.evaluate(), study.alone()):
         assert "own" not in good(reply).fields
-        assert None not in reply.fields["metrics"]
+        assert reply.fields["metrics"][0] is not None
+
+
+def test_what_a_lab_reaches_without_privacy_is_told_only_where_no_privacy_is_allowed(serve, make_plan):
+    """Exact metrics of a model trained without noise tell of training records, whatever was charged for."""
+    study = Study(serve(), make_plan())
+    good(study.prepare())
+    assert [sums is None for sums in good(study.alone()).fields["metrics"]] == [False, True]
+
+
+def test_a_second_process_on_the_state_folder_waits(serve, make_plan):
+    first = serve()
+    with first._only_process():
+        done = []
+        thread = threading.Thread(target=lambda: done.append(serve().handle(Request(action="hello"))))
+        thread.start()
+        thread.join(0.3)
+        assert not done
+    thread.join(10)
+    assert done[0].fields["site"] == "lab-1"
+
+
+@pytest.mark.secret_split
+def test_counts_tell_nothing_of_the_records_whatever_the_schema(serve, make_plan):
+    """The split must not follow the study's schema: counts under chosen schemas would count records of any kind."""
+    counts = set()
+    for features in (None, {"a": {"min": 0, "max": 1}}, {"a": {"min": 1e6, "max": 2e6}}):
+        changes = {} if features is None else {"features": features}
+        study = Study(serve(), make_plan(**changes))
+        counts.add(tuple(good(study.prepare()).fields["records"].values()))
+        good(study.finish())
+    assert len(counts) == 1
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"lab-1": [42, 19]},
-        {"lab-1": [41, 18]},
-        {"lab-1": [19, 41]},
+        {"lab-1": [41, 20]},
+        {"lab-1": [40, 19]},
+        {"lab-1": [20, 40]},
         {"lab-1": None},
-        {"lab-2": [-1, 19]},
-        {"lab-2": [41]},
-        {"lab-2": 41},
-        {"lab-4": [41, 19]},
+        {"lab-2": [-1, 20]},
+        {"lab-2": [40]},
+        {"lab-2": 40},
+        {"lab-4": [40, 20]},
     ],
     ids=str,
 )
@@ -256,7 +289,7 @@ def test_record_counts_that_are_not_the_sites_own_or_the_plans_are_refused(study
     for reply in (study.train(), study.evaluate(), study.alone()):
         assert code(reply) == "policy"
         assert reply.vector is None
-    for absent in ({}, None, [[41, 19]] * 3):
+    for absent in ({}, None, [[40, 20]] * 3):
         study.records = absent
         assert code(study.train()) == "policy"
     assert kinds(study.service) == ["register", "reserve"]
@@ -351,7 +384,7 @@ def test_a_delta_that_gives_away_a_record_is_refused_and_not_charged(serve, make
     service = serve()
     plan = make_plan(privacy={"mechanism": "local", "epsilon": 1.0, "delta": 0.03})
     reply = Study(service, plan).prepare()
-    assert reply.error["message"] == "delta 0.03 is larger than 1 / 41 records"
+    assert reply.error["message"] == "delta 0.03 is larger than 1 / 40 records"
     assert service.ledger.entries()[-1].body["rounds"] == 0
 
 

@@ -1,0 +1,104 @@
+"""The distributed mechanism: what the sites add up to is the clipped sum with the noise that was charged."""
+
+import os
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedsci.config.masking import grid_for
+from fedsci.data.table import EncodingReport, Table
+from fedsci.privacy.calibration import epsilon_with_distance, gaussian_plan
+from fedsci.site.round import contributor
+from fedsci.training.accountant import cost_of
+from fedsci.training.device import CPU
+from fedsci.training.models import load_vector
+
+SITES, DIMENSION = 5, 401
+
+
+def table_of(rows, rng):
+    report = EncodingReport(rows_read=rows, rows_dropped_missing=0, clipped={}, unseen={}, missing={})
+    features = rng.uniform(-1, 1, (rows, DIMENSION - 1)).astype(np.float32)
+    return Table(features=features, target=rng.integers(0, 2, rows), row_ids=np.arange(rows), report=report)
+
+
+@pytest.fixture
+def plan(make_plan):
+    columns = {f"c{number}": {"min": 0, "max": 1} for number in range(DIMENSION - 1)}
+    privacy = {"mechanism": "distributed", "colluding_sites": 1, "epsilon": 2.0}
+    return make_plan(sites=SITES, features=columns, privacy=privacy)
+
+
+@pytest.fixture
+def released(plan):
+    """The sum over all sites, in gradient units, less the exact clipped sum: the noise that protects."""
+    rng = np.random.default_rng(5)
+    cost = cost_of(plan, dimension=DIMENSION)
+    model = rng.normal(0, 0.1, DIMENSION).astype(np.float32)
+    total, exact = np.zeros(DIMENSION, np.int64), np.zeros(DIMENSION)
+    for number in range(SITES):
+        table = table_of(20 + number, rng)
+        worker = contributor(plan, f"lab-{number}", table, cost=cost, device=CPU, random_bytes=os.urandom)
+        total += worker.contribution(model, 1)
+        load_vector(worker.learner.module, model)
+        exact -= worker.private.clipped_sum(np.arange(table.rows), DIMENSION)
+    return total * cost.share.gamma - exact
+
+
+def fits(noise, deviation):
+    """Whether the noise has this deviation and mean zero, at a chance of one in 10,000 to say no wrongly."""
+    square = (noise**2).sum() / deviation**2
+    low, high = stats.chi2.ppf([2.5e-5, 1 - 2.5e-5], len(noise))
+    centre = abs(noise.mean()) / (deviation / np.sqrt(len(noise)))
+    return bool(low < square < high and centre < stats.norm.ppf(1 - 2.5e-5))
+
+
+def test_the_noise_of_all_sites_is_that_of_their_shares_and_no_other(plan, released):
+    share = cost_of(plan, dimension=DIMENSION).share
+    deviation = share.deviation * share.gamma * np.sqrt(SITES)
+    assert fits(released, deviation)
+    for wrong in (0.75, 1.33):
+        assert not fits(released, wrong * deviation)
+    assert not fits(released + 0.4 * deviation, deviation)
+
+
+def test_the_sites_that_count_make_up_the_charged_noise(plan):
+    cost = cost_of(plan, dimension=DIMENSION)
+    honest = plan.min_survivors - plan.study.privacy.colluding_sites
+    assert cost.share.sites == honest
+    counted = cost.share.deviation * cost.share.gamma * np.sqrt(honest) / plan.study.privacy.clipping_norm
+    assert cost.noise_multiplier == pytest.approx(counted)
+    assert 0.97 * counted < cost.charged < counted
+
+
+def test_the_price_is_the_studys_epsilon_and_fewer_sites_noise_would_pass_it(plan):
+    cost, rounds = cost_of(plan, dimension=DIMENSION), plan.training.rounds
+    assert 1.9 < cost.epsilon(rounds) <= 2.0
+    one_less = cost.charged * np.sqrt((cost.share.sites - 1) / cost.share.sites)
+    weaker = gaussian_plan(noise_multiplier=one_less, sample_rate=1.0, steps=rounds)
+    assert epsilon_with_distance(weaker, delta=1e-5, distance=rounds * cost.distance) > 2.0
+
+
+def test_no_share_can_pass_the_ring_however_large_the_sum(plan):
+    share = cost_of(plan, dimension=DIMENSION).share
+    rng = np.random.default_rng(1)
+    table = table_of(30, rng)
+    cost = cost_of(plan, dimension=DIMENSION)
+    worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
+    largest = 300  # far too small for this sum
+    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), share, largest=largest)
+    assert np.abs(sent).max() <= largest < grid_for(plan).site_bound
+
+
+def test_two_answers_to_one_model_differ_in_nearly_every_number(plan):
+    cost = cost_of(plan, dimension=DIMENSION)
+    table = table_of(30, np.random.default_rng(1))
+    worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
+    model = np.zeros(DIMENSION, np.float32)
+    first, second = worker.contribution(model, 1), worker.contribution(model, 2)
+    assert (first != second).mean() > 0.8
+
+
+def test_alone_a_lab_adds_all_noise_itself(plan):
+    assert cost_of(plan, dimension=DIMENSION, alone=True).share is None
