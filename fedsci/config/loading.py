@@ -1,5 +1,6 @@
 """Reading a YAML file into a model, with errors that name file, line, key, what was found and what is right."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,6 +41,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-5 as a text, since it wants 1.0e-5
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class Document:
@@ -83,6 +90,19 @@ def near_files(path: Path) -> str:
     if near:
         return f"did you mean {path.parent / by_stem[near[0]]}?"
     return f"{path.parent} holds {', '.join(names[:5]) or 'no files'}"
+
+
+def parse_value(text: str) -> Any:
+    """Return one YAML value, as it would be read in a file.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    loader = _UniqueKeyLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def read_document(path: Path, *, kind: str) -> Document:

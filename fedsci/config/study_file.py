@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from fedsci.config.loading import NOT_YAML, Document, Key, parse, read_document
+from fedsci.config.loading import NOT_YAML, Document, Key, parse, parse_value, read_document
 from fedsci.config.masking import terms_for
 from fedsci.config.plan import Plan, check_plan
 from fedsci.config.site import Site, load_site
@@ -77,7 +77,7 @@ def _apply_override(values: dict[str, Any], text: str) -> tuple[Key, ...]:
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: expected key=value", hint="for example: --set training.rounds=10")
     try:
-        value = yaml.safe_load(raw)
+        value = parse_value(raw)
     except (yaml.YAMLError, *NOT_YAML):
         raise ConfigError(f"--set {text}: the value is not valid YAML", hint="quote texts that hold : or #") from None
     section = values

@@ -167,6 +167,9 @@ policy:
 def _study_text(dataset: str, source: str, inferred: InferredSchema, names: list[str], seed: int) -> str:
     schema = inferred.schema
     survivors = min(len(names), 2 * len(names) // 3 + 1)
+    aggregation = f"{{min_survivors: {survivors}}}"
+    if len(names) < 3:
+        aggregation = "{enabled: false, min_survivors: 2}    # masking needs three labs: of two, each could subtract its own part"
     question = _scalar(f"What is {schema.target.name} given the other columns?")
     features = "".join(f"  {_scalar(item.name)}: {_feature_text(item)}\n" for item in schema.features)
     left_out = "".join(f"  # left out: {_scalar(name)} ({why})\n" for name, why in inferred.left_out.items())
@@ -184,7 +187,7 @@ features:
 strategy: fedavg
 training: {{rounds: 30, learning_rate: 0.1, local_epochs: 1, batch_size: 32}}
 privacy: {{unit: record, mechanism: local, epsilon: 3.0, delta: 1.0e-5, clipping_norm: 1.0}}
-secure_aggregation: {{min_survivors: {survivors}}}
+secure_aggregation: {aggregation}
 evaluation: {{holdout: 0.25, baselines: [local, pooled]}}
 sites: [{", ".join(f"{name}.yaml" for name in names)}]
 seed: 7

@@ -87,7 +87,7 @@ def load_raw(site: Site, source: DatasetSource, *, target: str) -> tuple[RawTabl
     options = CsvOptions(
         delimiter=source.csv.delimiter,
         columns=None if source.csv.columns is None else tuple(source.csv.columns),
-        missing=CsvOptions().missing if source.csv.missing is None else tuple(source.csv.missing),
+        missing=CsvOptions().missing if source.csv.missing is None else ("", *source.csv.missing),
     )
     return load_table(path, options=options), str(path)
 

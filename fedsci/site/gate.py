@@ -43,6 +43,12 @@ def check_policy(plan: Plan, site: Site) -> Policy:
         held = ", ".join(site.datasets)
         raise _refusal(site, f"it holds no data set called {study.dataset!r}", f"it holds {held}")
     mechanisms = allowed_mechanisms(site, study.dataset)
+    if source.privacy is None and study.privacy.mechanism not in mechanisms:
+        raise _refusal(
+            site,
+            f"data set {study.dataset} has no privacy budget, so no private study can be charged to it",
+            "add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
+        )
     for key, allowed, wanted in (
         ("strategies", policy.strategies, plan.recipe.name),
         ("models", policy.models, study.model.name),

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from fedsci.config.loading import near_files, parse, read_document
+from fedsci.config.loading import near_files, parse, parse_value, read_document
 from fedsci.config.strict import Strict
 from fedsci.errors import ConfigError
 
@@ -205,3 +205,13 @@ def test_lines_are_known_for_sections_lists_and_values(tmp_path):
     assert document.line_of(["a", "b", 1, "c"]) == 4
     assert document.line_of(["a", "nothing"]) == 1
     assert document.line_of(["nothing"]) is None
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("1E9", 1e9), ("-2.e+3", -2000.0), ("1.0e-5", 1e-5)])
+def test_numbers_are_numbers_however_their_exponent_is_written(text, number):
+    assert parse_value(text) == number
+
+
+def test_texts_with_an_e_stay_texts():
+    assert parse_value("1e") == "1e"
+    assert parse_value("e5") == "e5"
