@@ -169,7 +169,9 @@ def _study_text(dataset: str, source: str, inferred: InferredSchema, names: list
     survivors = min(len(names), 2 * len(names) // 3 + 1)
     aggregation = f"{{min_survivors: {survivors}}}"
     if len(names) < 3:
-        aggregation = "{enabled: false, min_survivors: 2}    # masking needs three labs: of two, each could subtract its own part"
+        aggregation = (
+            "{enabled: false, min_survivors: 2}    # masking needs three labs: of two, each could subtract its own"
+        )
     question = _scalar(f"What is {schema.target.name} given the other columns?")
     features = "".join(f"  {_scalar(item.name)}: {_feature_text(item)}\n" for item in schema.features)
     left_out = "".join(f"  # left out: {_scalar(name)} ({why})\n" for name, why in inferred.left_out.items())
