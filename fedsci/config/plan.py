@@ -97,6 +97,12 @@ class Plan:
         return tuple(self.study.evaluation.metrics) or METRICS[self.study.task.kind]
 
     @property
+    def measured_rounds(self) -> tuple[int, ...]:
+        """The rounds after which noised metrics may be measured; the last one always."""
+        rounds, every = self.training.rounds, self.study.evaluation.every
+        return (*(range(every, rounds, every) if every is not None else ()), rounds)
+
+    @property
     def private(self) -> bool:
         """Whether training carries a differential-privacy guarantee."""
         return self.study.privacy.mechanism != "none"

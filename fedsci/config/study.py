@@ -169,12 +169,20 @@ class SecureAggregation(Strict):
 
 
 class Evaluation(Strict):
-    """What is measured, how often, and against which baselines."""
+    """What is measured, how often, and against which baselines.
+
+    Attributes:
+        holdout: the share of records that are held out.
+        metrics: the first decides; all of the task's if left out.
+        baselines: what the shared model is compared with.
+        every: measure after every so many rounds, and at the end. Left out: after every round where all sites let
+            exact metrics leave, only at the end where metrics are noised and each measurement adds to their noise.
+    """
 
     holdout: float = Field(default=0.25, gt=0, lt=1)
     metrics: list[str] = Field(default_factory=list)
     baselines: list[Literal["local", "pooled"]] = Field(default=["local", "pooled"])
-    every: int = Field(default=1, ge=1)
+    every: int | None = Field(default=None, ge=1)
 
 
 METRICS: dict[str, tuple[str, ...]] = {

@@ -21,6 +21,7 @@ class Admission:
         parameters: the model's size.
         schema: digest of the schema as the site reads it.
         privacy: see :func:`read_privacy`.
+        exact_evaluation: the site lets exact metrics of its holdout leave, inside sums.
         advert: the site's part of the first setup, or empty.
     """
 
@@ -30,6 +31,7 @@ class Admission:
     parameters: int
     schema: str
     privacy: Mapping[str, Any]
+    exact_evaluation: bool
     advert: str
 
 
@@ -51,6 +53,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             parameters=counts[3],
             schema=str(fields["schema"]),
             privacy=read_privacy(fields["privacy"]),
+            exact_evaluation=fields["exact_evaluation"] is True,
             advert=str(fields.get("advert", "")),
         )
     except (KeyError, TypeError, ValueError):

@@ -5,7 +5,7 @@ weighted sum of contributions, the sum of metrics, and who is in it.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from fedsci.config.plan import Plan
 from fedsci.errors import InputError, RoundAborted, SiteFailed
 from fedsci.names import SiteId
-from fedsci.training.metrics import MetricSums, names_of
+from fedsci.training.metrics import MetricSums
+from fedsci.training.sums import MetricTable
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import DIVERGED, Reply, Request
 
@@ -30,7 +31,7 @@ class Ask:
         fields: public; the same for every site.
         model: sent along, or None.
         dimension: numbers of the contribution that comes back.
-        tables: how many metric vectors come back.
+        tables: the metric vectors that come back.
     """
 
     action: str
@@ -38,7 +39,7 @@ class Ask:
     fields: Mapping[str, Any]
     model: NDArray[np.float32] | None
     dimension: int
-    tables: int
+    tables: Sequence[MetricTable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,8 @@ class Collected:
     Attributes:
         contribution: weighted sum, float32 of shape ``(dimension,)``.
         weight: the survivors' share of all weights, in (0, 1].
-        metrics: one sum per table.
+        metrics: one sum per table, float64.
+        survivors: the sites in the sums.
         own: per site and label, the site's own metrics where it shows them.
         dropped: sites that are not in the sums, with the reason.
         seconds_sites, seconds_masking, seconds_aggregation: wall time waiting for uploads, in the extra exchange(s) and
@@ -57,7 +59,8 @@ class Collected:
 
     contribution: NDArray[np.float32]
     weight: float
-    metrics: list[MetricSums]
+    metrics: list[NDArray[np.float64]]
+    survivors: tuple[SiteId, ...]
     own: dict[SiteId, Mapping[str, MetricSums | None]]
     dropped: dict[SiteId, str]
     seconds_sites: float
@@ -101,7 +104,7 @@ class PlainAggregation:
         replies = self.link.ask(dict.fromkeys(self.plan.sites, request))
         answered = time.monotonic()
         total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
-        weight, dropped, metrics = 0.0, {}, _no_metrics(self.plan, ask.tables)
+        weight, dropped, metrics = 0.0, {}, [np.zeros(table.width) for table in ask.tables]
         for site, reply in replies.items():
             if isinstance(reply, SiteFailed):
                 dropped[site] = str(reply)
@@ -120,14 +123,16 @@ class PlainAggregation:
                 total += scratch
             weight += self.weights[site]
             sent = reply.fields.get("metrics")
-            for at, values in enumerate(sent[: ask.tables] if isinstance(sent, list) else []):
-                sums = metric_sums(self.plan, values)
-                metrics[at] = metrics[at] if sums is None else metrics[at] + sums
+            for total_sums, values in zip(metrics, sent if isinstance(sent, list) else [], strict=False):
+                sums = _numbers(values)
+                if sums is not None and sums.shape == total_sums.shape:
+                    total_sums += sums
         require_enough(self.plan, dropped)
         return Collected(
             contribution=total,
             weight=weight,
             metrics=metrics,
+            survivors=tuple(site for site in self.plan.sites if site not in dropped),
             own=own_metrics(self.plan, replies),
             dropped=dropped,
             seconds_sites=answered - started,
@@ -154,14 +159,23 @@ def require_enough(plan: Plan, dropped: Mapping[SiteId, str]) -> None:
 
 
 def metric_sums(plan: Plan, values: object) -> MetricSums | None:
-    """Return what a site sent as metric sums, or None if it shows none or sent nonsense."""
+    """Return what a site shows as its own exact metric sums, or None if it shows none or sent nonsense."""
+    array = _numbers(values)
+    if array is None:
+        return None
+    try:
+        return MetricSums(kind=plan.study.task.kind, values=array)
+    except InputError:
+        return None
+
+
+def _numbers(values: object) -> NDArray[np.float64] | None:
+    """Return finite numbers that a site sent, or None."""
     try:
         array = np.asarray(values, dtype=np.float64)
-        if values is None or not np.isfinite(array).all():
-            return None
-        return MetricSums(kind=plan.study.task.kind, values=array)
-    except (ValueError, TypeError, InputError):
+    except (ValueError, TypeError):
         return None
+    return array if values is not None and np.isfinite(array).all() else None
 
 
 def own_metrics(
@@ -174,8 +188,3 @@ def own_metrics(
         if isinstance(shown, dict):
             own[site] = {str(label): metric_sums(plan, values) for label, values in shown.items()}
     return own
-
-
-def _no_metrics(plan: Plan, tables: int) -> list[MetricSums]:
-    empty = MetricSums(kind=plan.study.task.kind, values=np.zeros(len(names_of(plan.study.task.kind))))
-    return [empty] * tables

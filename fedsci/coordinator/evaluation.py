@@ -2,15 +2,36 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.aggregation import Collected
 from fedsci.names import SiteId
+from fedsci.training.accountant import Cost
 from fedsci.training.metrics import Metrics, MetricSums, finish, half_range, mean_site
+from fedsci.training.noised_metrics import NoisedSums
+from fedsci.training.sums import MetricTable, metric_table
+
+
+class Measurement(Protocol):
+    """What is known of a model on the sites' holdouts."""
+
+    def pooled(self) -> Metrics | None:
+        """Return the metrics over all records, or None if nothing is known."""
+
+    def mean_site(self) -> Metrics | None:
+        """Return each metric's mean over the sites, or None if nothing is known."""
+
+    def of(self, site: SiteId) -> Metrics | None:
+        """Return one site's metrics, or None if it does not show them."""
+
+    def noise_deviation(self) -> dict[str, float] | None:
+        """Return the standard deviation that noise gives each pooled metric, as far as known; None without noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Metric sums over the sites, and those of sites that show their own.
+    """Exact metric sums over the sites, and those of sites that show their own.
 
     Attributes:
         plan: says which metrics to report, and in which units.
@@ -37,5 +58,82 @@ class Measured:
         sums = self.own.get(site)
         return None if sums is None else self._named(finish(sums, half_range=half_range(self.plan.study)))
 
+    def noise_deviation(self) -> dict[str, float] | None:
+        """Return None: nothing was added."""
+        return None
+
     def _named(self, metrics: Metrics) -> Metrics | None:
         return {name: metrics.get(name) for name in self.plan.metrics} if metrics else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredWithNoise:
+    """Noised metric sums over the sites; no site's own are known."""
+
+    sums: NoisedSums
+
+    def pooled(self) -> Metrics | None:
+        """Return the metrics over all records."""
+        return self.sums.pooled()
+
+    def mean_site(self) -> Metrics | None:
+        """Return the mean over sites of those metrics that are means over records."""
+        return self.sums.mean_site()
+
+    def of(self, site: SiteId) -> Metrics | None:
+        """Return None: one site's share of noise protects nobody."""
+        return None
+
+    def noise_deviation(self) -> dict[str, float] | None:
+        """Return the standard deviation that noise gives each pooled metric, as far as known."""
+        return self.sums.noise_deviation()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """How a study's models are measured: exactly where every site lets that leave, else with noise that is paid for.
+
+    Attributes:
+        plan: the study's plan.
+        cost: its price, None without privacy.
+        holdouts: every site's public count of held-out records.
+        noised: whether metrics carry noise.
+    """
+
+    plan: Plan
+    cost: Cost | None
+    holdouts: Mapping[SiteId, int]
+    noised: bool
+
+    @property
+    def evaluate(self) -> str:
+        """What requests ask for."""
+        return "noised" if self.noised else "exact"
+
+    @property
+    def table(self) -> MetricTable:
+        """The grid of a vector of metric sums."""
+        return metric_table(self.plan, self.cost, noised=self.noised, holdout=max(self.holdouts.values()))
+
+    def measures_after(self, number: int) -> bool:
+        """Return whether the model after this round, not the last, is measured."""
+        if self.noised:
+            return number in self.plan.measured_rounds
+        return number > 0 and number % (self.plan.study.evaluation.every or 1) == 0
+
+    def read(self, collected: Collected, label: str, *, table: int = 0) -> Measurement:
+        """Return what came back."""
+        values = collected.metrics[table]
+        if not self.noised or self.cost is None or self.cost.metric_noise is None:
+            own = {site: shown.get(label) for site, shown in collected.own.items()}
+            total = MetricSums(kind=self.plan.study.task.kind, values=values)
+            return Measured(plan=self.plan, total=total, own=own)
+        share = self.cost.metric_noise.share
+        sums = NoisedSums(
+            plan=self.plan,
+            values=values,
+            holdouts=tuple(self.holdouts[site] for site in collected.survivors),
+            smallest=min(self.holdouts.values()),
+            deviation=share.deviation * share.gamma * len(collected.survivors) ** 0.5,
+        )
+        return MeasuredWithNoise(sums=sums)

@@ -37,7 +37,6 @@ class MaskedAggregation:
         run: 32 hexadecimal digits.
         roster: the signed roster's content.
         weights: each site's public share in the weighted mean.
-        holdout: the largest holdout of any site, public.
         slots: how many slots the study uses in all.
         step: what one integer of a contribution stands for.
     """
@@ -47,7 +46,6 @@ class MaskedAggregation:
     run: str
     roster: secagg.Roster
     weights: Mapping[SiteId, float] = field(default_factory=dict)
-    holdout: int = 0
     slots: int = 0
     step: float | None = None
     _ready: dict[int, secagg.ReadySetup] = field(default_factory=dict)
@@ -83,14 +81,7 @@ class MaskedAggregation:
         dropped = {site: f"{site}: not part of this batch's setup" for site in self.plan.sites if site not in cohort}
         require_enough(self.plan, dropped)
         fields = {**ask.fields, "slot": ask.slot, "cohort": sorted(cohort)}
-        encoding = SumEncoding(
-            grid=grid_for(self.plan),
-            kind=self.plan.study.task.kind,
-            dimension=ask.dimension,
-            tables=ask.tables,
-            holdout=self.holdout,
-            step=self.step,
-        )
+        encoding = SumEncoding(grid=grid_for(self.plan), dimension=ask.dimension, tables=ask.tables, step=self.step)
         call = secagg.RoundCall(
             slot=slot,
             cohort=tuple(sorted(cohort.values())),
@@ -127,6 +118,7 @@ class MaskedAggregation:
             contribution=contribution,
             weight=sum(self.weights[names[index]] for index in result.survivors),
             metrics=metrics,
+            survivors=tuple(names[index] for index in result.survivors),
             own=own_metrics(self.plan, replies),
             dropped=dropped,
             seconds_sites=answered - started,

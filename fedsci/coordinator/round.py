@@ -1,12 +1,14 @@
 """One round: the model out, the sum of contributions in, and the strategy's step."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.errors import RoundAborted
 from fedsci.strategies.base import StrategyState, WeightedSum
+from fedsci.training.sums import MetricTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,15 @@ class RoundOutcome:
 
 
 def run_round(
-    aggregation: Aggregation, plan: Plan, number: int, state: StrategyState, *, fields: dict[str, object]
+    aggregation: Aggregation,
+    plan: Plan,
+    number: int,
+    state: StrategyState,
+    *,
+    fields: dict[str, object],
+    tables: Sequence[MetricTable],
 ) -> RoundOutcome:
-    """Return the outcome of round ``number``.
+    """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
@@ -38,7 +46,7 @@ def run_round(
         fields=fields | {"round": number},
         model=state.model,
         dimension=state.model.size,
-        tables=1,
+        tables=tables,
     )
     try:
         collected = aggregation.collect(ask)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import Admission, read_admission, read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected, PlainAggregation
-from fedsci.coordinator.evaluation import Measured
+from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.masked import MaskedAggregation
 from fedsci.coordinator.round import run_round
 from fedsci.errors import FedsciError, InputError, SiteFailed
@@ -65,8 +65,8 @@ class Progress:
     sites: dict[SiteId, Admission] = field(default_factory=dict)
     rounds_completed: int = 0
     model: NDArray[np.float32] | None = None
-    federated: Measured | None = None
-    alone: dict[str, Measured] = field(default_factory=dict)
+    federated: Measurement | None = None
+    alone: dict[str, Measurement] = field(default_factory=dict)
     privacy: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
     seconds: dict[str, float] = field(
@@ -87,7 +87,7 @@ class RoundResult:
     """
 
     number: int
-    measured: Measured | None
+    measured: Measurement | None
     survivors: int
     dropped: tuple[SiteId, ...]
     seconds: float
@@ -120,19 +120,19 @@ def run_study(
     """
     observer.phase("preparing")
     try:
-        aggregation = _prepare(link, plan, progress, roster)
-        _train(aggregation, plan, progress, observer)
-        if "local" in plan.study.evaluation.baselines:
+        aggregation, meter = _prepare(link, plan, progress, roster)
+        _train(aggregation, meter, plan, progress, observer)
+        if "local" in plan.study.evaluation.baselines and not meter.noised:
             observer.phase("baselines")
             started = time.monotonic()
-            _alone(aggregation, plan, progress)
+            _alone(aggregation, meter, plan, progress)
             progress.seconds["evaluation"] += time.monotonic() - started
     finally:
         observer.phase("finishing")
         _finish(link, progress)
 
 
-def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None) -> Aggregation:
+def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None) -> tuple[Aggregation, Meter]:
     fields: dict[str, Any] = {"run": progress.run, "plan": plan.to_bytes().decode()}
     masked = plan.study.secure_aggregation.enabled
     if masked:
@@ -162,20 +162,22 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
     if cost is not None and cost.share is not None:
         # gradients are summed as they are; their mean is over the public expected number of records
         weights = {SiteId(site): cost.sample_rate * train for site, (train, _) in counts.items()}
+    noised = plan.private and not all(said.exact_evaluation for said in progress.sites.values())
+    holdouts = {SiteId(site): holdout for site, (_, holdout) in counts.items()}
+    meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=noised)
     if not masked or roster is None:
-        return PlainAggregation(link=link, plan=plan, weights=weights)
+        return PlainAggregation(link=link, plan=plan, weights=weights), meter
     aggregation = MaskedAggregation(
         link=link,
         plan=plan,
         run=progress.run,
         roster=roster.open(),
         weights=weights,
-        holdout=max(holdout for _, holdout in counts.values()),
         slots=plan.training.rounds + 2,
         step=step_of(plan, cost),
     )
     aggregation.begin({site: said.advert for site, said in progress.sites.items()})
-    return aggregation
+    return aggregation, meter
 
 
 def _counts(progress: Progress) -> dict[str, list[int]]:
@@ -183,7 +185,7 @@ def _counts(progress: Progress) -> dict[str, list[int]]:
     return {site: [said.train, said.holdout] for site, said in progress.sites.items()}
 
 
-def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: Observer) -> None:
+def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progress, observer: Observer) -> None:
     """Run the rounds. A round brings back the metrics of the model it started from: those of the round before."""
     observer.phase("training")
     inputs = progress.sites[plan.sites[0]].inputs
@@ -191,19 +193,21 @@ def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: O
     progress.model = state.model
     fields: dict[str, object] = {"run": progress.run, "records": _counts(progress)}
     pending: RoundResult | None = None
-    rounds, every = plan.training.rounds, plan.study.evaluation.every
+    rounds = plan.training.rounds
     try:
         for number in range(1, rounds + 1):
             started = time.monotonic()
-            wanted = number > 1 and (number - 1) % every == 0
-            outcome = run_round(aggregation, plan, number, state, fields=fields | {"evaluate": wanted})
+            wanted = meter.measures_after(number - 1)
+            tables = [meter.table] if wanted else []
+            asked = fields | ({"evaluate": meter.evaluate} if wanted else {})
+            outcome = run_round(aggregation, plan, number, state, fields=asked, tables=tables)
             state, collected = outcome.state, outcome.collected
             _note(progress, number, collected)
             progress.seconds["aggregation"] += outcome.seconds_strategy
             progress.seconds["training"] += collected.seconds_sites
             progress.model, progress.rounds_completed = state.model, number
             if pending is not None:
-                measured = _measured(plan, collected, "federated") if wanted else None
+                measured = meter.read(collected, "federated") if wanted else None
                 progress.federated = measured or progress.federated
                 observer.round_finished(progress, replace(pending, measured=measured))
             pending = RoundResult(
@@ -214,9 +218,9 @@ def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: O
                 seconds=time.monotonic() - started,
             )
         started = time.monotonic()
-        ask = Ask(action="evaluate", slot=rounds, fields=fields, model=state.model, dimension=0, tables=1)
-        collected = aggregation.collect(ask)
-        progress.federated = _measured(plan, collected, "federated")
+        asked = fields | {"evaluate": meter.evaluate, "round": rounds}
+        ask = Ask(action="evaluate", slot=rounds, fields=asked, model=state.model, dimension=0, tables=[meter.table])
+        progress.federated = meter.read(aggregation.collect(ask), "federated")
         progress.seconds["evaluation"] += time.monotonic() - started
     finally:
         if pending is not None:
@@ -224,20 +228,15 @@ def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: O
             observer.round_finished(progress, replace(pending, measured=last))
 
 
-def _alone(aggregation: Aggregation, plan: Plan, progress: Progress) -> None:
+def _alone(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progress) -> None:
     labels = ["local", "local_no_dp"] if plan.private else ["local"]
-    fields = {"run": progress.run, "records": _counts(progress)}
+    fields = {"run": progress.run, "records": _counts(progress), "evaluate": meter.evaluate}
     slot = plan.training.rounds + 1
     collected = aggregation.collect(
-        Ask(action="alone", slot=slot, fields=fields, model=None, dimension=0, tables=len(labels))
+        Ask(action="alone", slot=slot, fields=fields, model=None, dimension=0, tables=[meter.table] * len(labels))
     )
     for at, label in enumerate(labels):
-        progress.alone[label] = _measured(plan, collected, label, table=at)
-
-
-def _measured(plan: Plan, collected: Collected, label: str, *, table: int = 0) -> Measured:
-    own = {site: shown.get(label) for site, shown in collected.own.items()}
-    return Measured(plan=plan, total=collected.metrics[table], own=own)
+        progress.alone[label] = meter.read(collected, label, table=at)
 
 
 def _note(progress: Progress, number: int, collected: Collected) -> None:

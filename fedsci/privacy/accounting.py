@@ -37,6 +37,8 @@ def check_delta(delta: float) -> None:
 def epsilon(plan: Plan, *, delta: float) -> float:
     """Return an upper bound on the plan's epsilon at ``delta``, adding or removing one record.
 
+    That of the costlier side, where the plan has a held-out one: a record is on one side only.
+
     Zero for an empty plan; infinite if any event has no noise. Valid when the whole plan was fixed before
     its first event; studies chosen from earlier results are what :mod:`fedsci.privacy.budget` is for.
 
@@ -44,7 +46,7 @@ def epsilon(plan: Plan, *, delta: float) -> float:
         InputError: if ``delta`` is not in (0, 1).
     """
     check_delta(delta)
-    return _epsilon(_normalised(plan), delta)
+    return max(_epsilon(_normalised(side), delta) for side in (plan.events, plan.held_out))
 
 
 @lru_cache(maxsize=1024)
@@ -93,7 +95,7 @@ def _loss_distribution(part: Composition, grid: float) -> Any:
 
 
 def rdp_curve(plan: Plan, orders: Sequence[float]) -> NDArray[np.float64]:
-    """Return the plan's Renyi divergence at each order, adding or removing one record.
+    """Return the plan's Renyi divergence at each order, adding or removing one record; that of the costlier side.
 
     Zero for an empty plan; infinite if any event has no noise.
 
@@ -103,9 +105,13 @@ def rdp_curve(plan: Plan, orders: Sequence[float]) -> NDArray[np.float64]:
     wanted = tuple(float(order) for order in orders)
     if not wanted or not all(1 < order < math.inf for order in wanted):
         raise InputError("Renyi orders must be finite and above 1")
-    total = np.zeros(len(wanted))
-    for part in _normalised(plan):
-        total += part.count * np.array(_rdp_once(part.event, wanted))
+    return np.maximum(_rdp(_normalised(plan.events), wanted), _rdp(_normalised(plan.held_out), wanted))
+
+
+def _rdp(parts: tuple[Composition, ...], orders: tuple[float, ...]) -> NDArray[np.float64]:
+    total = np.zeros(len(orders))
+    for part in parts:
+        total += part.count * np.array(_rdp_once(part.event, orders))
     return total
 
 
@@ -129,10 +135,10 @@ def _rdp_once(event: Event, orders: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(value) for value in accountant.rdp)
 
 
-def _normalised(plan: Plan) -> tuple[Composition, ...]:
+def _normalised(parts: tuple[Composition, ...]) -> tuple[Composition, ...]:
     """Return the same events, equal ones counted together; sampling at rate 1 is a plain Gaussian."""
     counts: dict[Event, int] = {}
-    for part in plan.events:
+    for part in parts:
         event = part.event
         if isinstance(event, PoissonGaussianEvent) and event.sample_rate == 1:
             event = GaussianEvent(noise_multiplier=event.noise_multiplier)

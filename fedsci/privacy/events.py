@@ -7,7 +7,7 @@ version; kinds that are not known are refused, never skipped.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NoReturn
@@ -15,7 +15,8 @@ from typing import Any, Final, NoReturn
 from fedsci.errors import InputError
 from fedsci.privacy.poisson import check_sample_rate
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+_BEFORE_HELD_OUT: Final = 1
 
 
 class Neighbouring(Enum):
@@ -99,11 +100,47 @@ class Composition:
 class Plan:
     """All events of a study, in order, fixed before the first of them happens.
 
+    A study trains on some records and measures its models on the others. Which side a record is on depends on that
+    record alone, so each record pays for one side only (parallel composition): the costlier of the two.
+
     Attributes:
-        events: what is released; empty means nothing is, at no cost.
+        events: what is released of records that are trained on; empty means nothing is, at no cost.
+        held_out: what is released of records that are held out.
     """
 
     events: tuple[Composition, ...]
+    held_out: tuple[Composition, ...] = ()
+
+
+def one_after_another(plans: Iterable[Plan]) -> Plan:
+    """Return one plan, without a held-out side, that costs a record at least what all ``plans`` together cost it.
+
+    A record may be held out in one study and trained on in the next. Where every event is an unsampled Gaussian, the
+    side with less noise in all dominates the other (both are one Gaussian release, and more noise is
+    post-processing); elsewhere both sides are counted.
+    """
+    events: list[Composition] = []
+    for plan in plans:
+        train, held_out = gaussian_precision(plan.events), gaussian_precision(plan.held_out)
+        if train is None or held_out is None:
+            events += [*plan.events, *plan.held_out]
+        else:
+            events += plan.held_out if held_out > train else plan.events
+    return Plan(events=tuple(events))
+
+
+def gaussian_precision(parts: tuple[Composition, ...]) -> float | None:
+    """Return the sum of 1 / noise_multiplier^2, which is that of one equivalent Gaussian release; None if not all are.
+
+    Infinite if one has no noise.
+    """
+    total = 0.0
+    for part in parts:
+        if not isinstance(part.event, GaussianEvent):
+            return None
+        noise = part.event.noise_multiplier
+        total += part.count / noise**2 if noise else math.inf
+    return total
 
 
 _KINDS: Final[dict[str, tuple[type[Any], frozenset[str]]]] = {
@@ -116,17 +153,25 @@ _NAMES: Final = {kind: name for name, (kind, _) in _KINDS.items()}
 
 def to_json(plan: Plan) -> str:
     """Return the plan as one line of JSON; equal plans give equal text."""
-    events = [
-        {"kind": _NAMES[type(part.event)], "count": part.count}
-        | {field: float(getattr(part.event, field)) for field in _KINDS[_NAMES[type(part.event)]][1]}
-        for part in plan.events
-    ]
-    document = {"version": FORMAT_VERSION, "neighbouring": NEIGHBOURING.value, "events": events}
+    document = {
+        "version": FORMAT_VERSION,
+        "neighbouring": NEIGHBOURING.value,
+        "events": _listed(plan.events),
+        "held_out": _listed(plan.held_out),
+    }
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def _listed(parts: tuple[Composition, ...]) -> list[dict[str, Any]]:
+    return [
+        {"kind": _NAMES[type(part.event)], "count": part.count}
+        | {field: float(getattr(part.event, field)) for field in _KINDS[_NAMES[type(part.event)]][1]}
+        for part in parts
+    ]
+
+
 def from_json(text: str) -> Plan:
-    """Return the plan that :func:`to_json` wrote.
+    """Return the plan that :func:`to_json` wrote, in this version or the one before (without a held-out side).
 
     Raises:
         InputError: if the text is not such a plan: another version or relation, an unknown kind, a missing,
@@ -136,16 +181,20 @@ def from_json(text: str) -> Plan:
         document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InputError("the privacy events are not JSON") from error
-    _check_keys(document, frozenset({"version", "neighbouring", "events"}), "privacy events")
-    if type(document["version"]) is not int or document["version"] != FORMAT_VERSION:
+    version = document.get("version") if isinstance(document, dict) else None
+    keys = {"version", "neighbouring", "events"} | ({"held_out"} if version != _BEFORE_HELD_OUT else set())
+    if isinstance(document, dict) and (type(version) is not int or version not in (_BEFORE_HELD_OUT, FORMAT_VERSION)):
         raise InputError(
-            f"privacy events of version {document['version']!r}", hint=f"this fedsci reads version {FORMAT_VERSION}"
+            f"privacy events of version {version!r}", hint=f"this fedsci reads versions up to {FORMAT_VERSION}"
         )
+    _check_keys(document, frozenset(keys), "privacy events")
     if document["neighbouring"] != NEIGHBOURING.value:
         raise InputError(f"privacy events for the neighbouring relation {document['neighbouring']!r}")
-    if not isinstance(document["events"], list):
+    sides = [document["events"], document.get("held_out", [])]
+    if not all(isinstance(side, list) for side in sides):
         raise InputError("the privacy events are not a list")
-    return Plan(events=tuple(_composition(item) for item in document["events"]))
+    events, held_out = (tuple(_composition(item) for item in side) for side in sides)
+    return Plan(events=events, held_out=held_out)
 
 
 def _composition(item: object) -> Composition:

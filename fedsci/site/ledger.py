@@ -129,6 +129,7 @@ class Ledger:
         policy: BudgetPolicy,
         plan: EventPlan,
         rounds: int,
+        measurements: int = 0,
         exact_evaluation: bool = False,
     ) -> None:
         """Charge the whole of a study's plan before its first round.
@@ -155,8 +156,26 @@ class Ledger:
                     public=f"the budget for {dataset} does not allow this study",
                 )
             body: dict[str, Any] = {"rounds": rounds, "rdp": cost, "order": policy.order, "events": to_json(plan)}
-            body["exact_evaluation"] = exact_evaluation
+            body |= {"measurements": measurements, "exact_evaluation": exact_evaluation}
             _append(connection, "reserve", dataset, run, body)
+
+    def measure(self, dataset: str, run: str, after: int) -> None:
+        """Record, durably, that noise for the metrics of the model after a round is about to be drawn; once a round.
+
+        Raises:
+            BudgetRefused: the run has no open reservation, or none for another measurement, or this one was made.
+        """
+        with self._transaction() as connection:
+            mine = [entry for entry in _read(connection) if entry.run == run and entry.dataset == dataset]
+            reserved = next((entry for entry in mine if entry.kind == "reserve"), None)
+            if reserved is None or any(entry.kind == "settle" for entry in mine):
+                raise BudgetRefused(f"run {run} has no open charge on {dataset}", hint="start a new run")
+            made = [entry.body["after"] for entry in mine if entry.kind == "measure"]
+            if after in made:
+                raise BudgetRefused(f"the model after round {after} of run {run} was already measured")
+            if len(made) >= int(reserved.body.get("measurements", 0)):
+                raise BudgetRefused(f"run {run} paid for {len(made)} measurements and made them")
+            _append(connection, "measure", dataset, run, {"after": after})
 
     def step(self, dataset: str, run: str, round_number: int) -> None:
         """Record, durably, that a round's noise is about to be drawn; each round at most once.
@@ -179,25 +198,29 @@ class Ledger:
                 )
             _append(connection, "step", dataset, run, {"round": round_number})
 
-    def settle(self, dataset: str, run: str, *, policy: BudgetPolicy, used: Callable[[int], EventPlan]) -> int:
-        """Close a run's charge and return the rounds that were computed; only those stay charged.
+    def settle(
+        self, dataset: str, run: str, *, policy: BudgetPolicy, used: Callable[[int, int], EventPlan]
+    ) -> tuple[int, int]:
+        """Close a run's charge and return the rounds and measurements that were made; only those stay charged.
 
         Args:
-            used: the events of that many rounds.
+            used: the events of that many rounds and measurements.
         """
         with self._transaction() as connection:
             mine = [entry for entry in _read(connection) if entry.run == run and entry.dataset == dataset]
             rounds = sum(entry.kind == "step" for entry in mine)
+            measurements = sum(entry.kind == "measure" for entry in mine)
             kinds = {entry.kind for entry in mine}
             if "reserve" in kinds and "settle" not in kinds:
-                plan = used(rounds)
+                plan = used(rounds, measurements)
                 body: dict[str, Any] = {
                     "rounds": rounds,
-                    "rdp": charge_cost(plan, policy) if rounds else 0.0,
+                    "measurements": measurements,
+                    "rdp": charge_cost(plan, policy),
                     "events": to_json(plan),
                 }
                 _append(connection, "settle", dataset, run, body)
-        return rounds
+        return rounds, measurements
 
     def record_no_privacy(self, dataset: str, run: str) -> None:
         """Record that a study without any guarantee is about to run: an infinite epsilon."""

@@ -17,6 +17,7 @@ from fedsci.training.device import Device
 from fedsci.training.learner import Learner
 from fedsci.training.models import initial_vector
 from fedsci.training.private import PrivateLearner
+from fedsci.training.sums import room_for_noise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +51,8 @@ class Contributor:
         gradient = self.plan.strategy.site_work == "gradient"
         if self.private is not None:
             if self.share is not None:
-                return self.private.noised_share(model, self.share, largest=grid_for(self.plan).site_bound)
+                room = room_for_noise(grid_for(self.plan), deviation=self.share.deviation)
+                return self.private.noised_share(model, self.share, room=room)
             if gradient:
                 return -self.private.noisy_mean_gradient(model)
             return self.private.private_update(

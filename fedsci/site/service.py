@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fedsci.config.site import Policy, Site
 from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy
-from fedsci.privacy.events import Plan as EventPlan
+from fedsci.privacy.events import one_after_another
 from fedsci.site.dataset import load_site_data, schema_of
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy
 from fedsci.site.keystore import Keystore
@@ -128,7 +128,8 @@ class SiteService:
                 "inputs": schema.width,
                 "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
                 "schema": schema.digest(),
-                "privacy": self._privacy(active, run, 0),
+                "exact_evaluation": policy.exact_evaluation,
+                "privacy": self._privacy(active, (0, 0)),
             }
             | joined
         )
@@ -141,13 +142,14 @@ class SiteService:
             return None
         rounds, budget = plan.training.rounds, self._budget(dataset)
         strict = replace(cost, delta=min(cost.delta, budget.delta))
-        check_cost(plan, self.site, policy, epsilon=strict.epsilon(rounds))
+        check_cost(plan, self.site, policy, epsilon=strict.epsilon(rounds, cost.measurements))
         self.ledger.reserve(
             dataset,
             run,
             policy=budget,
-            plan=cost.events(rounds),
+            plan=cost.events(rounds, cost.measurements),
             rounds=rounds,
+            measurements=cost.measurements,
             exact_evaluation=policy.exact_evaluation,
         )
         return cost
@@ -166,19 +168,36 @@ class SiteService:
         active = self._active(run)
         if not 1 <= number <= active.plan.training.rounds:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
-        upload = Upload(active, request, slot=number - 1, dimension=model.size, tables=1)
+        upload = Upload(active, request, slot=number - 1, dimension=model.size)
         if upload.absent is not None:
             return upload.absent
         if active.cost is not None:
             self.ledger.step(active.plan.study.dataset, run, number)
-        metrics = active.measure(model) if request.fields.get("evaluate") else None
-        return self._send(upload, active.worker.contribution(model, number), [metrics], {})
+        metrics, _ = self._measure(active, upload, model, after=number - 1)
+        return self._send(upload, active.worker.contribution(model, number), metrics, {})
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
-        upload = Upload(active, request, slot=active.plan.training.rounds, dimension=0, tables=1)
-        metrics = active.measure(model)
-        return self._send(upload, None, [metrics], active.own({"federated": metrics}))
+        upload = Upload(active, request, slot=active.plan.training.rounds, dimension=0)
+        metrics, exact = self._measure(active, upload, model, after=request.integer("round"))
+        return self._send(upload, None, metrics, active.own({"federated": exact}))
+
+    def _measure(
+        self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int
+    ) -> tuple[list[NDArray[np.float64] | NDArray[np.int64] | None], MetricSums | None]:
+        """Return what the holdout says of a model, as asked, and the exact sums where the policy lets them leave.
+
+        Noised metrics are written down before their noise is drawn; the model after a round is measured once.
+        """
+        if upload.evaluate is None:
+            return [], None
+        if upload.evaluate == "exact":
+            sums = active.measure(model)
+            return [None if sums is None else sums.values], sums
+        if active.cost is None:
+            raise PolicyRefused("a study without privacy has no noised metrics")
+        self.ledger.measure(active.plan.study.dataset, _run_id(upload.request), after)
+        return [active.measure_noised(model, smallest=upload.smallest_holdout)], None
 
     def _alone(self, request: Request) -> Reply:
         """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
@@ -187,6 +206,8 @@ class SiteService:
         if active.cost is not None:
             costs["local_no_dp"] = None
         upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
+        if upload.evaluate != "exact":
+            raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
         if not allows_no_privacy(self.site, active.plan.study.dataset):
             costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
@@ -204,13 +225,14 @@ class SiteService:
                 )
                 with contextlib.suppress(RoundAborted):  # it diverged: nothing to show
                     metrics[label] = active.measure(train_alone(worker))
-        return self._send(upload, None, list(metrics.values()), active.own(metrics))
+        told = [None if sums is None else sums.values for sums in metrics.values()]
+        return self._send(upload, None, told, active.own(metrics))
 
     def _send(
         self,
         upload: Upload,
         contribution: NDArray[np.float32] | NDArray[np.int64] | None,
-        metrics: list[MetricSums | None],
+        metrics: Sequence[NDArray[np.float64] | NDArray[np.int64] | None],
         fields: dict[str, Any],
     ) -> Reply:
         reply, clipped = upload.seal(contribution, metrics)
@@ -235,15 +257,15 @@ class SiteService:
         run = _run_id(request)
         active = self._active(run)
         dataset, cost = active.plan.study.dataset, active.cost
-        steps = 0
+        used = (0, 0)
         if cost is not None:
-            steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+            used = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
         self.keystore.forget(run)
         self._runs.pop(run, None)
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
             (self._run_folder(run) / "plan.json").rename(self._run_folder(run) / "finished.json")
-        self.log.write("finished", run=run, rounds=steps)
-        return Reply(fields={"privacy": self._privacy(active, run, steps)})
+        self.log.write("finished", run=run, rounds=used[0], measurements=used[1])
+        return Reply(fields={"privacy": self._privacy(active, used)})
 
     def _activate(self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None) -> ActiveRun:
         try:
@@ -290,18 +312,18 @@ class SiteService:
             )
         return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
 
-    def _privacy(self, active: ActiveRun, run: str, rounds: int) -> dict[str, Any]:
-        """What the study cost after ``rounds`` rounds, and all studies together (infinite: "inf")."""
+    def _privacy(self, active: ActiveRun, used: tuple[int, int]) -> dict[str, Any]:
+        """What the study cost after so many rounds and measurements, and all studies together (infinite: "inf")."""
         dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
         source = self.site.datasets[dataset]
         budget = None if source.privacy is None else source.privacy.epsilon
         if active.cost is None:
             return {"study": "inf", "total": "inf", "enforced_total": None, "budget": budget}
         spending = self.ledger.spending(dataset, self._budget(dataset))
-        everything = EventPlan(events=tuple(event for plan in spending.plans for event in plan.events))
+        everything = one_after_another(spending.plans)
         total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
         return {
-            "study": active.cost.epsilon(rounds),
+            "study": active.cost.epsilon(*used),
             "total": "inf" if spending.no_privacy_runs else total,
             "enforced_total": spending.epsilon_enforced,
             "budget": budget,

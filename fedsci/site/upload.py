@@ -1,6 +1,7 @@
 """What leaves a site in a round: contribution and metric sums, masked or, where its policy agrees, plain."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,15 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.config.site import Policy
 from fedsci.errors import PolicyRefused, ProtocolError, RoundAborted
+from fedsci.privacy.randomness import KeyStream
+from fedsci.privacy.rounding_noise import round_and_noise
 from fedsci.site.dataset import SiteData
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import Contributor
 from fedsci.training.accountant import Cost
-from fedsci.training.evaluation import evaluate
+from fedsci.training.evaluation import bounded_sums, evaluate
 from fedsci.training.metrics import MetricSums
-from fedsci.training.sums import SumEncoding, step_of
+from fedsci.training.sums import MetricTable, SumEncoding, metric_table, room_for_noise, step_of
 from fedsci.transport.messages import DIVERGED, Reply, Request
 
 
@@ -47,6 +50,21 @@ class ActiveRun:
             return None
         return evaluate(self.plan, model, self.data.holdout, device=self.worker.learner.device)
 
+    def measure_noised(self, model: NDArray[np.float32], *, smallest: int) -> NDArray[np.int64]:
+        """Return metric sums on the holdout with a share of noise, int64 grid steps; only their sum is private.
+
+        ``smallest`` is the smallest holdout of all sites.
+        """
+        if self.cost is None or self.cost.metric_noise is None:
+            raise _unfit("a study without privacy has no noised metrics")
+        share = self.cost.metric_noise.share
+        device = self.worker.learner.device
+        weight = smallest / self.data.holdout_count
+        sums = bounded_sums(self.plan, model, self.data.holdout, site_weight=weight, device=device)
+        limit = room_for_noise(grid_for(self.plan), deviation=share.deviation) * share.gamma
+        sums = np.clip(sums, -limit, limit)
+        return round_and_noise(sums, gamma=share.gamma, deviation=share.deviation, keystream=KeyStream(os.urandom))
+
     def own(self, metrics: Mapping[str, MetricSums | None]) -> dict[str, Any]:
         """Return the site's own metrics as a reply's fields, where the policy lets them be shown."""
         if not self.policy.show_own_metrics:
@@ -64,36 +82,35 @@ class Upload:
     Attributes:
         absent: the answer of a site that lost the batch's secrets but joins the setup of the next one; None
             where it takes part.
+        evaluate: what the coordinator wants to know of the model: ``exact`` metrics, ``noised`` ones, or None.
+        smallest_holdout: of all sites.
 
     Raises:
         PolicyRefused: the request does not fit the plan or this site's public record counts.
         ProtocolError: ``batch-burnt``.
     """
 
-    def __init__(self, active: ActiveRun, request: Request, *, slot: int, dimension: int, tables: int) -> None:
+    def __init__(self, active: ActiveRun, request: Request, *, slot: int, dimension: int, tables: int = 1) -> None:
         self.request = request
         self.absent: Reply | None = None
         self._masking = active.masking
-        counts = request.fields.get("records")
-        name, mine = active.worker.name, [active.data.train_count, active.data.holdout_count]
-        if not isinstance(counts, dict) or sorted(counts) != sorted(active.plan.sites) or counts[name] != mine:
-            raise _unfit("the record counts are not those of the plan's sites")
-        pairs = [pair for pair in counts.values() if isinstance(pair, list) and len(pair) == 2]
-        if len(pairs) != len(counts) or not all(type(n) is int and 0 < n <= MOST_RECORDS for p in pairs for n in p):
-            raise _unfit("the record counts are not pairs of numbers")
-        self._weight = counts[name][0] / sum(train for train, _ in counts.values())
+        counts = _record_counts(active, request)
+        self._weight = counts[active.worker.name][0] / sum(train for train, _ in counts.values())
+        holdouts = [holdout for _, holdout in counts.values()]
+        self.smallest_holdout = min(holdouts)
+        self.evaluate = request.fields.get("evaluate")
+        if self.evaluate not in (None, "exact", "noised"):
+            raise _unfit(f"evaluate is {self.evaluate!r}: it can be exact, noised or left out")
+        noised = self.evaluate == "noised"
+        table = metric_table(active.plan, active.cost, noised=noised, holdout=max(holdouts))
+        self._tables = [table] * tables if self.evaluate else []
         self._encoding: SumEncoding | None = None
         if self._masking is None:
             return
         if request.integer("slot") != slot:
             raise _unfit(f"{request.action} belongs to slot {slot}, not {request.integer('slot')}")
         self._encoding = SumEncoding(
-            grid=grid_for(active.plan),
-            kind=active.plan.study.task.kind,
-            dimension=dimension,
-            tables=tables,
-            holdout=max(holdout for _, holdout in counts.values()),
-            step=step_of(active.plan, active.cost),
+            grid=grid_for(active.plan), dimension=dimension, tables=self._tables, step=step_of(active.plan, active.cost)
         )
         self._joined = self._masking.join_setup(request)
         try:
@@ -104,11 +121,19 @@ class Upload:
             self.absent = Reply(fields=self._joined | {"absent": error.public_message})
 
     def seal(
-        self, contribution: NDArray[np.float32] | NDArray[np.int64] | None, metrics: list[MetricSums | None]
+        self,
+        contribution: NDArray[np.float32] | NDArray[np.int64] | None,
+        metrics: Sequence[NDArray[np.float64] | NDArray[np.int64] | None],
     ) -> tuple[Reply, int]:
-        """Return the reply, and how many coordinates were clipped to the ring's bound (stays here)."""
+        """Return the reply, and how many coordinates were clipped to the ring's bound (stays here).
+
+        ``metrics`` holds one vector for each table asked for; None shows nothing.
+        """
         if self._masking is None or self._encoding is None:
-            plain = [None if sums is None else sums.values.tolist() for sums in metrics]
+            plain = [
+                None if sums is None else _floats(sums, table)
+                for sums, table in zip(metrics, self._tables, strict=True)
+            ]
             return Reply(fields={"metrics": plain}, vector=contribution), 0
         try:
             vector, clipped = self._encoding.encode(contribution, metrics, weight=self._weight)
@@ -118,6 +143,23 @@ class Upload:
             raise RoundAborted(DIVERGED, hint="lower training.learning_rate", public=DIVERGED) from None
         fields, payload = self._masking.mask(self.request, vector)
         return Reply(fields=fields | self._joined, vector=payload), clipped
+
+
+def _record_counts(active: ActiveRun, request: Request) -> dict[str, list[int]]:
+    """Return every site's training and holdout records as the request states them: public, its own among them."""
+    counts = request.fields.get("records")
+    name, mine = active.worker.name, [active.data.train_count, active.data.holdout_count]
+    if not isinstance(counts, dict) or sorted(counts) != sorted(active.plan.sites) or counts[name] != mine:
+        raise _unfit("the record counts are not those of the plan's sites")
+    pairs = [pair for pair in counts.values() if isinstance(pair, list) and len(pair) == 2]
+    if len(pairs) != len(counts) or not all(type(n) is int and 0 < n <= MOST_RECORDS for p in pairs for n in p):
+        raise _unfit("the record counts are not pairs of numbers")
+    return counts
+
+
+def _floats(sums: NDArray[np.float64] | NDArray[np.int64], table: MetricTable) -> list[float]:
+    values: list[float] = (sums * table.steps if sums.dtype.kind == "i" else sums).tolist()
+    return values
 
 
 def _unfit(message: str) -> PolicyRefused:

@@ -2,6 +2,10 @@
 
 Neighbouring relation: add or remove one record. Every site computes this from the plan itself; nothing a
 coordinator says about cost is used.
+
+A study measures its models on records it does not train on, so measuring costs no record that training costs, and
+is paid for out of the same epsilon: noise on the metrics is chosen so that a held-out record pays no more than one
+that is trained on.
 """
 
 from dataclasses import dataclass
@@ -16,7 +20,9 @@ from fedsci.privacy.calibration import (
     epsilon_with_distance,
     gaussian_plan,
 )
+from fedsci.privacy.events import Composition, GaussianEvent
 from fedsci.privacy.events import Plan as EventPlan
+from fedsci.training.noised_metrics import sensitivity, sums_of
 
 #: Deviation of one site's share of noise, in grid steps.
 SHARE_DEVIATION = 8.0
@@ -38,6 +44,23 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricNoise:
+    """The noise of metrics measured on held-out records.
+
+    Attributes:
+        share: this site's share of it; all of it under the local mechanism.
+        charged: the multiplier of the Gaussian event that one measurement is charged as.
+        distance: total variation of one measurement from that event, after post-processing.
+        measurements: how many the study makes.
+    """
+
+    share: Share
+    charged: float
+    distance: float
+    measurements: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """A study's price at one site.
 
@@ -49,6 +72,7 @@ class Cost:
         steps_per_round: noised releases in a round.
         sample_rate: Poisson rate of records in a step.
         delta: of the study.
+        metric_noise: of measurements on held-out records; None where there are none.
     """
 
     noise_multiplier: float
@@ -58,25 +82,47 @@ class Cost:
     steps_per_round: int
     sample_rate: float
     delta: float
+    metric_noise: MetricNoise | None = None
 
-    def events(self, rounds: int) -> EventPlan:
-        """Return what ``rounds`` rounds release, as it is charged."""
-        if rounds == 0:
-            return EventPlan(events=())
-        steps = self.steps_per_round * rounds
-        return gaussian_plan(noise_multiplier=self.charged, sample_rate=self.sample_rate, steps=steps)
+    @property
+    def measurements(self) -> int:
+        """How many noised measurements the study makes."""
+        return self.metric_noise.measurements if self.metric_noise else 0
 
-    def epsilon(self, rounds: int) -> float:
-        """Return epsilon after ``rounds`` rounds at the study's delta, by PLD."""
-        return _epsilon(self, rounds)
+    def events(self, rounds: int, measurements: int = 0) -> EventPlan:
+        """Return what so many rounds and measurements release, as it is charged.
+
+        Raises:
+            InputError: measurements of a study that has none.
+        """
+        train: tuple[Composition, ...] = ()
+        held_out: tuple[Composition, ...] = ()
+        if rounds:
+            steps = self.steps_per_round * rounds
+            train = gaussian_plan(noise_multiplier=self.charged, sample_rate=self.sample_rate, steps=steps).events
+        if measurements:
+            if self.metric_noise is None:
+                raise InputError("a study without noised metrics measures none")
+            event = GaussianEvent(noise_multiplier=self.metric_noise.charged)
+            held_out = (Composition(event=event, count=measurements),)
+        return EventPlan(events=train, held_out=held_out)
+
+    def total_variation(self, rounds: int, measurements: int = 0) -> float:
+        """Return how far all that is released is from those events, at most, for any one record."""
+        held_out = measurements * self.metric_noise.distance if self.metric_noise else 0.0
+        return max(self.steps_per_round * rounds * self.distance, held_out)
+
+    def epsilon(self, rounds: int, measurements: int = 0) -> float:
+        """Return epsilon after so many rounds and measurements at the study's delta, by PLD."""
+        return _epsilon(self, rounds, measurements)
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(cost: Cost, rounds: int) -> float:
-    if rounds == 0:
+def _epsilon(cost: Cost, rounds: int, measurements: int) -> float:
+    if rounds == 0 and measurements == 0:
         return 0.0
-    distance = cost.steps_per_round * rounds * cost.distance
-    return epsilon_with_distance(cost.events(rounds), delta=cost.delta, distance=distance)
+    distance = cost.total_variation(rounds, measurements)
+    return epsilon_with_distance(cost.events(rounds, measurements), delta=cost.delta, distance=distance)
 
 
 def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
@@ -102,6 +148,17 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
     else:
         sites = plan.min_survivors - privacy.colluding_sites
         share, noise, charged, distance = _shared_noise(*wanted, privacy.clipping_norm, sites)
+    metric_noise = None
+    if not alone:
+        metric_noise = _metric_noise(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            dominated=charged / steps**0.5 if training.sample_rate == 1 else None,
+            measurements=len(plan.measured_rounds),
+            sensitivity=sensitivity(plan),
+            dimension=len(sums_of(plan)),
+            sites=share.sites if share else 1,
+        )
     return Cost(
         noise_multiplier=noise,
         share=share,
@@ -110,7 +167,42 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
         steps_per_round=plan.steps_per_round,
         sample_rate=training.sample_rate,
         delta=privacy.delta,
+        metric_noise=metric_noise,
     )
+
+
+@lru_cache(maxsize=64)
+def _metric_noise(
+    *,
+    epsilon: float,
+    delta: float,
+    dominated: float | None,
+    measurements: int,
+    sensitivity: float,
+    dimension: int,
+    sites: int,
+) -> MetricNoise:
+    """Return noise with which a held-out record pays no more than the study's epsilon.
+
+    ``dominated`` is the multiplier of the one Gaussian that training is worth, where it is worth one: a little more
+    noise than that, and no accountant finds a held-out record to pay more.
+    """
+    deviation = SHARE_DEVIATION
+    distance = rounding_noise.release_distance(dimension=dimension, deviation=deviation, sites=sites)
+    if dominated is None:
+        wanted = calibrate_charged_noise(
+            epsilon=epsilon, delta=delta, sample_rate=1.0, steps=measurements, distance=distance
+        )
+    else:
+        wanted = dominated * measurements**0.5 * (1 + 1e-9)
+    gamma = rounding_noise.grid_step(
+        noise_multiplier=wanted, clipping_norm=sensitivity, dimension=dimension, deviation=deviation, sites=sites
+    )
+    charged = rounding_noise.charged_noise_multiplier(
+        gamma=gamma, clipping_norm=sensitivity, dimension=dimension, deviation=deviation, sites=sites
+    )
+    share = Share(gamma=gamma, deviation=deviation, sites=sites)
+    return MetricNoise(share=share, charged=charged, distance=distance, measurements=measurements)
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,7 @@
 """A model measured on a site's holdout, as sums."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,7 @@ from torch import nn
 
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
+from fedsci.training import noised_metrics
 from fedsci.training.learner import CHUNK, module_for, single_thread
 from fedsci.training.losses import record_losses
 from fedsci.training.metrics import BINS, LARGEST_ERROR, LARGEST_LOSS, MetricSums, of_one_site
@@ -43,8 +46,59 @@ def evaluate(plan: Plan, vector: NDArray[np.float32], table: Table, *, device: t
     return of_one_site(kind, np.array(values, np.float64))
 
 
-def _outputs(module: nn.Module, table: Table, device: torch.device) -> torch.Tensor:
+def bounded_sums(
+    plan: Plan, vector: NDArray[np.float32], table: Table, *, site_weight: float, device: torch.device
+) -> NDArray[np.float64]:
+    """Return the sums that noise is added to, float64, one for each of ``sums_of(plan)``.
+
+    Each record adds a vector of its own, of L2 norm at most ``sensitivity(plan)``; see
+    :mod:`fedsci.training.noised_metrics`. Every pass through the model has the same shape, as in training, so that a
+    record's outputs do not depend on how many others there are.
+
+    Args:
+        plan: the study's plan.
+        vector: the model, float32 ``(d,)``.
+        table: the records.
+        site_weight: smallest holdout of all sites / this site's, public; at most 1.
+        device: where the model runs.
+    """
+    single_thread()
+    module = module_for(plan, inputs=table.features.shape[1]).to(device).eval()
+    load_vector(module, vector)
+    outputs = _outputs(module, table, device, rows=CHUNK)
+    kind, targets = plan.study.task.kind, torch.from_numpy(table.target)
+    found: dict[str, NDArray[Any]] = {"records": np.ones(len(targets))}
+    if kind == "regression":
+        truth = targets.double().numpy()
+        error = np.nan_to_num(outputs.squeeze(1).double().numpy(), nan=LARGEST_ERROR) - truth
+        found |= {"absolute": np.abs(error), "squared": np.square(error), "target": truth}
+        found |= {"target_squared": np.square(truth), "site_absolute": np.abs(error)}
+    else:
+        found["loss"] = record_losses(kind, outputs, targets).double().nan_to_num(nan=LARGEST_LOSS).numpy()
+        if kind == "multiclass":
+            correct = (outputs.argmax(1) == targets).numpy()
+        else:
+            scores = np.nan_to_num(torch.sigmoid(outputs.squeeze(1)).numpy())
+            positive = table.target.astype(bool)
+            correct = (scores > 0.5) == positive
+            bins = np.clip((scores * noised_metrics.BINS).astype(np.int64), 0, noised_metrics.BINS - 1)
+            for i in range(noised_metrics.BINS):
+                found |= {f"negative_{i}": (bins == i) & ~positive, f"positive_{i}": (bins == i) & positive}
+        found |= {"correct": correct, "site_correct": correct}
+    sums = []
+    for name in noised_metrics.sums_of(plan):
+        weight = min(1.0, site_weight) if name.startswith("site_") else 1.0
+        parts = np.clip(found[name] / noised_metrics.UNITS.get(name, 1.0), -1.0, 1.0)
+        sums.append(weight * float(parts.sum(dtype=np.float64)))
+    return np.array(sums, np.float64)
+
+
+def _outputs(module: nn.Module, table: Table, device: torch.device, *, rows: int | None = None) -> torch.Tensor:
+    """Return the model's outputs; with ``rows`` every pass has exactly so many, the last one filled up."""
     features = torch.from_numpy(table.features)
+    count, size = len(features), rows or 16 * CHUNK
+    if rows is not None:
+        features = torch.cat([features, features.new_zeros(-count % rows, *features.shape[1:])])
     with torch.no_grad():
-        parts = [module(features[i : i + 16 * CHUNK].to(device)).cpu() for i in range(0, len(features), 16 * CHUNK)]
-    return torch.cat(parts)
+        parts = [module(features[i : i + size].to(device)).cpu() for i in range(0, len(features), size)]
+    return torch.cat(parts)[:count] if parts else torch.empty(0)

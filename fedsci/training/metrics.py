@@ -102,11 +102,15 @@ def finish(sums: MetricSums, *, half_range: float = 1.0) -> Metrics:
         }
     metrics: Metrics = {"accuracy": float(values[2] / records), "log_loss": float(values[1] / records)}
     if sums.kind == "binary":
-        negative, positive = values[3 : 3 + BINS], values[3 + BINS : 3 + 2 * BINS]
-        below = np.concatenate([[0.0], np.cumsum(negative)[:-1]])
-        pairs = negative.sum() * positive.sum()
-        metrics["auroc"] = float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else None
+        metrics["auroc"] = auroc_of(values[3 : 3 + BINS], values[3 + BINS : 3 + 2 * BINS])
     return metrics
+
+
+def auroc_of(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> float | None:
+    """Return the Mann-Whitney statistic of two histograms of scores; None if a class is empty."""
+    below = np.concatenate([[0.0], np.cumsum(negative)[:-1]])
+    pairs = negative.sum() * positive.sum()
+    return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else None
 
 
 def mean_site(sums: MetricSums, *, half_range: float = 1.0) -> Metrics:

@@ -5,7 +5,6 @@ per-record gradients; its noise (torch's generator) and its samplers (a data loa
 the guarantee rests on both: records are drawn and noise is made from the operating system's randomness.
 """
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsci.errors import ConfigError, InputError
+from fedsci.errors import ConfigError
 from fedsci.privacy.clipping import clip_factors
 from fedsci.privacy.local_noise import noisy_sum
 from fedsci.privacy.poisson import poisson_sample
@@ -28,8 +27,6 @@ from fedsci.training.models import load_vector, read_vector
 
 # Opacus hooks the first layer too, whose input needs no gradient; nothing is lost
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-
-_LARGEST_NOISE = 32  # deviations; tables are cut at 13 each, so no draw comes near it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,18 +91,16 @@ class PrivateLearner:
             optimiser.step()
         return read_vector(self.learner.module) - vector
 
-    def noised_share(self, vector: NDArray[np.float32], share: Share, *, largest: int) -> NDArray[np.int64]:
+    def noised_share(self, vector: NDArray[np.float32], share: Share, *, room: int) -> NDArray[np.int64]:
         """Return minus the clipped sum of a Poisson sample plus this site's share of noise, int64 ``(d,)`` grid steps.
 
-        Must be masked before it leaves: its own noise protects nobody; the sum over sites does. ``largest`` bounds
-        the integers: the clipped sum is limited, coordinate by coordinate, to what leaves room for any noise that can
-        be drawn. That moves no two neighbouring sums further apart, so the sensitivity stays C.
+        Must be masked before it leaves: its own noise protects nobody; the sum over sites does. ``room`` bounds the
+        clipped sum, coordinate by coordinate, in grid steps, so that no noise drawn on top of it passes what a site
+        may send. That moves no two neighbouring sums further apart, so the sensitivity stays C.
         """
         load_vector(self.learner.module, vector)
         chosen = np.flatnonzero(poisson_sample(self.learner.records, self.sample_rate, self._keystream))
-        limit = (largest - math.ceil(_LARGEST_NOISE * share.deviation)) * share.gamma
-        if limit <= 0:
-            raise InputError("the ring has no room for the noise", hint="use secure_aggregation.ring_bits: 64")
+        limit = room * share.gamma
         total = np.clip(-self.clipped_sum(chosen, vector.size), -limit, limit)
         return round_and_noise(total, gamma=share.gamma, deviation=share.deviation, keystream=self._keystream)
 
