@@ -43,8 +43,8 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> N
         if values is not None:
             console.print(f"  {label:<38} {_metric(values, name)}")
     if private:
-        note = f"epsilon is per record (add or remove one), at delta {privacy['delta']:g}, {privacy['mechanism']} noise"
-        console.print(f"  {note}")
+        relation = f"epsilon is per {privacy['unit']} (add or remove one)"
+        console.print(f"  {relation}, at delta {privacy['delta']:g}, {privacy['mechanism']} noise")
         console.print("  no DP: the lab alone without privacy; epsilon: this study; in all: all studies so far")
     else:
         console.print("  [bold red]no privacy guarantee[/]: updates left the labs without noise")

@@ -108,6 +108,7 @@ def _run(
             f"{loaded.plan.study.study}: {len(loaded.plan.sites)} labs, {loaded.plan.recipe.name}, "
             f"{loaded.plan.training.rounds} rounds, {_guarantee(loaded.plan.study.privacy)}"
         )
+        _warn_of_drowning(loaded.plan)
     from fedsci.simulation.run import SimulatedRun
 
     display = SilentDisplay() if silent else RichDisplay(loaded.plan)
@@ -132,10 +133,27 @@ def _run(
         print_results(summary, folder, page)
 
 
+def _warn_of_drowning(plan: Any) -> None:
+    """Say so where hiding whole labs takes more noise than so few labs can carry."""
+    from fedsci.site.dataset import schema_of
+    from fedsci.training.accountant import noise_over_update
+    from fedsci.training.learner import module_for
+    from fedsci.training.models import layout_of
+
+    dimension = layout_of(module_for(plan, inputs=schema_of(plan.study).width)).size
+    drowned = noise_over_update(plan, dimension=dimension)
+    if drowned is not None and drowned > 1:
+        _say(
+            f"warning: with {len(plan.sites)} labs hidden as wholes, the noise of one round is about "
+            f"{drowned:.1f} times the largest possible mean update; privacy.unit: record needs far less noise"
+        )
+
+
 def _guarantee(privacy: Any) -> str:
     if privacy.mechanism == "none":
         return "NO privacy guarantee (privacy.mechanism: none)"
-    return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each record, {privacy.mechanism} noise"
+    unit = f"group ({privacy.group_by})" if privacy.group_by else privacy.unit
+    return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {unit}, {privacy.mechanism} noise"
 
 
 def _report(folder: Path) -> Path | None:

@@ -80,8 +80,8 @@ class Plan:
 
     @property
     def steps_per_round(self) -> int:
-        """DP-SGD steps a site takes in one round: 1 for gradients, local_epochs / sample_rate else."""
-        if self.strategy.site_work == "gradient":
+        """Noised releases of a site in one round: 1 for gradients and whole sites, local_epochs / sample_rate else."""
+        if self.strategy.site_work == "gradient" or self.study.privacy.unit == "site":
             return 1
         return max(1, round(self.training.local_epochs / self.training.sample_rate))
 
@@ -214,7 +214,12 @@ def _check_distributed(plan: Plan) -> None:
             "privacy.mechanism: distributed needs secure aggregation: a site's share of noise alone protects nobody",
             hint="leave secure_aggregation.enabled at true, or use privacy.mechanism: local",
         )
-    if strategy.site_work != "gradient":
+    if study.privacy.unit == "site" and plan.training.sample_rate != 1:
+        raise ConfigError(
+            f"training.sample_rate is {plan.training.sample_rate:g}, and sampling records protects no whole site",
+            hint="set training.sample_rate: 1.0, or privacy.unit: record",
+        )
+    if strategy.site_work != "gradient" and study.privacy.unit != "site":
         raise ConfigError(
             f"privacy.mechanism: distributed works on one gradient a round, and {strategy.name} trains locally",
             hint="use strategy: dp_fedsgd, or privacy.mechanism: local",

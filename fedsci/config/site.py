@@ -8,6 +8,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from fedsci import names
 from fedsci.config.loading import parse, read_document
 from fedsci.config.strict import Strict
+from fedsci.config.study import check_grouping
 from fedsci.errors import InputError
 
 
@@ -36,11 +37,23 @@ class CsvFormat(Strict):
 
 
 class Budget(Strict):
-    """The lifetime privacy budget of one data set."""
+    """The lifetime privacy budget of one data set.
 
-    unit: Literal["record"] = "record"
+    Attributes:
+        unit: what it protects: each ``record``, each ``group`` of records, or the whole ``site``.
+        group_by: the column whose values make groups (a patient's number); for ``unit: group`` only.
+        epsilon, delta: what all studies together may cost one unit.
+    """
+
+    unit: Literal["record", "group", "site"] = "record"
+    group_by: str | None = None
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _grouped(self) -> "Budget":
+        check_grouping(self.unit, self.group_by)
+        return self
 
 
 class DatasetSource(Strict):

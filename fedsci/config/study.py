@@ -115,10 +115,33 @@ class ModelSpec(Strict):
         return self
 
 
-class Privacy(Strict):
-    """The guarantee for one record, against whom, and at what cost."""
+def check_grouping(unit: str, group_by: str | None) -> None:
+    """Pass if a column is named exactly where groups are protected.
 
-    unit: Literal["record"] = "record"
+    Raises:
+        ValueError: message and hint.
+    """
+    if unit == "group" and group_by is None:
+        raise ValueError("unit: group needs group_by | name the column that groups records: group_by: patient_id")
+    if unit != "group" and group_by is not None:
+        raise ValueError(f"group_by goes with unit: group, not with unit: {unit} | remove it, or set unit: group")
+
+
+class Privacy(Strict):
+    """The guarantee for one unit, against whom, and at what cost.
+
+    Attributes:
+        unit: what is protected: each ``record``, each ``group`` of records with the same value in ``group_by``, or each
+            ``site`` as a whole.
+        group_by: a column of every site's file that is not a feature.
+        mechanism: where noise is added.
+        epsilon, delta: of the study.
+        clipping_norm: what one unit may contribute to a sum; for ``unit: site``, of a site's update.
+        colluding_sites: whose noise does not count under the distributed mechanism.
+    """
+
+    unit: Literal["record", "group", "site"] = "record"
+    group_by: str | None = None
     mechanism: Literal["distributed", "local", "none"] = "distributed"
     epsilon: float | None = None
     delta: float = Field(default=1e-5)
@@ -148,6 +171,12 @@ class Privacy(Strict):
         if self.mechanism != "none" and self.epsilon is None:
             raise ValueError(
                 "epsilon is missing | add privacy.epsilon, e.g. 3.0, or set privacy.mechanism: none (no privacy)"
+            )
+        check_grouping(self.unit, self.group_by)
+        if self.unit == "site" and self.mechanism == "local":
+            raise ValueError(
+                "unit: site hides a site among the others, and with mechanism: local each stands alone | "
+                "use mechanism: distributed"
             )
         return self
 
@@ -222,6 +251,11 @@ class Study(Strict):
     def _coherent(self) -> "Study":
         if self.task.target in self.features:
             raise ValueError(f"the target {self.task.target!r} is also a feature | remove it from features")
+        if self.privacy.group_by in (*self.features, self.task.target):
+            raise ValueError(
+                f"{self.privacy.group_by!r} groups the records and is also a feature or the target | "
+                "a model must not learn whose record it sees: remove it from features"
+            )
         known = METRICS[self.task.kind]
         for metric in self.evaluation.metrics:
             if metric not in known:

@@ -93,6 +93,8 @@ class MeasuredWithNoise:
 class Meter:
     """How a study's models are measured: exactly where every site lets that leave, else with noise that is paid for.
 
+    Where whole sites are protected there is no noise for metrics: then nothing is measured unless it may leave exactly.
+
     Attributes:
         plan: the study's plan.
         cost: its price, None without privacy.
@@ -106,9 +108,11 @@ class Meter:
     noised: bool
 
     @property
-    def evaluate(self) -> str:
-        """What requests ask for."""
-        return "noised" if self.noised else "exact"
+    def evaluate(self) -> str | None:
+        """What requests ask for; None: nothing."""
+        if not self.noised:
+            return "exact"
+        return "noised" if self.cost is not None and self.cost.metric_noise is not None else None
 
     @property
     def table(self) -> MetricTable:
@@ -118,7 +122,7 @@ class Meter:
     def measures_after(self, number: int) -> bool:
         """Return whether the model after this round, not the last, is measured."""
         if self.noised:
-            return number in self.plan.measured_rounds
+            return self.evaluate is not None and number in self.plan.measured_rounds
         return number > 0 and number % (self.plan.study.evaluation.every or 1) == 0
 
     def read(self, collected: Collected, label: str, *, table: int = 0) -> Measurement:

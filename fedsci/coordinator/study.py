@@ -162,6 +162,8 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
     if cost is not None and cost.share is not None:
         # gradients are summed as they are; their mean is over the public expected number of records
         weights = {SiteId(site): cost.sample_rate * train for site, (train, _) in counts.items()}
+        if plan.study.privacy.unit == "site":
+            weights = dict.fromkeys(weights, 1.0)  # a site counts as a site, whatever its size
     noised = plan.private and not all(said.exact_evaluation for said in progress.sites.values())
     holdouts = {SiteId(site): holdout for site, (_, holdout) in counts.items()}
     meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=noised)
@@ -217,6 +219,8 @@ def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progres
                 dropped=tuple(collected.dropped),
                 seconds=time.monotonic() - started,
             )
+        if meter.evaluate is None:
+            return
         started = time.monotonic()
         asked = fields | {"evaluate": meter.evaluate, "round": rounds}
         ask = Ask(action="evaluate", slot=rounds, fields=asked, model=state.model, dimension=0, tables=[meter.table])

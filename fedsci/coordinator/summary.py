@@ -7,6 +7,7 @@ import fedsci
 from fedsci.config.plan import Plan
 from fedsci.coordinator.study import Progress
 from fedsci.names import SiteId
+from fedsci.privacy.events import neighbouring_of
 from fedsci.training.metrics import Metrics, higher_is_better
 
 #: Named in docs/protocol.md.
@@ -71,7 +72,7 @@ def summarise(
         },
         "privacy": {
             "unit": privacy.unit,
-            "neighbouring": "add_or_remove_one_record",
+            "neighbouring": neighbouring_of(privacy.unit).value,
             "mechanism": privacy.mechanism,
             "delta": privacy.delta,
             "accountant": "pld",

@@ -11,7 +11,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsci.data.table import RawTable
+from fedsci.data.table import RawTable, absent_column
+from fedsci.data.values import is_missing, matching_key
 from fedsci.errors import DataError, InputError
 
 _PERSON = b"fedsci-holdout-1"
@@ -37,13 +38,39 @@ def record_keys(raw: RawTable) -> NDArray[np.int64]:
     return keys
 
 
+def group_keys(raw: RawTable, column: str, source: str) -> NDArray[np.int64]:
+    """Return a key for each row that rows with the same value in ``column`` share, and no others.
+
+    Values are compared as categories are: 7, "7" and 7.0 are one group.
+
+    Raises:
+        DataError: there is no such column, or a row has no value in it: nothing could protect that row.
+    """
+    if column not in raw.columns:
+        raise absent_column(raw, column, source, "which groups the records")
+    keys = np.empty(raw.rows, dtype=np.int64)
+    for row, value in enumerate(raw.columns[column].tolist()):
+        if isinstance(value, list):
+            raise DataError(f"{source}: column {column!r} holds arrays, which make no groups")
+        if is_missing(value):
+            raise DataError(
+                f"{source}: {raw.row_label(row)} has no value in {column!r}, which groups the records",
+                hint="fill it in; a record of its own needs a value that no other has",
+            )
+        content = matching_key(value).encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(content, digest_size=8, person=b"fedsci-group-1")
+        keys[row] = int.from_bytes(digest.digest(), "big", signed=True)
+    return keys
+
+
 def split_holdout(
     row_ids: NDArray[np.int64], *, fraction: float, seed: int, site: str, secret: bytes = b""
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the masks ``(train, holdout)``; each row is on one side, whatever other rows there are.
 
     Args:
-        row_ids: int64, shape ``(n,)``; a record's lasting identity, such as :func:`record_keys`.
+        row_ids: int64, shape ``(n,)``; a record's lasting identity, such as :func:`record_keys`; rows with the same
+            one stay together, as with :func:`group_keys`.
         fraction: the chance of holdout, 0 up to but not including 1; 0 keeps every row for training.
         seed: of the study; public.
         site: the site's name, so that sites split independently.

@@ -5,7 +5,7 @@ Both hold private data: they print as their size only and never leave the site.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,14 +83,18 @@ class Table:
         target: int64 class indices, or float32 in [-1, 1] for regression; shape ``(n,)``.
         row_ids: int64, shape ``(n,)``: positions in the file the rows came from.
         report: what encoding changed.
+        groups: where groups of records are protected, int64, shape ``(n,)``: each row's, numbered from 0; else None.
     """
 
     features: NDArray[np.float32]
     target: NDArray[Any]
     row_ids: NDArray[np.int64]
     report: EncodingReport
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
+        if self.groups is not None and len(self.groups) != len(self.features):
+            raise InputError(f"{len(self.groups)} groups of {len(self.features)} rows make no table")
         if not len(self.features) == len(self.target) == len(self.row_ids):
             raise InputError(
                 f"{len(self.features)} feature rows, {len(self.target)} targets and "
@@ -102,6 +106,11 @@ class Table:
         """The number of rows."""
         return len(self.features)
 
+    @property
+    def units(self) -> int:
+        """The number of groups, or of rows where there are none."""
+        return self.rows if self.groups is None else len(np.unique(self.groups))
+
     def where(self, chosen: NDArray[np.bool_]) -> "Table":
         """Return the rows where ``chosen`` is true; the report stays that of the whole file."""
         return Table(
@@ -109,7 +118,12 @@ class Table:
             target=self.target[chosen],
             row_ids=self.row_ids[chosen],
             report=self.report,
+            groups=None if self.groups is None else _numbered(self.groups[chosen]),
         )
+
+    def grouped(self, keys: NDArray[np.int64]) -> "Table":
+        """Return the same rows in groups: those with equal ``keys``, int64, shape ``(n,)``."""
+        return replace(self, groups=_numbered(keys))
 
     def __repr__(self) -> str:
         return f"Table({self.rows} rows, {self.features.shape[1]} inputs)"
@@ -157,7 +171,7 @@ def encode(raw: RawTable, schema: Schema, source: str) -> Table:
 
 
 def concatenate(tables: Sequence[Table]) -> Table:
-    """Return all rows in order, with the reports added up; row ids are not made unique.
+    """Return all rows in order, with the reports added up; row ids are not made unique, and no group spans two tables.
 
     Raises:
         InputError: if there are no tables, or they were encoded by different schemas.
@@ -165,6 +179,10 @@ def concatenate(tables: Sequence[Table]) -> Table:
     if len({(table.features.shape[1], table.target.dtype) for table in tables}) != 1:
         raise InputError("the tables do not have one width and kind of target", hint="encode them with one schema")
     reports = [table.report for table in tables]
+    groups = None
+    if all(table.groups is not None for table in tables):
+        firsts = np.cumsum([0, *(table.units for table in tables[:-1])])
+        groups = np.concatenate([table.groups + first for table, first in zip(tables, firsts, strict=True)])
     return Table(
         features=np.concatenate([table.features for table in tables]),
         target=np.concatenate([table.target for table in tables]),
@@ -176,7 +194,13 @@ def concatenate(tables: Sequence[Table]) -> Table:
             unseen=_added(report.unseen for report in reports),
             missing=_added(report.missing for report in reports),
         ),
+        groups=groups,
     )
+
+
+def _numbered(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each row the place of its key among the distinct keys."""
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64).reshape(-1)
 
 
 def absent_column(raw: RawTable, name: str, source: str, role: str) -> DataError:

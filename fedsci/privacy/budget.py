@@ -25,7 +25,7 @@ from typing import Final
 
 from fedsci.errors import BudgetRefused, InputError
 from fedsci.privacy.accounting import check_delta, rdp_curve
-from fedsci.privacy.events import NEIGHBOURING, Neighbouring, Plan
+from fedsci.privacy.events import Neighbouring, Plan
 
 ORDERS: Final = range(2, 257)
 SAMPLER_SHARE: Final = 1e-6
@@ -55,7 +55,7 @@ class BudgetPolicy:
     delta: float
     order: int
     rdp_capacity: float
-    neighbouring: Neighbouring = NEIGHBOURING
+    neighbouring: Neighbouring = Neighbouring.ADD_OR_REMOVE_ONE_RECORD
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
@@ -68,7 +68,9 @@ class BudgetPolicy:
             raise InputError(f"capacity {self.rdp_capacity!r} does not keep epsilon {self.epsilon!r}")
 
 
-def budget_policy(*, epsilon: float, delta: float) -> BudgetPolicy:
+def budget_policy(
+    *, epsilon: float, delta: float, neighbouring: Neighbouring = Neighbouring.ADD_OR_REMOVE_ONE_RECORD
+) -> BudgetPolicy:
     """Return the policy that admits the most Gaussian releases within ``epsilon`` at ``delta``.
 
     Raises:
@@ -83,14 +85,19 @@ def budget_policy(*, epsilon: float, delta: float) -> BudgetPolicy:
         raise InputError(
             f"epsilon {epsilon:g} at delta {delta:g} is too small to enforce", hint="raise epsilon or delta"
         )
-    return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity)
+    return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity, neighbouring=neighbouring)
 
 
 def charge_cost(plan: Plan, policy: BudgetPolicy) -> float:
     """Return the plan's cost in the policy's unit: Renyi divergence at its order, rounded up.
 
     Zero for an empty plan, infinite if any event has no noise.
+
+    Raises:
+        InputError: the plan is for another unit than the budget.
     """
+    if plan.neighbouring is not policy.neighbouring:
+        raise InputError(f"{plan.neighbouring.value} cannot be charged to a budget for {policy.neighbouring.value}")
     return float(rdp_curve(plan, (policy.order,))[0]) * _ROUNDING
 
 

@@ -1,7 +1,8 @@
 """What a mechanism did, as frozen data that an accountant can price.
 
-Every event is stated for neighbouring data sets that differ by adding or removing one record; that relation
-is a type, so that an epsilon is never shown without it. Events are stored as JSON of our own, with a
+Every plan states for which neighbouring data sets it holds: those that differ by adding or removing one unit,
+a record unless it says otherwise. That relation is a type, so that an epsilon is never shown without it, and plans of
+different units are never added up. Events are stored as JSON of our own, with a
 version; kinds that are not known are refused, never skipped.
 """
 
@@ -23,10 +24,26 @@ class Neighbouring(Enum):
     """Which data sets must be hard to tell apart."""
 
     ADD_OR_REMOVE_ONE_RECORD = "add_or_remove_one_record"
+    ADD_OR_REMOVE_ONE_GROUP = "add_or_remove_one_group"
+    ADD_OR_REMOVE_ONE_SITE = "add_or_remove_one_site"
 
 
-NEIGHBOURING: Final = Neighbouring.ADD_OR_REMOVE_ONE_RECORD
-"""The relation that every event, epsilon and budget here refers to."""
+_UNITS: Final = {
+    "record": Neighbouring.ADD_OR_REMOVE_ONE_RECORD,
+    "group": Neighbouring.ADD_OR_REMOVE_ONE_GROUP,
+    "site": Neighbouring.ADD_OR_REMOVE_ONE_SITE,
+}
+
+
+def neighbouring_of(unit: str) -> Neighbouring:
+    """Return the relation for a unit of privacy: ``record``, ``group`` (all records that share a key) or ``site``.
+
+    Raises:
+        InputError: if there is no such unit.
+    """
+    if unit not in _UNITS:
+        raise InputError(f"there is no unit of privacy {unit!r}", hint=f"use one of {', '.join(_UNITS)}")
+    return _UNITS[unit]
 
 
 def _check_noise(noise_multiplier: float) -> None:
@@ -106,10 +123,12 @@ class Plan:
     Attributes:
         events: what is released of records that are trained on; empty means nothing is, at no cost.
         held_out: what is released of records that are held out.
+        neighbouring: which data sets this makes hard to tell apart.
     """
 
     events: tuple[Composition, ...]
     held_out: tuple[Composition, ...] = ()
+    neighbouring: Neighbouring = Neighbouring.ADD_OR_REMOVE_ONE_RECORD
 
 
 def one_after_another(plans: Iterable[Plan]) -> Plan:
@@ -118,15 +137,22 @@ def one_after_another(plans: Iterable[Plan]) -> Plan:
     A record may be held out in one study and trained on in the next. Where every event is an unsampled Gaussian, the
     side with less noise in all dominates the other (both are one Gaussian release, and more noise is
     post-processing); elsewhere both sides are counted.
+
+    Raises:
+        InputError: the plans are for different units.
     """
     events: list[Composition] = []
+    plans = tuple(plans)
+    relations = {plan.neighbouring for plan in plans} or {Neighbouring.ADD_OR_REMOVE_ONE_RECORD}
+    if len(relations) > 1:
+        raise InputError("the costs of studies for different units of privacy cannot be added up")
     for plan in plans:
         train, held_out = gaussian_precision(plan.events), gaussian_precision(plan.held_out)
         if train is None or held_out is None:
             events += [*plan.events, *plan.held_out]
         else:
             events += plan.held_out if held_out > train else plan.events
-    return Plan(events=tuple(events))
+    return Plan(events=tuple(events), neighbouring=relations.pop())
 
 
 def gaussian_precision(parts: tuple[Composition, ...]) -> float | None:
@@ -155,7 +181,7 @@ def to_json(plan: Plan) -> str:
     """Return the plan as one line of JSON; equal plans give equal text."""
     document = {
         "version": FORMAT_VERSION,
-        "neighbouring": NEIGHBOURING.value,
+        "neighbouring": plan.neighbouring.value,
         "events": _listed(plan.events),
         "held_out": _listed(plan.held_out),
     }
@@ -188,13 +214,13 @@ def from_json(text: str) -> Plan:
             f"privacy events of version {version!r}", hint=f"this fedsci reads versions up to {FORMAT_VERSION}"
         )
     _check_keys(document, frozenset(keys), "privacy events")
-    if document["neighbouring"] != NEIGHBOURING.value:
+    if document["neighbouring"] not in [relation.value for relation in Neighbouring]:
         raise InputError(f"privacy events for the neighbouring relation {document['neighbouring']!r}")
     sides = [document["events"], document.get("held_out", [])]
     if not all(isinstance(side, list) for side in sides):
         raise InputError("the privacy events are not a list")
     events, held_out = (tuple(_composition(item) for item in side) for side in sides)
-    return Plan(events=events, held_out=held_out)
+    return Plan(events=events, held_out=held_out, neighbouring=Neighbouring(document["neighbouring"]))
 
 
 def _composition(item: object) -> Composition:

@@ -150,6 +150,10 @@ def _collusion_words(colluding_sites: int | None) -> str:
 def _unit_words(unit: str) -> str:
     if unit == "record":
         return "record: one row of a lab’s data set. A person with several rows is protected less."
+    if unit == "group":
+        return "group: all rows of a lab’s data set that share a value, such as one patient’s, together."
+    if unit == "site":
+        return "site: everything that one lab contributed, as a whole."
     return unit
 
 

@@ -33,7 +33,7 @@ def pooled_baselines(
     train = concatenate([lab.train for lab in data])
     records = sum(lab.train_count for lab in data)
     costs: dict[str, Cost | None] = {"pooled": None}
-    if plan.private:
+    if plan.private and plan.study.privacy.unit != "site":  # in one place there are no sites to hide
         module = module_for(plan, inputs=train.features.shape[1])
         costs["pooled_dp"] = cost_of(plan, dimension=layout_of(module).size, alone=True)
     results: dict[str, Metrics | None] = {}

@@ -8,7 +8,7 @@ from fedsci.config.plan import Plan
 from fedsci.config.site import DatasetSource, Site
 from fedsci.config.study import ArrayColumn, CategoryColumn, MulticlassTask, RegressionTask, Study
 from fedsci.data.builtin import load_builtin
-from fedsci.data.holdout import record_keys, split_holdout
+from fedsci.data.holdout import group_keys, record_keys, split_holdout
 from fedsci.data.loading import CsvOptions, load_table
 from fedsci.data.schema import (
     ArrayFeature,
@@ -32,7 +32,8 @@ class SiteData:
 
     Attributes:
         train, holdout: disjoint tables.
-        train_count, holdout_count: rows of the file on either side, those with gaps included: public.
+        train_count, holdout_count: rows of the file on either side, those with gaps included, or groups of them where
+            groups are protected: public.
         report: what encoding clipped, dropped and counted; private counts.
     """
 
@@ -97,7 +98,8 @@ def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:
 
     Which records are held out depends on the rows as they lie in the file, on the study's seed and, in a private study,
     on the site's secret ``split_key``; not on the study's schema: counts that followed a schema could be steered
-    to count records of any kind. Without privacy the seed alone decides, so that a run can be repeated bit for bit.
+    to count records of any kind. Where groups are protected, a group is held out as a whole. Without privacy the seed
+    alone decides, so that a run can be repeated bit for bit.
 
     Raises:
         DataError: the file is missing, damaged, or does not fit the schema; nothing is half-loaded.
@@ -105,8 +107,13 @@ def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:
     study = plan.study
     raw, name = load_raw(site, site.datasets[study.dataset], target=study.task.target)
     table = encode(raw, schema_of(study), name)
+    grouping = study.privacy.group_by if plan.private else None
+    keys = record_keys(raw) if grouping is None else group_keys(raw, grouping, name)
+    if grouping is not None:
+        of_key = dict(zip(raw.row_ids.tolist(), keys.tolist(), strict=True))
+        table = table.grouped(np.array([of_key[row] for row in table.row_ids.tolist()], dtype=np.int64))
     train, holdout = split_holdout(
-        record_keys(raw),
+        keys,
         fraction=study.evaluation.holdout,
         seed=study.seed,
         site=site.site,
@@ -122,7 +129,7 @@ def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:
     return SiteData(
         train=table.where(~held),
         holdout=table.where(held),
-        train_count=int(train.sum()),
-        holdout_count=int(holdout.sum()),
+        train_count=len(np.unique(keys[train])),
+        holdout_count=len(np.unique(keys[holdout])),
         report=table.report,
     )

@@ -49,6 +49,15 @@ def check_policy(plan: Plan, site: Site) -> Policy:
             f"data set {study.dataset} has no privacy budget, so no private study can be charged to it",
             "add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
         )
+    if source.privacy is not None and plan.private:
+        budget, asked = source.privacy, study.privacy
+        if (budget.unit, budget.group_by) != (asked.unit, asked.group_by):
+            raise _refusal(
+                site,
+                f"the budget of {study.dataset} is for each {_unit(budget.unit, budget.group_by)}, "
+                f"the study protects each {_unit(asked.unit, asked.group_by)}",
+                f"set privacy.unit: {budget.unit}" + (f", group_by: {budget.group_by}" if budget.group_by else ""),
+            )
     for key, allowed, wanted in (
         ("strategies", policy.strategies, plan.recipe.name),
         ("models", policy.models, study.model.name),
@@ -119,6 +128,10 @@ def check_delta(plan: Plan, site: Site, *, records: int) -> None:
         raise _refusal(
             site, f"delta {delta:g} is larger than 1 / {records} records", "lower privacy.delta; 1.0e-5 is usual"
         )
+
+
+def _unit(unit: str, group_by: str | None) -> str:
+    return f"group of records with the same {group_by!r}" if group_by else unit
 
 
 def _refusal(site: Site, message: str, hint: str) -> PolicyRefused:

@@ -21,7 +21,7 @@ from fedsci import names
 from fedsci.errors import BudgetRefused
 from fedsci.privacy.budget import BudgetPolicy, admits, budget_policy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
-from fedsci.privacy.events import from_json, to_json
+from fedsci.privacy.events import from_json, neighbouring_of, to_json
 
 _metadata = MetaData()
 _entries = Table(
@@ -99,16 +99,16 @@ class Ledger:
         Raises:
             BudgetRefused: the site file now names another budget than the ledger holds.
         """
-        wanted = budget_policy(epsilon=epsilon, delta=delta)
+        wanted = budget_policy(epsilon=epsilon, delta=delta, neighbouring=neighbouring_of(unit))
         with self._transaction() as connection:
             for entry in _read(connection):
                 if entry.kind == "register" and entry.dataset == dataset:
                     held = entry.body
                     if (held["epsilon"], held["delta"], held["unit"]) != (epsilon, delta, unit):
                         raise BudgetRefused(
-                            f"data set {dataset}: the site file says epsilon {epsilon:g}, delta {delta:g}, but "
-                            f"the ledger {self._path} was opened with epsilon {held['epsilon']:g}, "
-                            f"delta {held['delta']:g}",
+                            f"data set {dataset}: the site file says epsilon {epsilon:g}, delta {delta:g} for each "
+                            f"{unit}, but the ledger {self._path} was opened with epsilon {held['epsilon']:g}, "
+                            f"delta {held['delta']:g} for each {held['unit']}",
                             hint="restore the old numbers; a budget is not changed by editing the site file",
                         )
                     return wanted

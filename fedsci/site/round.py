@@ -10,14 +10,16 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.errors import InputError
-from fedsci.privacy.randomness import RandomBytes
+from fedsci.privacy.clipping import clip_rows
+from fedsci.privacy.randomness import KeyStream, RandomBytes
+from fedsci.secagg import Quantisation
 from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, Share
 from fedsci.training.device import Device
 from fedsci.training.learner import Learner
 from fedsci.training.models import initial_vector
+from fedsci.training.noise_share import with_share
 from fedsci.training.private import PrivateLearner
-from fedsci.training.sums import room_for_noise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +32,7 @@ class Contributor:
         learner: model and training records.
         private: the same under differential privacy, or None where the mechanism is ``none``.
         share: this site's share of the noise under the distributed mechanism, else None.
+        whole: hides the site as a whole, where that is what the study protects, else None.
     """
 
     plan: Plan
@@ -37,12 +40,13 @@ class Contributor:
     learner: Learner
     private: PrivateLearner | None
     share: Share | None
+    whole: "WholeSite | None" = None
 
     def contribution(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32] | NDArray[np.int64]:
         """Return what the strategy asks of a site: an update, or minus the mean gradient; float32 ``(d,)``.
 
         Under the distributed mechanism: minus the clipped gradient sum in steps of the share's grid, int64, which
-        only its sum over sites makes private.
+        only its sum over sites makes private. Where whole sites are protected: the clipped update, likewise.
 
         Without privacy it is the same for the same seed, bit for bit; with privacy its sampling and noise
         come from the operating system and never repeat.
@@ -51,8 +55,7 @@ class Contributor:
         gradient = self.plan.strategy.site_work == "gradient"
         if self.private is not None:
             if self.share is not None:
-                room = room_for_noise(grid_for(self.plan), deviation=self.share.deviation)
-                return self.private.noised_share(model, self.share, room=room)
+                return self.private.noised_share(model, self.share, grid_for(self.plan))
             if gradient:
                 return -self.private.noisy_mean_gradient(model)
             return self.private.private_update(
@@ -61,8 +64,13 @@ class Contributor:
                 learning_rate=training.learning_rate,
                 momentum=training.momentum,
             )
-        rng = self._shuffles(round_number)
-        if gradient:
+        update = self._update(model, round_number)
+        return update if self.whole is None else self.whole.hide(update)
+
+    def _update(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32]:
+        """Return what this site's records alone say, without noise."""
+        training, rng = self.plan.training, self._shuffles(round_number)
+        if self.plan.strategy.site_work == "gradient":
             return -self.learner.mean_gradient(model, sample_rate=training.sample_rate, rng=rng)
         return self.learner.local_update(
             model,
@@ -78,6 +86,24 @@ class Contributor:
         return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WholeSite:
+    """Hides a site among the others: its update is clipped as a whole and carries a share of noise.
+
+    Neighbouring relation: one site contributes its update, or nothing (McMahan et al. 2018, with the site as the user).
+    """
+
+    clipping_norm: float
+    share: Share
+    grid: Quantisation
+    keystream: KeyStream
+
+    def hide(self, update: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the update, of L2 norm at most C, with this site's share of noise; int64 ``(d,)`` grid steps."""
+        clipped = clip_rows(update[None], self.clipping_norm)[0]
+        return with_share(clipped, self.share, self.grid, keystream=self.keystream)
+
+
 def contributor(
     plan: Plan,
     name: str,
@@ -90,8 +116,15 @@ def contributor(
 ) -> Contributor:
     """Return a contributor over ``table``; with ``cost`` it is private, else not."""
     learner = Learner(plan=plan, table=table, device=device, public_records=public_records)
-    private = share = None
-    if cost is not None:
+    private = share = whole = None
+    if cost is not None and cost.share is not None and plan.study.privacy.unit == "site":
+        whole = WholeSite(
+            clipping_norm=plan.study.privacy.clipping_norm,
+            share=cost.share,
+            grid=grid_for(plan),
+            keystream=KeyStream(random_bytes),
+        )
+    elif cost is not None:
         share = cost.share
         private = PrivateLearner(
             learner=learner,
@@ -100,7 +133,7 @@ def contributor(
             sample_rate=cost.sample_rate,
             random_bytes=random_bytes,
         )
-    return Contributor(plan=plan, name=name, learner=learner, private=private, share=share)
+    return Contributor(plan=plan, name=name, learner=learner, private=private, share=share, whole=whole)
 
 
 def train_alone(worker: Contributor) -> NDArray[np.float32]:
@@ -109,7 +142,7 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
     Same model, strategy, rounds and budget as the federation. Over the concatenated tables of all labs it
     is the pooled baseline. The model is for comparison and is not released.
     """
-    if worker.share is not None:
+    if worker.share is not None or worker.whole is not None:
         raise InputError("a lab that trains alone adds all noise itself")
     strategy = worker.plan.strategy
     state = strategy.start(initial_vector(worker.learner.module, seed=worker.plan.study.seed))

@@ -203,6 +203,7 @@ class SiteService:
         """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
         active = self._active(_run_id(request))
         costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
+        whole = active.cost is not None and active.plan.study.privacy.unit == "site"
         if active.cost is not None:
             costs["local_no_dp"] = None
         upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
@@ -211,6 +212,8 @@ class SiteService:
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
         if not allows_no_privacy(self.site, active.plan.study.dataset):
             costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
+        if whole:
+            costs.pop("local")  # alone, a site has no others to hide among
         if active.policy.exact_evaluation:
             for label, cost in costs.items():
                 device = active.worker.learner.device

@@ -13,14 +13,14 @@ from fedsci.config.plan import Plan
 from fedsci.config.site import Policy
 from fedsci.errors import PolicyRefused, ProtocolError, RoundAborted
 from fedsci.privacy.randomness import KeyStream
-from fedsci.privacy.rounding_noise import round_and_noise
 from fedsci.site.dataset import SiteData
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import Contributor
 from fedsci.training.accountant import Cost
 from fedsci.training.evaluation import bounded_sums, evaluate
 from fedsci.training.metrics import MetricSums
-from fedsci.training.sums import MetricTable, SumEncoding, metric_table, room_for_noise, step_of
+from fedsci.training.noise_share import with_share
+from fedsci.training.sums import MetricTable, SumEncoding, metric_table, step_of
 from fedsci.transport.messages import DIVERGED, Reply, Request
 
 
@@ -61,9 +61,7 @@ class ActiveRun:
         device = self.worker.learner.device
         weight = smallest / self.data.holdout_count
         sums = bounded_sums(self.plan, model, self.data.holdout, site_weight=weight, device=device)
-        limit = room_for_noise(grid_for(self.plan), deviation=share.deviation) * share.gamma
-        sums = np.clip(sums, -limit, limit)
-        return round_and_noise(sums, gamma=share.gamma, deviation=share.deviation, keystream=KeyStream(os.urandom))
+        return with_share(sums, share, grid_for(self.plan), keystream=KeyStream(os.urandom))
 
     def own(self, metrics: Mapping[str, MetricSums | None]) -> dict[str, Any]:
         """Return the site's own metrics as a reply's fields, where the policy lets them be shown."""

@@ -1,13 +1,14 @@
 """What a plan costs a site in privacy: its noise, its events, its epsilon.
 
-Neighbouring relation: add or remove one record. Every site computes this from the plan itself; nothing a
-coordinator says about cost is used.
+Neighbouring relation: add or remove one unit, which is a record unless the study says otherwise. Every site computes
+this from the plan itself; nothing a coordinator says about cost is used.
 
 A study measures its models on records it does not train on, so measuring costs no record that training costs, and
 is paid for out of the same epsilon: noise on the metrics is chosen so that a held-out record pays no more than one
 that is trained on.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +21,7 @@ from fedsci.privacy.calibration import (
     epsilon_with_distance,
     gaussian_plan,
 )
-from fedsci.privacy.events import Composition, GaussianEvent
+from fedsci.privacy.events import Composition, GaussianEvent, Neighbouring, neighbouring_of
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.training.noised_metrics import sensitivity, sums_of
 
@@ -73,6 +74,7 @@ class Cost:
         sample_rate: Poisson rate of records in a step.
         delta: of the study.
         metric_noise: of measurements on held-out records; None where there are none.
+        neighbouring: what is protected.
     """
 
     noise_multiplier: float
@@ -83,6 +85,7 @@ class Cost:
     sample_rate: float
     delta: float
     metric_noise: MetricNoise | None = None
+    neighbouring: Neighbouring = Neighbouring.ADD_OR_REMOVE_ONE_RECORD
 
     @property
     def measurements(self) -> int:
@@ -105,7 +108,7 @@ class Cost:
                 raise InputError("a study without noised metrics measures none")
             event = GaussianEvent(noise_multiplier=self.metric_noise.charged)
             held_out = (Composition(event=event, count=measurements),)
-        return EventPlan(events=train, held_out=held_out)
+        return EventPlan(events=train, held_out=held_out, neighbouring=self.neighbouring)
 
     def total_variation(self, rounds: int, measurements: int = 0) -> float:
         """Return how far all that is released is from those events, at most, for any one record."""
@@ -149,7 +152,7 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
         sites = plan.min_survivors - privacy.colluding_sites
         share, noise, charged, distance = _shared_noise(*wanted, privacy.clipping_norm, sites)
     metric_noise = None
-    if not alone:
+    if not alone and privacy.unit != "site":  # a whole site is on no one side of a split
         metric_noise = _metric_noise(
             epsilon=privacy.epsilon,
             delta=privacy.delta,
@@ -168,6 +171,7 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
         sample_rate=training.sample_rate,
         delta=privacy.delta,
         metric_noise=metric_noise,
+        neighbouring=neighbouring_of(privacy.unit),
     )
 
 
@@ -230,3 +234,17 @@ def _shared_noise(
     )
     counted = deviation * gamma * sites**0.5 / clipping_norm
     return Share(gamma=gamma, deviation=deviation, sites=sites), counted, event, distance
+
+
+def noise_over_update(plan: Plan, *, dimension: int) -> float | None:
+    """Return the norm of a round's noise over that of the largest mean update, where whole sites are protected.
+
+    With all sites present. Above 1 even an update on which all sites agree drowns. None for other units.
+    """
+    if not plan.private or plan.study.privacy.unit != "site":
+        return None
+    share, sites = cost_of(plan, dimension=dimension).share, len(plan.sites)
+    if share is None:
+        return None
+    noise = share.deviation * share.gamma * math.sqrt(sites * dimension)
+    return noise / (sites * plan.study.privacy.clipping_norm)

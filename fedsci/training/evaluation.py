@@ -52,8 +52,9 @@ def bounded_sums(
     """Return the sums that noise is added to, float64, one for each of ``sums_of(plan)``.
 
     Each record adds a vector of its own, of L2 norm at most ``sensitivity(plan)``; see
-    :mod:`fedsci.training.noised_metrics`. Every pass through the model has the same shape, as in training, so that a
-    record's outputs do not depend on how many others there are.
+    :mod:`fedsci.training.noised_metrics`. Where groups are protected, each group adds the mean of its records'. Every
+    pass through the model has the same shape, as in training, so that a record's outputs do not depend on how many
+    others there are.
 
     Args:
         plan: the study's plan.
@@ -85,11 +86,12 @@ def bounded_sums(
             for i in range(noised_metrics.BINS):
                 found |= {f"negative_{i}": (bins == i) & ~positive, f"positive_{i}": (bins == i) & positive}
         found |= {"correct": correct, "site_correct": correct}
+    share = np.ones(table.rows) if table.groups is None else 1 / np.bincount(table.groups)[table.groups]
     sums = []
     for name in noised_metrics.sums_of(plan):
         weight = min(1.0, site_weight) if name.startswith("site_") else 1.0
         parts = np.clip(found[name] / noised_metrics.UNITS.get(name, 1.0), -1.0, 1.0)
-        sums.append(weight * float(parts.sum(dtype=np.float64)))
+        sums.append(weight * float((share * parts).sum(dtype=np.float64)))
     return np.array(sums, np.float64)
 
 

@@ -34,8 +34,8 @@ class Learner:
         plan: the study's plan.
         table: the site's training records, encoded.
         device: where tensors live.
-        public_records: rows of the training side of the file, those with gaps included: what noised sums are
-            divided by. ``records`` would tell how many rows have gaps. None: all rows are usable.
+        public_records: rows (or groups) of the training side of the file, those with gaps included: what noised sums
+            are divided by. ``records`` would tell how many rows have gaps. None: all rows are usable.
     """
 
     plan: Plan
@@ -65,9 +65,14 @@ class Learner:
         return len(self.table.features)
 
     @property
+    def units(self) -> int:
+        """Number of records, or of groups of records where those are what is protected."""
+        return self.table.units
+
+    @property
     def divisor(self) -> int:
         """What noised sums are divided by, before the sample rate."""
-        return self.records if self.public_records is None else self.public_records
+        return self.units if self.public_records is None else self.public_records
 
     def mean_gradient(
         self, vector: NDArray[np.float32], *, sample_rate: float, rng: np.random.Generator

@@ -2,7 +2,8 @@
 
 Each record contributes a vector whose numbers lie in [-1, 1], so that one record more or less moves the sum by at
 most :func:`sensitivity` in L2 norm. Only what the study's metrics need is summed. How many records are held out is
-public, so it is not noised, except where rows with gaps are dropped: how many are left is then private. No torch here.
+public, so it is not noised, except where rows with gaps are dropped: how many are left is then private. Where groups
+of records are protected, read "group" for "record": a group contributes the mean of its records. No torch here.
 """
 
 import math

@@ -1,29 +1,31 @@
 """DP-SGD at a site: per-record gradients by Opacus, our clipping, our sampling, our noise.
 
-Abadi et al. 2016 with Poisson sampling. Neighbouring relation: add or remove one record. Opacus gives the
-per-record gradients; its noise (torch's generator) and its samplers (a data loader) are not used, since
-the guarantee rests on both: records are drawn and noise is made from the operating system's randomness.
+Abadi et al. 2016 with Poisson sampling. Neighbouring relation: add or remove one unit, a record or a group of them.
+Opacus gives the per-record gradients; its noise (torch's generator) and its samplers (a data loader) are not used,
+since the guarantee rests on both: records are drawn and noise is made from the operating system's randomness.
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsci.errors import ConfigError
-from fedsci.privacy.clipping import clip_factors
+from fedsci.errors import ConfigError, InputError
+from fedsci.privacy.clipping import clip_factors, clip_rows
 from fedsci.privacy.local_noise import noisy_sum
 from fedsci.privacy.poisson import poisson_sample
 from fedsci.privacy.randomness import KeyStream
-from fedsci.privacy.rounding_noise import round_and_noise
+from fedsci.secagg import Quantisation
 from fedsci.training.accountant import Share
 from fedsci.training.learner import CHUNK, Learner
 from fedsci.training.losses import record_losses
 from fedsci.training.models import load_vector, read_vector
+from fedsci.training.noise_share import with_share
 
 # Opacus hooks the first layer too, whose input needs no gradient; nothing is lost
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
@@ -35,7 +37,7 @@ class PrivateLearner:
 
     Attributes:
         learner: model and records.
-        clipping_norm: L2 bound C of one record's gradient: the sensitivity of the sum.
+        clipping_norm: L2 bound C of one unit's gradient: the sensitivity of the sum.
         noise_multiplier: z; the sum gets discrete Gaussian noise of deviation z * C.
         sample_rate: Poisson rate q, public.
         random_bytes: the operating system's randomness in production.
@@ -91,29 +93,55 @@ class PrivateLearner:
             optimiser.step()
         return read_vector(self.learner.module) - vector
 
-    def noised_share(self, vector: NDArray[np.float32], share: Share, *, room: int) -> NDArray[np.int64]:
+    def noised_share(self, vector: NDArray[np.float32], share: Share, grid: Quantisation) -> NDArray[np.int64]:
         """Return minus the clipped sum of a Poisson sample plus this site's share of noise, int64 ``(d,)`` grid steps.
 
-        Must be masked before it leaves: its own noise protects nobody; the sum over sites does. ``room`` bounds the
-        clipped sum, coordinate by coordinate, in grid steps, so that no noise drawn on top of it passes what a site
-        may send. That moves no two neighbouring sums further apart, so the sensitivity stays C.
+        Only the sum over sites is private: see :func:`fedsci.training.noise_share.with_share`.
         """
         load_vector(self.learner.module, vector)
-        chosen = np.flatnonzero(poisson_sample(self.learner.records, self.sample_rate, self._keystream))
-        limit = room * share.gamma
-        total = np.clip(-self.clipped_sum(chosen, vector.size), -limit, limit)
-        return round_and_noise(total, gamma=share.gamma, deviation=share.deviation, keystream=self._keystream)
+        return with_share(-self._sampled_sum(vector.size), share, grid, keystream=self._keystream)
 
     def _noisy_mean(self, size: int) -> NDArray[np.float32]:
-        chosen = np.flatnonzero(poisson_sample(self.learner.records, self.sample_rate, self._keystream))
-        total = self.clipped_sum(chosen, size)
         noisy = noisy_sum(
-            total,
+            self._sampled_sum(size),
             clipping_norm=self.clipping_norm,
             noise_multiplier=self.noise_multiplier,
             keystream=self._keystream,
         )
         return (noisy / (self.sample_rate * self.learner.divisor)).astype(np.float32)
+
+    def _sampled_sum(self, size: int) -> NDArray[np.float64]:
+        """Return the clipped sum over a Poisson sample of units: records, or groups of them."""
+        chosen = np.flatnonzero(poisson_sample(self.learner.units, self.sample_rate, self._keystream))
+        if self.learner.table.groups is None:
+            return self.clipped_sum(chosen, size)
+        return self.clipped_group_sum(chosen, size)
+
+    def clipped_group_sum(self, groups: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+        """Return the sum over groups of the clipped mean gradient of each one's records, float64 ``(d,)``.
+
+        However many records a group has, it adds at most C; one with a gradient that is not finite adds nothing.
+        Groups are numbered as in the table. Passes are filled up as in :meth:`clipped_sum`, for the same reason.
+        """
+        total, pending, done = np.zeros(size, np.float64), np.zeros(size, np.float64), 0
+        of_row = self.learner.table.groups
+        if of_row is None:
+            raise InputError("the table has no groups")
+        order = np.argsort(of_row, kind="stable")
+        rows = order[np.isin(of_row[order], groups)]
+        sizes = np.bincount(of_row)
+        for start in range(0, len(rows), CHUNK):
+            chosen = rows[start : start + CHUNK]
+            gradients = self._record_gradients(chosen)
+            edges = np.flatnonzero(np.diff(of_row[chosen])) + 1
+            for first, last in pairwise([0, *edges.tolist(), len(chosen)]):
+                pending += torch.cat([g[first:last].double().sum(0) for g in gradients]).cpu().numpy()
+                done += last - first
+                if done == sizes[of_row[chosen[first]]]:
+                    if np.isfinite(pending).all():
+                        total += clip_rows(pending[None] / done, self.clipping_norm)[0]
+                    pending, done = np.zeros(size, np.float64), 0
+        return total
 
     def clipped_sum(self, rows: NDArray[np.int64], size: int) -> NDArray[np.float64]:
         """Return the sum of the rows' clipped loss gradients at the loaded weights, float64 ``(d,)``.
@@ -126,25 +154,28 @@ class PrivateLearner:
         themselves, and the sensitivity of the sum would no longer be C.
         """
         total = np.zeros(size, np.float64)
-        module = self._per_record
-        kind = self.learner.plan.study.task.kind
         for start in range(0, len(rows), CHUNK):
-            chosen = rows[start : start + CHUNK]
-            filled = np.concatenate([chosen, np.zeros(CHUNK - len(chosen), rows.dtype)])
-            index = torch.from_numpy(filled).to(self.learner.device)
-            module.zero_grad()
-            losses = record_losses(kind, module(self.learner.features[index]), self.learner.targets[index])
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            samples = [_of(p).reshape(len(index), -1) for p in self.learner.module.parameters()]
-            samples = [s[: len(chosen)] for s in samples]
+            samples = self._record_gradients(rows[start : start + CHUNK])
             norms = torch.stack([s.double().square().sum(1) for s in samples]).sum(0).sqrt()
             factors = torch.from_numpy(clip_factors(norms.cpu().numpy(), self.clipping_norm)).to(norms.device)
             sums = [factors @ torch.nan_to_num(s.double(), nan=0.0, posinf=0.0, neginf=0.0) for s in samples]
             total += torch.cat(sums).cpu().numpy()
-            for p in self.learner.module.parameters():
-                p.grad_sample = None  # type: ignore[attr-defined]
-                p.grad = None
         return total
+
+    def _record_gradients(self, rows: NDArray[np.int64]) -> list[torch.Tensor]:
+        """Return the gradient of each row's loss, a tensor ``(len(rows), size)`` a parameter, by one full pass."""
+        module, kind = self._per_record, self.learner.plan.study.task.kind
+        filled = np.concatenate([rows, np.zeros(CHUNK - len(rows), rows.dtype)])
+        index = torch.from_numpy(filled).to(self.learner.device)
+        module.zero_grad()
+        losses = record_losses(kind, module(self.learner.features[index]), self.learner.targets[index])
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        parameters = list(self.learner.module.parameters())
+        samples = [_of(p).reshape(len(index), -1)[: len(rows)] for p in parameters]
+        for p in parameters:
+            p.grad_sample = None  # type: ignore[attr-defined]
+            p.grad = None
+        return samples
 
 
 def _of(parameter: torch.nn.Parameter) -> torch.Tensor:

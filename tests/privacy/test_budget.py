@@ -16,7 +16,7 @@ from fedsci.privacy.budget import (
     require_admitted,
 )
 from fedsci.privacy.calibration import calibrate_noise_multiplier, charged_plan
-from fedsci.privacy.events import NEIGHBOURING, Composition, GaussianEvent, Plan
+from fedsci.privacy.events import Composition, GaussianEvent, Neighbouring, Plan
 
 budgets = st.builds(budget_policy, epsilon=st.floats(0.1, 20), delta=st.floats(1e-9, 1e-3))
 
@@ -29,7 +29,7 @@ def gaussian(noise, count=1):
 def test_the_order_fits_the_budget(target, order):
     policy = budget_policy(epsilon=target, delta=1e-5)
     assert policy.order == order
-    assert policy.neighbouring is NEIGHBOURING
+    assert policy.neighbouring is Neighbouring.ADD_OR_REMOVE_ONE_RECORD
 
 
 @given(budgets)
