@@ -10,6 +10,7 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.errors import InputError
+from fedsci.privacy.clipping import MOST_SUMMED
 from fedsci.privacy.randomness import RandomBytes
 from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, Share
@@ -90,6 +91,11 @@ def contributor(
     learner = Learner(plan=plan, table=table, device=device, public_records=public_records)
     private = share = None
     if cost is not None:
+        if table.rows > MOST_SUMMED:
+            raise InputError(
+                f"{table.rows} training records are more than the {MOST_SUMMED} whose sum is known to be exact enough",
+                hint="split the data set between two sites, or use fewer of its records",
+            )
         share = cost.share
         private = PrivateLearner(
             learner=learner,

@@ -181,7 +181,10 @@ class SiteService:
         return self._send(upload, None, [metrics], active.own({"federated": metrics}))
 
     def _alone(self, request: Request) -> Reply:
-        """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
+        """Train on this lab's records only, with the study's budget and without privacy; the models stay here.
+
+        Its metrics are a release about training records, private as the study itself is and not charged: once a run.
+        """
         active = self._active(_run_id(request))
         costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
         if active.cost is not None:
@@ -191,6 +194,8 @@ class SiteService:
         if not allows_no_privacy(self.site, active.plan.study.dataset):
             costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
         if active.policy.exact_evaluation:
+            if active.cost is not None:
+                self._once(_run_id(request), "alone")
             for label, cost in costs.items():
                 device = active.worker.learner.device
                 worker = contributor(
@@ -205,6 +210,16 @@ class SiteService:
                 with contextlib.suppress(RoundAborted):  # it diverged: nothing to show
                     metrics[label] = active.measure(train_alone(worker))
         return self._send(upload, None, list(metrics.values()), active.own(metrics))
+
+    def _once(self, run: str, what: str) -> None:
+        """Pass the first time only, whichever process asks: written down before anything is computed."""
+        try:
+            with (self._run_folder(run) / what).open("x") as mark:
+                os.fsync(mark.fileno())
+        except FileExistsError:
+            raise PolicyRefused(
+                f"{self.site.site}: run {run} was answered {what} before", public="this was already answered"
+            ) from None
 
     def _send(
         self,

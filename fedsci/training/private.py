@@ -20,7 +20,7 @@ from fedsci.privacy.clipping import clip_factors
 from fedsci.privacy.local_noise import noisy_sum
 from fedsci.privacy.poisson import poisson_sample
 from fedsci.privacy.randomness import KeyStream
-from fedsci.privacy.rounding_noise import round_and_noise
+from fedsci.privacy.rounding_noise import LARGEST_CENTRE, round_and_noise
 from fedsci.training.accountant import Share
 from fedsci.training.learner import CHUNK, Learner
 from fedsci.training.losses import record_losses
@@ -103,7 +103,9 @@ class PrivateLearner:
         """
         load_vector(self.learner.module, vector)
         chosen = np.flatnonzero(poisson_sample(self.learner.records, self.sample_rate, self._keystream))
-        limit = (largest - math.ceil(_LARGEST_NOISE * share.deviation)) * share.gamma
+        # what lies within can be rounded, whatever the records: a refusal that depended on them would tell of them
+        room = min(largest, LARGEST_CENTRE) - math.ceil(_LARGEST_NOISE * share.deviation)
+        limit = room * share.gamma
         if limit <= 0:
             raise InputError("the ring has no room for the noise", hint="use secure_aggregation.ring_bits: 64")
         total = np.clip(-self.clipped_sum(chosen, vector.size), -limit, limit)
