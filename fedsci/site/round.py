@@ -10,12 +10,12 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.errors import InputError
-from fedsci.privacy.clipping import MOST_SUMMED
+from fedsci.privacy.clipping import most_summed
 from fedsci.privacy.randomness import RandomBytes
 from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, Share
 from fedsci.training.device import Device
-from fedsci.training.learner import Learner
+from fedsci.training.learner import CHUNK, Learner
 from fedsci.training.models import initial_vector
 from fedsci.training.private import PrivateLearner
 
@@ -91,9 +91,9 @@ def contributor(
     learner = Learner(plan=plan, table=table, device=device, public_records=public_records)
     private = share = None
     if cost is not None:
-        if table.rows > MOST_SUMMED:
+        if table.rows > most_summed(CHUNK):
             raise InputError(
-                f"{table.rows} training records are more than the {MOST_SUMMED} whose sum is known to be exact enough",
+                f"{table.rows} training records are more than {most_summed(CHUNK)}: their sum may be too inexact",
                 hint="split the data set between two sites, or use fewer of its records",
             )
         share = cost.share

@@ -21,7 +21,7 @@ def test_every_test_it_names_exists():
 
 def test_every_function_and_constant_it_names_exists():
     named = set(re.findall(r"`((?:[A-Z]\w+\.)?_?[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+)`", TEXT))
-    assert len(named) > 20
+    assert len(named) >= 15
     assert [name for name in sorted(named - {"rho_t"}) if not re.search(rf"\b{name.rsplit('.')[-1]}\b", CODE)] == []
 
 

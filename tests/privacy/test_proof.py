@@ -10,7 +10,7 @@ from fedsci.errors import InputError
 from fedsci.privacy.accounting import rdp_curve
 from fedsci.privacy.budget import ORDERS, SAMPLER_SHARE, budget_policy, charge_cost, epsilon_enforced
 from fedsci.privacy.calibration import gaussian_delta
-from fedsci.privacy.clipping import MOST_SUMMED, SLACK
+from fedsci.privacy.clipping import SLACK, most_summed
 from fedsci.privacy.discrete_gaussian import poisson_summation_error, table_error
 from fedsci.privacy.events import Composition, GaussianEvent, Plan, PoissonGaussianEvent
 from fedsci.privacy.rounding_noise import charged_noise_multiplier, grid_step
@@ -238,14 +238,16 @@ def _left(epsilon, delta, order):
     return epsilon - math.log1p(-1 / order) + (math.log(delta) + math.log(order)) / (order - 1)
 
 
-def test_the_slack_pays_for_rounding_in_the_largest_sum():
-    """Section 2: records added up in passes of CHUNK, and passes one after the other, in float64."""
+@pytest.mark.parametrize("per_pass", [1, 8, CHUNK, 1024])
+def test_the_slack_pays_for_rounding_in_the_largest_sum(per_pass):
+    """Section 2: records added up in passes, and passes one after the other, in float64."""
 
     def further_apart(records):
-        return 2 * (CHUNK + records / CHUNK + 1) * records * 2.0**-53
+        return 2 * (per_pass + records / per_pass + 1) * records * 2.0**-53
 
-    assert further_apart(MOST_SUMMED) < 0.9 * SLACK
-    assert further_apart(2 * MOST_SUMMED) > SLACK
+    most = most_summed(per_pass)
+    assert further_apart(most) <= 0.9 * SLACK < further_apart(most + 2)
+    assert 2e5 < most < 1e7
 
 
 def test_a_grid_that_costs_more_than_it_says_does_not_exist():
