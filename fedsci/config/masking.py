@@ -11,8 +11,9 @@ def terms_for(plan: Plan) -> Terms:
     """Return threshold, tolerated corrupt sites and min_survivors of the plan's cohort.
 
     Raises:
-        ConfigError: the cohort is too small, or ``min_survivors`` is below the threshold that keeps a
-            cheating coordinator from opening a single update.
+        ConfigError: the cohort is too small, ``min_survivors`` is below the threshold that keeps a cheating
+            coordinator from opening a single update, or shared noise is to hold against more colluding sites than
+            the masks do.
     """
     sites, chosen = len(plan.sites), plan.min_survivors
     try:
@@ -25,6 +26,13 @@ def terms_for(plan: Plan) -> Terms:
             f"secure aggregation is not possible with {sites} sites and min_survivors {chosen}: {error.message}",
             hint=f"at least {least} sites must finish; secure_aggregation.enabled: false only where policies allow it",
         ) from None
+    colluding = plan.study.privacy.colluding_sites
+    if plan.study.privacy.mechanism == "distributed" and colluding > terms.corrupt:
+        raise ConfigError(
+            f"privacy.colluding_sites is {colluding}, but masks hide single sites from at most {terms.corrupt} "
+            f"colluding sites of {sites}: more could open one site's sum, with its own share of noise alone",
+            hint=f"privacy.colluding_sites: {terms.corrupt} or fewer, more sites, or privacy.mechanism: local",
+        )
     return terms
 
 

@@ -1,7 +1,7 @@
 """The shared model measured at the sites: over all shown records, as a mean of sites, and of sites that show theirs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fedsci.config.plan import Plan
@@ -68,9 +68,15 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredWithNoise:
-    """Noised metric sums over the sites; no site's own are known."""
+    """Noised metric sums over the sites, and exact ones of sites that show their own.
+
+    Attributes:
+        sums: over all sites that took part.
+        own: exact sums of single sites; a site that shows nothing is absent.
+    """
 
     sums: NoisedSums
+    own: Mapping[SiteId, MetricSums | None]
 
     def pooled(self) -> Metrics | None:
         """Return the metrics over all records."""
@@ -81,8 +87,11 @@ class MeasuredWithNoise:
         return self.sums.mean_site()
 
     def of(self, site: SiteId) -> Metrics | None:
-        """Return None: one site's share of noise protects nobody."""
-        return None
+        """Return one site's exact metrics, or None if it does not show them."""
+        sums = self.own.get(site)
+        if sums is None:
+            return None
+        return Measured(plan=self.sums.plan, total=sums, own={}).pooled()
 
     def noise_deviation(self) -> dict[str, float] | None:
         """Return the standard deviation that noise gives each pooled metric, as far as known."""
@@ -119,6 +128,11 @@ class Meter:
         """The grid of a vector of metric sums."""
         return metric_table(self.plan, self.cost, noised=self.noised, holdout=max(self.holdouts.values()))
 
+    @property
+    def exact(self) -> "Meter":
+        """The same without noise: labs that let nothing exact leave contribute nothing."""
+        return replace(self, noised=False)
+
     def measures_after(self, number: int) -> bool:
         """Return whether the model after this round, not the last, is measured."""
         if self.noised:
@@ -128,8 +142,8 @@ class Meter:
     def read(self, collected: Collected, label: str, *, table: int = 0) -> Measurement:
         """Return what came back."""
         values = collected.metrics[table]
+        own = {site: shown.get(label) for site, shown in collected.own.items()}
         if not self.noised or self.cost is None or self.cost.metric_noise is None:
-            own = {site: shown.get(label) for site, shown in collected.own.items()}
             total = MetricSums(kind=self.plan.study.task.kind, values=values)
             return Measured(plan=self.plan, total=total, own=own)
         share = self.cost.metric_noise.share
@@ -140,4 +154,4 @@ class Meter:
             smallest=min(self.holdouts.values()),
             deviation=share.deviation * share.gamma * len(collected.survivors) ** 0.5,
         )
-        return MeasuredWithNoise(sums=sums)
+        return MeasuredWithNoise(sums=sums, own=own)

@@ -122,10 +122,10 @@ def run_study(
     try:
         aggregation, meter = _prepare(link, plan, progress, roster)
         _train(aggregation, meter, plan, progress, observer)
-        if "local" in plan.study.evaluation.baselines and not meter.noised:
+        if "local" in plan.study.evaluation.baselines:
             observer.phase("baselines")
             started = time.monotonic()
-            _alone(aggregation, meter, plan, progress)
+            _alone(aggregation, meter.exact, plan, progress)
             progress.seconds["evaluation"] += time.monotonic() - started
     finally:
         observer.phase("finishing")

@@ -9,10 +9,12 @@
 
 The bound is the sensitivity of the sum when one record is added or removed. The slack of 1e-5 pays for
 what floating point adds: a clipped record rounded to float32 (relative error 2^-24 a coordinate), a norm
-that was itself computed in float32, and the rounding of the sum, where the records are summed in float64
-(below 1e-5 C for up to 200,000 records a sum).
+that was itself computed in float32, and the rounding of the sum. Where N records are summed in float64, at
+most B at a time and the parts one after the other, two neighbouring sums are at most 2 (B + N / B + 1) N 2^-53 C
+further apart than exact ones: :func:`most_summed` says up to how many records the slack pays for that.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedsci.errors import InputError
 
 SLACK: Final = 1e-5
+_SLACK_OF_SUMS: Final = 0.9 * SLACK  # the rest is for norms and records in float32
 _SMALLEST_NORM: Final = 1e-30
 _LARGEST_NORM: Final = 1e30
 
@@ -33,6 +36,17 @@ def check_clipping_norm(clipping_norm: float) -> None:
     """
     if not _SMALLEST_NORM <= clipping_norm <= _LARGEST_NORM:
         raise InputError(f"clipping norm {clipping_norm!r} is not usable", hint="use a positive number, such as 1.0")
+
+
+def most_summed(per_pass: int) -> int:
+    """Return the most records whose float64 sum keeps the clipping norm, added up ``per_pass`` at a time.
+
+    >>> most_summed(1), most_summed(256)
+    (201325, 3188497)
+    """
+    # 2 (B + N / B + 1) N 2^-53 = slack, solved for N
+    b = per_pass + 1.0
+    return int(per_pass / 2 * (math.sqrt(b * b + 4 / per_pass * _SLACK_OF_SUMS * 2.0**52) - b))
 
 
 def clip_factors(norms: NDArray[np.float64], clipping_norm: float) -> NDArray[np.float64]:

@@ -57,6 +57,8 @@ GRID_BITS: Final = 18
 SMALLEST_DEVIATION: Final = 2.5
 LARGEST_DEVIATION: Final = 64.0
 MAX_INFLATION: Final = 1.001
+LARGEST_CENTRE: Final = 1 << 31
+"""Values up to this many steps of gamma can be rounded; only from twice as many on are they refused."""
 _FRACTION_BITS: Final = 9
 _FINE_DEVIATION: Final = 2
 _FINE_SLOT_BITS: Final = 11

@@ -185,7 +185,7 @@ class SiteService:
     def _measure(
         self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int
     ) -> tuple[list[NDArray[np.float64] | NDArray[np.int64] | None], MetricSums | None]:
-        """Return what the holdout says of a model, as asked, and the exact sums where the policy lets them leave.
+        """Return what the holdout says of a model, as asked, and exact sums where the policy lets them leave.
 
         Noised metrics are written down before their noise is drawn; the model after a round is measured once.
         """
@@ -197,10 +197,14 @@ class SiteService:
         if active.cost is None:
             raise PolicyRefused("a study without privacy has no noised metrics")
         self.ledger.measure(active.plan.study.dataset, _run_id(upload.request), after)
-        return [active.measure_noised(model, smallest=upload.smallest_holdout)], None
+        return [active.measure_noised(model, smallest=upload.smallest_holdout)], active.measure(model)
 
     def _alone(self, request: Request) -> Reply:
-        """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
+        """Train on this lab's records only, with the study's budget and without privacy; the models stay here.
+
+        In a private study its metrics are another release about training records, and not a charged one: only labs that
+        accept results without any guarantee give it, once a run.
+        """
         active = self._active(_run_id(request))
         costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
         whole = active.cost is not None and active.plan.study.privacy.unit == "site"
@@ -211,10 +215,12 @@ class SiteService:
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
         if not allows_no_privacy(self.site, active.plan.study.dataset):
-            costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
+            costs = {} if active.cost is not None else costs
         if whole:
-            costs.pop("local")  # alone, a site has no others to hide among
+            costs.pop("local", None)  # alone, a site has no others to hide among
         if active.policy.exact_evaluation:
+            if active.cost is not None:
+                self._once(_run_id(request), "alone")
             for label, cost in costs.items():
                 device = active.worker.learner.device
                 worker = contributor(
@@ -230,6 +236,16 @@ class SiteService:
                     metrics[label] = active.measure(train_alone(worker))
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
+
+    def _once(self, run: str, what: str) -> None:
+        """Pass the first time only, whichever process asks: written down before anything is computed."""
+        try:
+            with (self._run_folder(run) / what).open("x") as mark:
+                os.fsync(mark.fileno())
+        except FileExistsError:
+            raise PolicyRefused(
+                f"{self.site.site}: run {run} was answered {what} before", public="this was already answered"
+            ) from None
 
     def _send(
         self,

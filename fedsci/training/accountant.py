@@ -63,7 +63,7 @@ class MetricNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A study's price at one site.
+    """A study's price at one site; every epsilon is for adding or removing one record.
 
     Attributes:
         noise_multiplier: z; the noise that counts has deviation z * C in every step.

@@ -120,7 +120,9 @@ class PrivateLearner:
     def clipped_group_sum(self, groups: NDArray[np.int64], size: int) -> NDArray[np.float64]:
         """Return the sum over groups of the clipped mean gradient of each one's records, float64 ``(d,)``.
 
-        However many records a group has, it adds at most C; one with a gradient that is not finite adds nothing.
+        However many records a group has, it adds at most C; one with a gradient that is not finite adds nothing. Its
+        records are added up one by one in their own order, wherever passes end: weights can be chosen for which what
+        survives of a sum depends on the order, which must not depend on other groups.
         Groups are numbered as in the table. Passes are filled up as in :meth:`clipped_sum`, for the same reason.
         """
         total, pending, done = np.zeros(size, np.float64), np.zeros(size, np.float64), 0
@@ -135,7 +137,8 @@ class PrivateLearner:
             gradients = self._record_gradients(chosen)
             edges = np.flatnonzero(np.diff(of_row[chosen])) + 1
             for first, last in pairwise([0, *edges.tolist(), len(chosen)]):
-                pending += torch.cat([g[first:last].double().sum(0) for g in gradients]).cpu().numpy()
+                for row in range(first, last):
+                    pending += torch.cat([g[row] for g in gradients]).double().cpu().numpy()
                 done += last - first
                 if done == sizes[of_row[chosen[first]]]:
                     if np.isfinite(pending).all():

@@ -48,6 +48,43 @@ def test_pld_agrees_with_opacus_prv(rate, noise, steps):
     assert theirs - 0.02 <= ours <= theirs * 1.01
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")  # Opacus takes log(1 - rate)
+@pytest.mark.parametrize(("noise", "steps"), [(10.78, 60), (28.91, 60), (3.0, 1), (0.8, 4)])
+def test_unsampled_gaussians_agree_with_opacus(noise, steps):
+    """PRV to its own error of 0.01, RDP from above and within 20 %: it loses that much in the conversion."""
+    ours = epsilon(plan(gaussian(noise, steps)), delta=DELTA)
+    theirs = opacus(PRVAccountant(), (noise, 1.0, steps)).get_epsilon(DELTA, eps_error=0.01)
+    assert theirs - 0.02 <= ours <= theirs * 1.01
+    loose = opacus(RDPAccountant(), (noise, 1.0, steps)).get_epsilon(DELTA)
+    assert ours <= loose <= 1.2 * ours
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_a_mixed_plan_agrees_with_opacus():
+    mixed = plan(gaussian(12.0, 20), sampled(0.1, 1.5, 60), sampled(0.02, 0.9, 200))
+    history = [(12.0, 1.0, 20), (1.5, 0.1, 60), (0.9, 0.02, 200)]
+    ours = epsilon(mixed, delta=DELTA)
+    theirs = opacus(PRVAccountant(), *history).get_epsilon(DELTA, eps_error=0.01)
+    assert theirs - 0.02 <= ours <= theirs * 1.01
+    assert ours <= opacus(RDPAccountant(), *history).get_epsilon(DELTA)
+    # forgetting any part would be seen
+    for left_out in range(3):
+        fewer = Plan(events=tuple(part for i, part in enumerate(mixed.events) if i != left_out))
+        assert epsilon(fewer, delta=DELTA) < theirs - 0.02
+
+
+@pytest.mark.parametrize("delta", [1e-5, 1e-9, 1e-12, 1e-14])
+def test_pld_stays_an_upper_bound_for_tiny_deltas(delta):
+    """Curves are composed by Fourier transforms, whose errors could pass for probability; far below, it is infinite."""
+    from mpmath import exp, mpf, ncdf
+
+    for noises, count in (((10.0, 10.1), 30), ((5.0, 5.1, 5.2), 10)):
+        value = epsilon(plan(*(gaussian(noise, count) for noise in noises)), delta=delta)
+        z, e = 1 / mpf(sum(count / noise**2 for noise in noises)) ** 0.5, mpf(value)  # the one Gaussian they make
+        assert ncdf(1 / (2 * z) - e * z) - exp(e) * ncdf(-1 / (2 * z) - e * z) <= delta
+    assert epsilon(plan(gaussian(10.0, 30), gaussian(10.1, 30)), delta=1e-18) == math.inf
+
+
 @pytest.mark.parametrize(("rate", "noise", "steps"), CASES)
 def test_pld_is_below_opacus_rdp(rate, noise, steps):
     ours = epsilon(plan(sampled(rate, noise, steps)), delta=DELTA)

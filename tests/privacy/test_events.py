@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from fedsci.errors import InputError
 from fedsci.privacy.events import (
-    NEIGHBOURING,
     Composition,
     GaussianEvent,
     LaplaceEvent,
@@ -42,7 +41,7 @@ def test_a_plan_survives_json(plan):
 def test_the_text_is_fixed():
     event = PoissonGaussianEvent(sample_rate=0.1, noise_multiplier=1.5)
     assert to_json(Plan(events=(Composition(event=event, count=3),))) == GOOD
-    assert NEIGHBOURING.value == "add_or_remove_one_record"
+    assert Plan(events=()).neighbouring.value == "add_or_remove_one_record"
 
 
 def _changed(**changes):

@@ -217,6 +217,11 @@ class TestRounding:
             round_and_noise(values, gamma=1.0, deviation=8.0, keystream=keystream)
         assert "1.5e" not in caught.value.message
 
+    def test_the_largest_centre_is_rounded(self, keystream):
+        values = np.array([-1.0, 1.0]) * rounding_noise.LARGEST_CENTRE * 0.3
+        drawn = round_and_noise(values, gamma=0.3, deviation=64.0, keystream=keystream)
+        assert (np.abs(drawn - values / 0.3) < 13.5 * 64).all()
+
     @pytest.mark.parametrize("wrong", [{"gamma": 0.0}, {"gamma": math.nan}, {"gamma": 1e-300}, {"deviation": 65.0}])
     def test_wrong_parameters_are_refused(self, wrong, keystream):
         with pytest.raises(InputError):

@@ -393,3 +393,11 @@ def test_every_action_has_an_answer(study):
         assert isinstance(study.ask(action), Reply)
     key = study.service.keystore.signing_key().public.hex()
     assert study.ask("hello").fields == {"site": "lab-1", "key": key}
+
+
+def test_training_alone_is_answered_once_also_by_another_process(study, serve):
+    """Every answer would tell of the training records through another noised model, without a charge."""
+    good(study.prepare())
+    good(study.alone())
+    assert code(study.alone()) == "policy"
+    assert code(Study(serve(), study.plan, study.run).alone()) == "policy"

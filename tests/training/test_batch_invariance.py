@@ -45,3 +45,34 @@ def test_one_record_less_moves_the_clipped_sum_by_no_more_than_the_clipping_norm
             sums.append(worker.private.clipped_sum(np.arange(worker.learner.records), width + 1))
         worst = max(worst, float(np.linalg.norm(sums[0] - sums[1])))
     assert 0.5 < worst <= plan.study.privacy.clipping_norm * (1 + 1e-6)
+
+
+def hostile(rng, size):
+    """Weights that cancel: a quarter each of +-2^60, so that the order of summation decides what is left."""
+    weights, order, part = np.zeros(size, np.float32), rng.permutation(size), size // 4
+    weights[order[:part]], weights[order[part : 2 * part]] = 2.0**60, -(2.0**60)
+    rest = size - 2 * part
+    weights[order[2 * part :]] = rng.choice([-1, 1], rest) * 2.0 ** rng.integers(20, 38, rest)
+    return weights
+
+
+@pytest.mark.parametrize("left_out", [0, 100, CHUNK, 2 * CHUNK - 1])
+@pytest.mark.parametrize("model", [{"name": "linear"}, {"name": "mlp", "hidden": [9]}], ids=lambda model: model["name"])
+def test_a_record_does_the_same_at_every_place_among_whatever_others(make_plan, model, left_out):
+    """A record that is not sampled moves all later ones up, some of them into another pass."""
+    records, width = 2 * CHUNK, 200
+    columns = {f"c{number}": {"min": 0, "max": 1} for number in range(width)}
+    task = {"kind": "regression", "target": "above", "min": -1, "max": 1}
+    plan, rng = make_plan(features=columns, task=task, model=model), np.random.default_rng(2)
+    table = table_of(rng.choice([-1, 1], (records, width)).astype(np.float32), np.zeros(records, np.float32))
+    worker = contributor(
+        plan, "lab-1", table, cost=cost_of(plan, dimension=width + 1), device=CPU, random_bytes=os.urandom
+    )
+    size = sum(p.numel() for p in worker.learner.module.parameters())
+    worst = 0.0
+    for _ in range(10):
+        load_vector(worker.learner.module, hostile(rng, size))
+        whole = worker.private.clipped_sum(np.arange(records), size)
+        others = worker.private.clipped_sum(np.delete(np.arange(records), left_out), size)
+        worst = max(worst, float(np.linalg.norm(whole - others)))
+    assert 0.5 < worst <= plan.study.privacy.clipping_norm

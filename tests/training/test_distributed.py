@@ -1,6 +1,7 @@
 """The distributed mechanism: what the sites add up to is the clipped sum with the noise that was charged."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy import stats
 
 from fedsci.config.masking import grid_for
 from fedsci.data.table import EncodingReport, Table
+from fedsci.errors import InputError
 from fedsci.privacy.calibration import epsilon_with_distance, gaussian_plan
 from fedsci.site.round import contributor
 from fedsci.training.accountant import cost_of
@@ -89,6 +91,26 @@ def test_no_share_can_pass_the_ring_however_large_the_sum(plan):
     largest = 300  # far too small for this sum
     sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), share, largest=largest)
     assert np.abs(sent).max() <= largest < grid_for(plan).site_bound
+
+
+def test_a_wide_ring_does_not_let_a_large_sum_be_refused(plan):
+    """A refusal that depends on the records would tell of them; what is too large for the sampler is limited."""
+    cost = cost_of(plan, dimension=DIMENSION)
+    table = table_of(30, np.random.default_rng(1))
+    worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
+    tiny = replace(cost.share, gamma=1e-12)  # sums of 10^12 steps
+    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), tiny, largest=2**52)
+    assert 2**30 < np.abs(sent).max() <= 2**31
+
+
+def test_more_records_than_a_float64_sum_is_exact_for_are_refused(plan, monkeypatch):
+    table, cost = table_of(30, np.random.default_rng(1)), cost_of(plan, dimension=DIMENSION)
+    monkeypatch.setattr("fedsci.site.round.most_summed", lambda _: 30)
+    assert contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
+    monkeypatch.setattr("fedsci.site.round.most_summed", lambda _: 29)
+    with pytest.raises(InputError, match="more than 29"):
+        contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
+    assert contributor(plan, "lab-1", table, cost=None, device=CPU, random_bytes=os.urandom)
 
 
 def test_two_answers_to_one_model_differ_in_nearly_every_number(plan):

@@ -3,13 +3,42 @@
 import numpy as np
 import pytest
 
-from fedsci.data.table import concatenate
+from fedsci.data.table import EncodingReport, Table, concatenate
 from fedsci.privacy.clipping import clip_rows
-from fedsci.training.learner import CHUNK
+from fedsci.training.device import CPU
+from fedsci.training.learner import CHUNK, Learner
 from fedsci.training.models import load_vector
 from fedsci.training.private import PrivateLearner
 
 C = 0.05
+
+
+def hostile(make_plan, *, others):
+    """2,560 groups whose gradients cancel to nothing or to 1e20, as they are added up; with others, or without."""
+    count = 2560
+    plan = make_plan(model={"name": "mlp", "hidden": [2]})
+    features = np.tile(np.array([[1, 0], [1, 0], [1, 1], [1, 1]], np.float32), (count, 1))
+    target = np.tile(np.array([1, 0, 0, 0]), count)
+    groups = np.repeat(np.arange(count), 4)
+    if others:
+        features = np.concatenate([np.ones((3, 2), np.float32), features])
+        target, groups = np.concatenate([[0, 0, 0], target]), np.concatenate([[0, 0, 0], groups + 1])
+    report = EncodingReport(rows_read=len(features), rows_dropped_missing=0, clipped={}, unseen={}, missing={})
+    table = Table(features=features, target=target, row_ids=np.arange(len(features)), report=report).grouped(groups)
+    worker = PrivateLearner(
+        learner=Learner(plan=plan, table=table, device=CPU),
+        clipping_norm=C,
+        noise_multiplier=1.0,
+        sample_rate=1.0,
+        random_bytes=bytes,
+    )
+    weights = np.array([0, 0, 0, 20, 0, 0, 1e20, -40, 0], np.float32)
+    return group_sum(worker, range(worker.learner.units), weights)
+
+
+def test_weights_that_cancel_cannot_make_a_groups_part_depend_on_others(make_plan):
+    moved = np.linalg.norm(hostile(make_plan, others=True) - hostile(make_plan, others=False))
+    assert moved <= C
 
 
 @pytest.fixture
