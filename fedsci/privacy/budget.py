@@ -105,18 +105,21 @@ def admits(policy: BudgetPolicy, spent_rdp: float, cost: float) -> bool:
     return spent_rdp + cost <= policy.rdp_capacity
 
 
-def require_admitted(policy: BudgetPolicy, spent_rdp: float, cost: float) -> None:
-    """Pass only if a study of this cost still fits.
+def require_admitted(policy: BudgetPolicy, spent_rdp: float, cost: float, *, dataset: str = "this data set") -> None:
+    """Pass only if a study of this cost still fits; ledger and plan both ask this.
 
     Raises:
         BudgetRefused: if it does not.
         InputError: as :func:`admits`.
     """
     if not admits(policy, spent_rdp, cost):
-        would = epsilon_enforced(policy, spent_rdp + cost)
+        spent = epsilon_enforced(policy, spent_rdp)
         raise BudgetRefused(
-            f"enforced epsilon {would:.2f} would pass the budget of {policy.epsilon:.2f}",
-            hint="ask the privacy officer, or lower the number of rounds",
+            f"epsilon {epsilon_enforced(policy, spent_rdp + cost):.2f} would pass the budget of {policy.epsilon:.2f} "
+            f"for {dataset} (spent {spent:.2f}, left {max(0.0, policy.epsilon - spent):.2f}, this study alone "
+            f"{epsilon_enforced(policy, cost):.2f}, at delta {policy.delta:g})",
+            hint="ask the privacy officer, lower privacy.epsilon or the number of rounds",
+            public=f"the budget for {dataset} does not allow this study",
         )
 
 

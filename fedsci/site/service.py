@@ -7,7 +7,6 @@ import re
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +139,7 @@ class SiteService:
             self.ledger.record_no_privacy(dataset, run)
             return None
         rounds, budget = plan.training.rounds, self._budget(dataset)
-        strict = replace(cost, delta=min(cost.delta, budget.delta))
-        check_cost(plan, self.site, policy, epsilon=strict.epsilon(rounds))
+        check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
         self.ledger.reserve(
             dataset,
             run,

@@ -4,12 +4,14 @@ Neighbouring relation: add or remove one record. Every site computes this from t
 coordinator says about cost is used.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fedsci.config.plan import Plan
 from fedsci.errors import InputError
-from fedsci.privacy import local_noise, rounding_noise
+from fedsci.privacy import accounting, local_noise, rounding_noise
 from fedsci.privacy.calibration import (
     calibrate_charged_noise,
     calibrate_noise_multiplier,
@@ -71,6 +73,25 @@ class Cost:
         return _epsilon(self, rounds)
 
 
+    def epsilon_at(self, rounds: int, *, delta: float) -> float:
+        """Return epsilon after ``rounds`` rounds at the stricter of the study's delta and ``delta``, by PLD."""
+        return replace(self, delta=min(self.delta, delta)).epsilon(rounds)
+
+    def delta_at(self, rounds: int, *, epsilon: float) -> float:
+        """Return delta at ``epsilon`` after ``rounds`` rounds: the whole curve, not the one point of the study."""
+        distance = self.steps_per_round * rounds * self.distance * (1 + math.exp(min(epsilon, 700.0)))
+        return min(1.0, accounting.delta(self.events(rounds), epsilon=epsilon) + distance)
+
+    def epsilon_of_rows(self, rounds: int, rows: int) -> float | None:
+        """Return epsilon for adding or removing ``rows`` records of one person together, by PLD.
+
+        That many records move a sum ``rows`` times as far. Known here for full batches only, else None.
+        """
+        if self.sample_rate < 1 or rounds == 0:
+            return None
+        return replace(self, charged=self.charged / rows).epsilon(rounds)
+
+
 @lru_cache(maxsize=4096)
 def _epsilon(cost: Cost, rounds: int) -> float:
     if rounds == 0:
@@ -113,6 +134,49 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
     )
 
 
+def epsilon_against(
+    plan: Plan, cost: Cost, *, dimension: int, survivors: Mapping[int, int], colluding: int
+) -> float:
+    """Return what the study's sums tell somebody who can subtract the noise of ``colluding`` sites, by PLD.
+
+    0 is an outsider, or a coordinator alone; 1 is another site, which knows its own noise. The noise of
+    ``survivors - colluding`` sites is left. Where every site adds all its noise itself, colluding changes nothing.
+    If masking were broken, one site's sum would be seen with its own share alone: ``survivors={1: rounds}``.
+
+    Args:
+        plan: a private plan.
+        cost: its price (:func:`cost_of`).
+        dimension: the model's number of parameters.
+        survivors: how many sites' noise was in the sum -> in how many rounds.
+        colluding: whose noise is known and does not count.
+
+    Returns:
+        epsilon at the study's delta, adding or removing one record; infinite where no noise is left.
+    """
+    if cost.share is None:
+        return cost.epsilon(sum(survivors.values()))
+    parts, distance = [], 0.0
+    for sites, rounds in sorted(survivors.items()):
+        if not rounds:
+            continue
+        if sites <= colluding:
+            return math.inf
+        sizes = (dimension, cost.share.deviation, sites - colluding)
+        noise = _share_noise(cost.share.gamma, plan.study.privacy.clipping_norm, *sizes)
+        steps = cost.steps_per_round * rounds
+        parts += gaussian_plan(noise_multiplier=noise, sample_rate=cost.sample_rate, steps=steps).events
+        distance += steps * rounding_noise.release_distance(dimension=dimension, deviation=sizes[1], sites=sizes[2])
+    if not parts:
+        return 0.0
+    return epsilon_with_distance(EventPlan(events=tuple(parts)), delta=cost.delta, distance=distance)
+
+
+def _share_noise(gamma: float, clipping_norm: float, dimension: int, deviation: float, sites: int) -> float:
+    return rounding_noise.charged_noise_multiplier(
+        gamma=gamma, clipping_norm=clipping_norm, dimension=dimension, deviation=deviation, sites=sites
+    )
+
+
 @lru_cache(maxsize=64)
 def _local_noise(epsilon: float, delta: float, sample_rate: float, steps: int, dimension: int) -> float:
     return calibrate_noise_multiplier(
@@ -133,8 +197,6 @@ def _shared_noise(
     gamma = rounding_noise.grid_step(
         noise_multiplier=charged, clipping_norm=clipping_norm, dimension=dimension, deviation=deviation, sites=sites
     )
-    event = rounding_noise.charged_noise_multiplier(
-        gamma=gamma, clipping_norm=clipping_norm, dimension=dimension, deviation=deviation, sites=sites
-    )
+    event = _share_noise(gamma, clipping_norm, dimension, deviation, sites)
     counted = deviation * gamma * sites**0.5 / clipping_norm
     return Share(gamma=gamma, deviation=deviation, sites=sites), counted, event, distance
