@@ -17,7 +17,7 @@ from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
 from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
-from fedsci.privacy.budget import BudgetPolicy
+from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.site.dataset import load_site_data, schema_of
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy
@@ -127,7 +127,7 @@ class SiteService:
                 "inputs": schema.width,
                 "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
                 "schema": schema.digest(),
-                "privacy": self._privacy(active, run, 0),
+                "privacy": self._privacy(active, 0, finished=False),
             }
             | joined
         )
@@ -241,7 +241,7 @@ class SiteService:
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
             (self._run_folder(run) / "plan.json").rename(self._run_folder(run) / "finished.json")
         self.log.write("finished", run=run, rounds=steps)
-        return Reply(fields={"privacy": self._privacy(active, run, steps)})
+        return Reply(fields={"privacy": self._privacy(active, steps, finished=True)})
 
     def _activate(self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None) -> ActiveRun:
         try:
@@ -288,22 +288,29 @@ class SiteService:
             )
         return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
 
-    def _privacy(self, active: ActiveRun, run: str, rounds: int) -> dict[str, Any]:
+    def _privacy(self, active: ActiveRun, rounds: int, *, finished: bool) -> dict[str, Any]:
         """What the study cost after ``rounds`` rounds, and all studies together (infinite: "inf")."""
         dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
-        source = self.site.datasets[dataset]
-        budget = None if source.privacy is None else source.privacy.epsilon
-        if active.cost is None:
-            return {"study": "inf", "total": "inf", "enforced_total": None, "budget": budget}
-        spending = self.ledger.spending(dataset, self._budget(dataset))
+        budget, cost = self.site.datasets[dataset].privacy, active.cost
+        limits = {"budget": budget and budget.epsilon, "budget_delta": budget and budget.delta}
+        if cost is None:
+            return {"study": "inf", "total": "inf", "enforced_total": None} | limits
+        policy = self._budget(dataset)
+        spending = self.ledger.spending(dataset, policy)
         everything = EventPlan(events=tuple(event for plan in spending.plans for event in plan.events))
         total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
-        return {
-            "study": active.cost.epsilon(rounds),
+        # before the end the whole study is reserved, and is what counts
+        charged = charge_cost(cost.events(rounds if finished else active.plan.training.rounds), policy)
+        return limits | {
+            "study": cost.epsilon(rounds),
             "total": "inf" if spending.no_privacy_runs else total,
             "enforced_total": spending.epsilon_enforced,
-            "budget": budget,
-            "noise_multiplier": active.cost.noise_multiplier,
+            "enforced_before": epsilon_enforced(policy, _less(spending.spent_rdp, charged)),
+            "noise_multiplier": cost.noise_multiplier,
+            "rounds_charged": rounds if finished else active.plan.training.rounds,
+            "rdp_order": policy.order,
+            "rdp_study": charged,
+            "rdp_total": spending.spent_rdp,
         }
 
     def _run_folder(self, run: str) -> Path:
@@ -323,6 +330,11 @@ def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:
         return None
     module = module_for(plan, inputs=schema_of(plan.study).width)
     return cost_of(plan, dimension=layout_of(module).size, alone=alone)
+
+
+def _less(total: float, part: float) -> float:
+    """Return the difference, and zero where only rounding is left of it."""
+    return total - part if total - part > 1e-9 * total else 0.0
 
 
 def _named(site: str, message: str) -> str:

@@ -18,6 +18,7 @@ from fedsci.privacy.calibration import (
     epsilon_with_distance,
     gaussian_plan,
 )
+from fedsci.privacy.events import Composition
 from fedsci.privacy.events import Plan as EventPlan
 
 #: Deviation of one site's share of noise, in grid steps.
@@ -71,7 +72,6 @@ class Cost:
     def epsilon(self, rounds: int) -> float:
         """Return epsilon after ``rounds`` rounds at the study's delta, by PLD."""
         return _epsilon(self, rounds)
-
 
     def epsilon_at(self, rounds: int, *, delta: float) -> float:
         """Return epsilon after ``rounds`` rounds at the stricter of the study's delta and ``delta``, by PLD."""
@@ -134,9 +134,7 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
     )
 
 
-def epsilon_against(
-    plan: Plan, cost: Cost, *, dimension: int, survivors: Mapping[int, int], colluding: int
-) -> float:
+def epsilon_against(plan: Plan, cost: Cost, *, dimension: int, survivors: Mapping[int, int], colluding: int) -> float:
     """Return what the study's sums tell somebody who can subtract the noise of ``colluding`` sites, by PLD.
 
     0 is an outsider, or a coordinator alone; 1 is another site, which knows its own noise. The noise of
@@ -155,7 +153,8 @@ def epsilon_against(
     """
     if cost.share is None:
         return cost.epsilon(sum(survivors.values()))
-    parts, distance = [], 0.0
+    parts: list[Composition] = []
+    distance = 0.0
     for sites, rounds in sorted(survivors.items()):
         if not rounds:
             continue
