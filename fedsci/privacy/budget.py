@@ -68,16 +68,23 @@ class BudgetPolicy:
             raise InputError(f"capacity {self.rdp_capacity!r} does not keep epsilon {self.epsilon!r}")
 
 
-def budget_policy(*, epsilon: float, delta: float) -> BudgetPolicy:
+def budget_policy(*, epsilon: float, delta: float, order: int | None = None) -> BudgetPolicy:
     """Return the policy that admits the most Gaussian releases within ``epsilon`` at ``delta``.
 
+    Args:
+        epsilon, delta: the budget.
+        order: the Renyi order, where it was fixed before; by default the one that admits the most.
+
     Raises:
-        InputError: if epsilon is not positive, delta not in (0, 1), or no order has any capacity.
+        InputError: if epsilon is not positive, delta not in (0, 1), or the order (or every order) has no capacity.
     """
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon {epsilon!r} is not a positive number")
     check_delta(delta)
-    order = max(ORDERS, key=lambda candidate: (epsilon - _conversion(candidate, delta)) / candidate)
+    if order is None:
+        order = max(ORDERS, key=lambda candidate: (epsilon - _conversion(candidate, delta)) / candidate)
+    elif order not in ORDERS:
+        raise InputError(f"Renyi order {order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
     capacity = epsilon - _conversion(order, delta)
     if capacity <= 0:
         raise InputError(

@@ -125,7 +125,7 @@ class SiteService:
             fields={
                 "records": {"train": active.data.train_count, "holdout": active.data.holdout_count},
                 "inputs": schema.width,
-                "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
+                "parameters": dimension_of(plan),
                 "schema": schema.digest(),
                 "privacy": self._privacy(active, 0, finished=False),
             }
@@ -326,10 +326,12 @@ def _run_id(request: Request) -> str:
 
 def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:
     """Return the plan's price at this site, from the public schema alone; None without privacy."""
-    if not plan.private:
-        return None
-    module = module_for(plan, inputs=schema_of(plan.study).width)
-    return cost_of(plan, dimension=layout_of(module).size, alone=alone)
+    return cost_of(plan, dimension=dimension_of(plan), alone=alone) if plan.private else None
+
+
+def dimension_of(plan: Plan) -> int:
+    """Return the number of parameters of the plan's model, from the public schema alone."""
+    return layout_of(module_for(plan, inputs=schema_of(plan.study).width)).size
 
 
 def _less(total: float, part: float) -> float:
