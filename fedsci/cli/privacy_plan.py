@@ -48,7 +48,7 @@ def plan(
     if state is None and not demo:  # the demonstration begins with fresh ledgers each time
         state = Path(".fedsci")
     counted, total = _records(records or [])
-    facts = plan_facts(loaded, state=state, records=counted, total=total, runs=runs)
+    facts = plan_facts(loaded, state=state and state.resolve(), records=counted, total=total, runs=runs)
     if out is not None:
         from fedsci.reporting.plan_page import write_plan_page
 

@@ -144,7 +144,10 @@ def plan_of(run: RunFolder) -> Plan:
     content = {key: value for key, value in run.plan.items() if key != "digest"}
     if not content:
         raise InputError(f"{run.name}: there is no readable plan.yaml", hint="give a run folder that is complete")
-    return plan_from_bytes(json.dumps(content).encode())
+    try:
+        return plan_from_bytes(json.dumps(content).encode())
+    except (TypeError, ValueError):  # a date, where YAML found one
+        raise InputError(f"{run.name}: plan.yaml is damaged", hint="give a run folder that is complete") from None
 
 
 def _plan(folder: Path, run: RunFolder) -> Plan:
@@ -198,7 +201,10 @@ def _site(
     if None in known.values() or charged is None or order is None or total is None or not records:
         raise _unfit(folder, f"summary.json does not hold all figures of {site}")
     figure: dict[str, Any] = known
-    policy = budget_policy(epsilon=figure["epsilon_budget"], delta=figure["budget_delta"], order=order)
+    try:
+        policy = budget_policy(epsilon=figure["epsilon_budget"], delta=figure["budget_delta"], order=order)
+    except InputError as error:
+        raise _unfit(folder, f"{site}: no ledger has such a budget ({error.message})") from None
     least = rounds - sum(name == site for name, _ in dropped)
     most = plan.training.rounds
     if not (least <= charged <= most) or not isinstance(settled, bool) or (not settled and charged != most):

@@ -21,7 +21,7 @@ from fedsci.privacy.budget import (
     require_admitted,
 )
 from fedsci.privacy.calibration import gaussian_plan
-from fedsci.site.gate import check_cost, check_delta, check_policy
+from fedsci.site.gate import check_cost, check_delta, check_policy, require_budget
 from fedsci.site.ledger import Ledger, Spending
 from fedsci.training.accountant import Cost, cost_of
 
@@ -120,8 +120,13 @@ def forecast(
             refusal = error
     try:
         policy = check_policy(plan, site)
-        if refusal is not None:
-            raise refusal
+        if cost is not None:
+            require_budget(site, dataset)
+            if refusal is not None:
+                raise refusal
+        elif state is not None and (state / "ledger.sqlite").exists():
+            Ledger(state / "ledger.sqlite")  # a run without privacy is written down, so the ledger must be usable
+        refusal = None
         if cost is not None and spending is not None:
             budget = spending.policy
             check_cost(plan, site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))

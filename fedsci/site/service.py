@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.errors import ConfigError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.site.dataset import load_site_data, schema_of
-from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy
+from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
 from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger
 from fedsci.site.log import SiteLog
@@ -280,12 +280,7 @@ class SiteService:
         return self._runs[run]
 
     def _budget(self, dataset: str) -> BudgetPolicy:
-        budget = self.site.datasets[dataset].privacy
-        if budget is None:
-            raise BudgetRefused(
-                f"{self.site.site}: data set {dataset} has no privacy budget, so no private study can be charged to it",
-                hint="add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
-            )
+        budget = require_budget(self.site, dataset)
         return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
 
     def _privacy(self, active: ActiveRun, rounds: int, *, finished: bool) -> dict[str, Any]:
