@@ -182,3 +182,19 @@ def test_a_run_without_privacy_gets_none(fedsci, study):
     folder = fedsci.folder / fedsci("run", "study.yaml", "--quiet").folder
     assert not (folder / "privacy_statement.md").exists()
     assert "no privacy guarantee (privacy.mechanism: none)" in refused(fedsci, folder)
+
+
+def test_an_aborted_run_states_what_it_released_and_what_stays_charged(fedsci, finished):
+    """As left by a run whose third round was computed at the labs and never finished, one lab gone silent."""
+    summary = json.loads((finished / "summary.json").read_text())
+    summary.update(status="aborted", reason="round 3: only 2 of 3 sites finished", rounds_completed=2)
+    summary["privacy"]["by_site"]["lab-2"]["settled"] = False
+    (finished / "summary.json").write_text(json.dumps(summary))
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    (finished / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    assert fedsci("privacy", "statement", finished).code == 0
+    text = (finished / "privacy_statement.md").read_text()
+    assert "**aborted** after 2 of 3 rounds" in text
+    assert "round 3: only 2 of 3 sites finished" in text
+    assert "Not settled at lab-2: there the charge for the whole plan stays." in text
+    assert re.search(r"\| lab-1 \| \d+ \| 3 \|", text)
