@@ -7,6 +7,9 @@ import shutil
 import pytest
 import yaml
 
+from fedsci.site.round import Contributor
+from fedsci.site.service import SiteService
+
 SECTIONS = [
     "To be decided by a person",
     "What it means for one record",
@@ -198,3 +201,30 @@ def test_an_aborted_run_states_what_it_released_and_what_stays_charged(fedsci, f
     assert "round 3: only 2 of 3 sites finished" in text
     assert "Not settled at lab-2: there the charge for the whole plan stays." in text
     assert re.search(r"\| lab-1 \| \d+ \| 3 \|", text)
+
+
+def test_a_lab_that_crashed_and_one_that_never_settled_are_in_it(fedsci, study, monkeypatch):
+    study = type(study)(study.folder, labs=4)
+    distributed(study)
+    contribution, finish = Contributor.contribution, SiteService._finish
+
+    def crash(self, model, number):
+        if self.name == "lab-3" and number == 2:
+            raise MemoryError
+        return contribution(self, model, number)
+
+    def vanish(self, request):
+        if self.site.site == "lab-2":
+            raise OSError("gone")
+        return finish(self, request)
+
+    monkeypatch.setattr(Contributor, "contribution", crash)
+    monkeypatch.setattr(SiteService, "_finish", vanish)
+    outcome = fedsci("run", "study.yaml", "--quiet")
+    assert outcome.code == 0, outcome.err
+    sites = fedsci.summary(outcome)["privacy"]["by_site"]
+    assert {site: each["settled"] for site, each in sites.items() if not each["settled"]} == {"lab-2": False}
+    assert sites["lab-2"]["epsilon_spent_study"] == sites["lab-1"]["epsilon_spent_study"] > 2.9
+    text = (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
+    assert "3 labs in 1, 4 labs in 2" in text
+    assert "Not settled at lab-2" in text
