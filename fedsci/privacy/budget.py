@@ -47,7 +47,8 @@ class BudgetPolicy:
         epsilon: what all studies together may cost, adaptively chosen or not.
         delta: at this delta; no more than one over the number of records.
         order: the one Renyi order at which every study is charged.
-        rdp_capacity: the sum of charges at that order that just reaches ``epsilon``.
+        rdp_capacity: the sum of charges at that order that just reaches ``epsilon``; zero where the order
+            cannot show so small an epsilon: nothing is admitted.
         neighbouring: what epsilon refers to.
     """
 
@@ -63,33 +64,44 @@ class BudgetPolicy:
         check_delta(self.delta)
         if self.order not in ORDERS:
             raise InputError(f"Renyi order {self.order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
-        allowed = self.epsilon - _conversion(self.order, self.delta)
-        if not 0 < self.rdp_capacity <= allowed * _ROUNDING:
+        allowed = max(0.0, self.epsilon - _conversion(self.order, self.delta))
+        if not (0 < self.rdp_capacity <= allowed * _ROUNDING or self.rdp_capacity == allowed == 0):
             raise InputError(f"capacity {self.rdp_capacity!r} does not keep epsilon {self.epsilon!r}")
 
 
-def budget_policy(*, epsilon: float, delta: float, order: int | None = None) -> BudgetPolicy:
+def budget_policy(*, epsilon: float, delta: float) -> BudgetPolicy:
     """Return the policy that admits the most Gaussian releases within ``epsilon`` at ``delta``.
 
-    Args:
-        epsilon, delta: the budget.
-        order: the Renyi order, where it was fixed before; by default the one that admits the most.
-
     Raises:
-        InputError: if epsilon is not positive, delta not in (0, 1), or the order (or every order) has no capacity.
+        InputError: if epsilon is not positive, delta not in (0, 1), or no order has any capacity.
     """
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon {epsilon!r} is not a positive number")
     check_delta(delta)
-    if order is None:
-        order = max(ORDERS, key=lambda candidate: (epsilon - _conversion(candidate, delta)) / candidate)
-    elif order not in ORDERS:
-        raise InputError(f"Renyi order {order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
+    order = max(ORDERS, key=lambda candidate: (epsilon - _conversion(candidate, delta)) / candidate)
     capacity = epsilon - _conversion(order, delta)
     if capacity <= 0:
         raise InputError(
             f"epsilon {epsilon:g} at delta {delta:g} is too small to enforce", hint="raise epsilon or delta"
         )
+    return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity)
+
+
+def budget_policy_at(order: int, *, epsilon: float, delta: float) -> BudgetPolicy:
+    """Return the policy of another epsilon or delta at an order that was frozen before.
+
+    An epsilon that the order cannot show admits nothing. Raised after results were seen, the ceiling that counts
+    for everything released is the highest there ever was.
+
+    Raises:
+        InputError: if epsilon is not positive, delta not in (0, 1), or the order unknown.
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise InputError(f"epsilon {epsilon!r} is not a positive number")
+    check_delta(delta)
+    if order not in ORDERS:
+        raise InputError(f"Renyi order {order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
+    capacity = max(0.0, epsilon - _conversion(order, delta))
     return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity)
 
 

@@ -110,15 +110,19 @@ def plain_words(meaning: Meaning, *, epsilon: float, delta: float) -> tuple[str,
     """Return what the numbers mean for one record, in sentences without formulae."""
     return (
         f"Suppose somebody knows every other record and must guess whether one record was used, as likely as not. "
-        f"Whatever they compute from what is released, they are right at most {_percent(meaning.promised_guess)} of "
+        f"Whatever they compute from what is released, they are right at most {percent(meaning.promised_guess)} of "
         f"the time (a coin is right 50 %): that is epsilon {epsilon:.3g} at delta {delta:g}.",
-        f"The noise of this plan allows less: at most {_percent(meaning.best_guess)}. And who may accuse wrongly in "
-        f"only 1 % of cases finds at most {_percent(meaning.detected)} of the records that were used.",
+        f"The noise of this plan allows less: at most {percent(meaning.best_guess)}. And who may accuse wrongly in "
+        f"only 1 % of cases finds at most {percent(meaning.detected)} of the records that were used.",
         f"Delta is counted in these figures: with a chance of at most one in {1 / delta:,.0f} something that tells "
         f"more than epsilon allows may come out.",
     )
 
 
-def _percent(share: float) -> str:
-    """Return a bound in per cent, rounded up."""
+def percent(share: float) -> str:
+    """Return a bound in per cent, rounded up.
+
+    >>> percent(0.50001)
+    '50.1 %'
+    """
     return f"{math.ceil(share * 1000 - 1e-9) / 10:.1f} %"

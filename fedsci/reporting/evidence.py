@@ -14,7 +14,7 @@ from typing import Any
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.errors import InputError
-from fedsci.privacy.budget import BudgetPolicy, budget_policy, charge_cost, epsilon_enforced
+from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
 from fedsci.site.service import dimension_of
 from fedsci.training.accountant import Cost, cost_of
@@ -202,12 +202,12 @@ def _site(
         raise _unfit(folder, f"summary.json does not hold all figures of {site}")
     figure: dict[str, Any] = known
     try:
-        policy = budget_policy(epsilon=figure["epsilon_budget"], delta=figure["budget_delta"], order=order)
+        policy = budget_policy_at(order, epsilon=figure["epsilon_budget"], delta=figure["budget_delta"])
     except InputError as error:
         raise _unfit(folder, f"{site}: no ledger has such a budget ({error.message})") from None
     least = rounds - sum(name == site for name, _ in dropped)
     most = plan.training.rounds
-    if not (least <= charged <= most) or not isinstance(settled, bool) or (not settled and charged != most):
+    if not (least <= charged <= most) or not isinstance(settled, bool):
         raise _unfit(folder, f"{site} cannot have been charged for {charged} rounds")
     for key, right in (
         ("noise_multiplier", cost.noise_multiplier),

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from fedsci.errors import InputError
+from fedsci.privacy.meaning import percent
 from fedsci.reporting.earlier_runs import EarlierRun
 from fedsci.reporting.page import (
     DASH,
@@ -80,8 +81,8 @@ def _promise(facts: PlanFacts) -> str:
     if facts.meaning is not None:
         guess, found = facts.meaning.best_guess, facts.meaning.detected
         tiles += [
-            tile("Right guesses<br>in or out, at most", f"{guess * 100:.1f} %", "a coin is right 50 %"),
-            tile("Records found<br>at most", f"{found * 100:.1f} %", "by who accuses wrongly in 1 %"),
+            tile("Right guesses<br>in or out, at most", percent(guess), "a coin is right 50 %"),
+            tile("Records found<br>at most", percent(found), "by who accuses wrongly in 1 %"),
         ]
     return section(
         "promise",

@@ -1,5 +1,6 @@
 """What an epsilon means for one record: bounds against closed forms, and against the best attacker there is."""
 
+import doctest
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedsci.errors import InputError
+from fedsci.privacy import meaning as module
 from fedsci.privacy.accounting import delta, gaussian_delta
 from fedsci.privacy.calibration import gaussian_plan
 from fedsci.privacy.meaning import detection, meaning_of, plain_words, right_guess
@@ -90,3 +92,7 @@ def test_what_is_no_guarantee_has_no_meaning(epsilon, slack):
         right_guess(epsilon=epsilon, delta=slack)
     with pytest.raises(InputError):
         detection(gaussian(1.0), false_alarms=-0.1)
+
+
+def test_the_examples_in_docstrings_hold():
+    assert doctest.testmod(module).failed == 0
