@@ -2,10 +2,10 @@
 
 import math
 from pathlib import Path
+from textwrap import fill
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +26,7 @@ from fedsci.reporting.plan_words import (
 )
 
 _BAR = 32
+_WIDTH = 100
 
 
 def print_plan(facts: PlanFacts, page: Path | None) -> None:
@@ -143,7 +144,8 @@ def _heading(console: Console, words: str) -> None:
 
 def _say(console: Console, *sentences: str) -> None:
     for sentence in sentences:
-        console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+        lines = fill(sentence, width=max(40, min(console.width, _WIDTH)), initial_indent="  ", subsequent_indent="  ")
+        console.print(Text(lines), soft_wrap=True)
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
 """``fedsci privacy plan``."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ def plan(
     Nothing is charged and no data is opened. The labs' rules and ledgers are asked as a run would ask them, so plan
     and run agree. Only data can tell whether it fits the study's schema; that is not asked.
     """
+    from rich.console import Console
+
     from fedsci.config.shipped import shipped
     from fedsci.config.study_file import load_study
     from fedsci.reporting.plan_facts import plan_facts
@@ -48,7 +51,10 @@ def plan(
     if state is None and not demo:  # the demonstration begins with fresh ledgers each time
         state = Path(".fedsci")
     counted, total = _records(records or [])
-    facts = plan_facts(loaded, state=state and state.resolve(), records=counted, total=total, runs=runs)
+    console = Console(stderr=True)
+    waiting = console.status("calibrating noise") if console.is_terminal and not as_json else nullcontext()
+    with waiting:
+        facts = plan_facts(loaded, state=state and state.resolve(), records=counted, total=total, runs=runs)
     if out is not None:
         from fedsci.reporting.plan_page import write_plan_page
 

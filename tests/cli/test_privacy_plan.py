@@ -160,7 +160,7 @@ def test_earlier_runs_of_the_study_are_shown_with_what_they_measured(fedsci, stu
 def test_a_study_without_privacy_is_said_to_be_one(fedsci, study):
     facts = planned(fedsci)
     assert (facts["epsilon"], facts["noise_multiplier"], facts["would_run"]) == ("inf", None, True)
-    text = fedsci("privacy", "plan", "study.yaml").out
+    text = " ".join(fedsci("privacy", "plan", "study.yaml").out.split())
     assert "There is no guarantee" in text
     assert "for public data only" in text
 
@@ -169,7 +169,7 @@ def test_a_person_reads_the_promise_the_answers_and_what_was_not_asked(fedsci, s
     study.private()
     study.sites["lab-2"]["datasets"]["tumours"]["privacy"]["epsilon"] = 1.0
     study.write()
-    text = fedsci("privacy", "plan", "study.yaml").out
+    text = " ".join(fedsci("privacy", "plan", "study.yaml").out.split())
     for words in (
         "Epsilon 3.00 at delta 1e-05 for one record",
         "it holds against everybody",
@@ -184,7 +184,7 @@ def test_a_person_reads_the_promise_the_answers_and_what_was_not_asked(fedsci, s
 
 
 def test_the_demonstration_can_be_planned_without_files(fedsci):
-    text = fedsci("privacy", "plan", "demo").out
+    text = " ".join(fedsci("privacy", "plan", "demo").out.split())
     assert "digits: 17 labs, 30 rounds" in text
     assert "the coordinator with 2 labs (planned for)" in text
     assert "By the labs' rules and fresh ledgers, fedsci run would start this study." in text
