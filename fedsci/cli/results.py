@@ -3,25 +3,28 @@
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 
-def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> None:
+def print_results(summary: dict[str, Any], folder: Path, page: Path | None, statement: Path | None = None) -> None:
     """Print one row a lab, the comparison that decides whether joining pays, and where things lie."""
     console = Console(highlight=False)
     metrics, privacy = summary["metrics"], summary["privacy"]
     name, private = metrics["primary"], privacy["mechanism"] != "none"
-    table = Table(title=f"{summary['study']}: {name} on each lab's holdout", title_justify="left")
-    table.add_column("lab")
-    table.add_column("records", justify="right")
-    table.add_column("federated", justify="right")
-    table.add_column("alone", justify="right")
+    table = Table(
+        title=f"{summary['study']}: {name} on each lab's holdout",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0),
+    )
+    table.add_column("\nlab")
+    for heading in ("\nrecords", "\nfederated", "\nalone"):
+        table.add_column(heading, justify="right")
     if private:
-        table.add_column("no DP", justify="right")
-        table.add_column("epsilon", justify="right")
-        table.add_column("in all", justify="right")
-        table.add_column("budget", justify="right")
+        for heading in ("alone\nno DP", "epsilon\nstudy", "in all\nplanned", "in all\nenforced", "\nbudget"):
+            table.add_column(heading, justify="right")
     for site, values in metrics["by_site"].items():
         row = [site, str((values["records"] or {}).get("train", "-"))]
         row += [_metric(values["federated"], name), _metric(values["local"], name)]
@@ -31,29 +34,56 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> N
             row += [_number(spent.get(key)) for key in _SPENT]
         table.add_row(*row)
     console.print(table)
-    rows = [
-        ("federated, all holdout records", metrics["federated"]),
-        ("federated, mean of labs", metrics["federated_mean_site"]),
-        ("alone, mean of labs", metrics["local_mean_site"]),
-        ("alone without privacy, mean of labs", metrics["local_no_dp_mean_site"]),
-        ("pooled data, no privacy", metrics["pooled"]),
-        ("pooled data, same epsilon", metrics["pooled_dp"]),
-    ]
-    for label, values in rows:
-        if values is not None:
-            console.print(f"  {label:<38} {_metric(values, name)}")
+    for label, key in _ROWS:
+        if metrics.get(key) is not None:
+            console.print(f"  {label:<48} {_metric(metrics[key], name)}")
     if private:
-        relation = f"epsilon is per {privacy['unit']} (add or remove one)"
-        console.print(f"  {relation}, at delta {privacy['delta']:g}, {privacy['mechanism']} noise")
-        console.print("  no DP: the lab alone without privacy; epsilon: this study; in all: all studies so far")
+        _explain(console, privacy)
+        if metrics.get("local_noise") is not None:
+            _price_of_local_noise(console, metrics, name)
     else:
         console.print("  [bold red]no privacy guarantee[/]: updates left the labs without noise")
-    console.print(f"\nrun     {folder}")
+    console.print(f"\nrun        {folder}", soft_wrap=True)
     if page is not None:
-        console.print(f"report  {page}")
+        console.print(f"report     {page}", soft_wrap=True)
+    if statement is not None:
+        console.print(f"statement  {statement}", soft_wrap=True)
 
 
-_SPENT = ("epsilon_spent_study", "epsilon_spent_total", "epsilon_budget")
+_ROWS = (
+    ("federated, all holdout records", "federated"),
+    ("federated, mean of labs", "federated_mean_site"),
+    ("alone, mean of labs", "local_mean_site"),
+    ("alone without privacy, mean of labs", "local_no_dp_mean_site"),
+    ("pooled data, no privacy", "pooled"),
+    ("pooled data, same epsilon", "pooled_dp"),
+    ("federated with local noise, same epsilon", "local_noise"),
+)
+
+
+def _explain(console: Console, privacy: dict[str, Any]) -> None:
+    for line in (
+        "",
+        f"Epsilon is per {privacy['unit']} (add or remove one), at delta {privacy['delta']:g}, {privacy['mechanism']} noise.",
+        "  study     this study",
+        "  planned   all studies of this data so far, had all been fixed in advance",
+        "  enforced  the same by the ledger's rule, which also holds for studies chosen",
+        "            after seeing results; this is what the budget is compared with",
+    ):
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def _price_of_local_noise(console: Console, metrics: dict[str, Any], name: str) -> None:
+    ours, local = metrics["federated"], metrics["local_noise"]
+    if ours is not None and ours.get(name) is not None and local.get(name) is not None:
+        console.print(
+            f"\n  Had every lab added all noise itself (local noise, same epsilon): {name} {_metric(local, name)}, "
+            f"not {_metric(ours, name)}.",
+            soft_wrap=True,
+        )
+
+
+_SPENT = ("epsilon_spent_study", "epsilon_spent_total", "epsilon_enforced_total", "epsilon_budget")
 
 
 def _metric(values: dict[str, float | None] | None, name: str) -> str:

@@ -122,7 +122,7 @@ def _run(
         _point_to_folder(simulated.folder.path if simulated.folder else None)
         raise
     folder = simulated.folder.path if simulated.folder else out
-    page = _report(folder)
+    page, statement = _report(folder), _statement(folder) if loaded.plan.private else None
     if as_json:
         typer.echo(json.dumps(summary | {"run_folder": str(folder)}, indent=2))
     elif quiet:
@@ -130,7 +130,7 @@ def _run(
     else:
         from fedsci.cli.results import print_results
 
-        print_results(summary, folder, page)
+        print_results(summary, folder, page, statement)
 
 
 def _warn_of_drowning(plan: Any) -> None:
@@ -162,11 +162,19 @@ def _report(folder: Path) -> Path | None:
     return write_report(folder)
 
 
+def _statement(folder: Path) -> Path:
+    from fedsci.reporting.statement import write_statement
+
+    return write_statement(folder)
+
+
 def _point_to_folder(folder: Path | None) -> None:
     if folder is None:
         return
     with contextlib.suppress(FedsciError, OSError):  # the first error is the one to show
         _report(folder)
+    with contextlib.suppress(FedsciError, OSError):  # a run that released something says what
+        _statement(folder)
     sys.stderr.write(f"what there is of the run lies in {os.fspath(folder)}\n")
 
 

@@ -62,17 +62,38 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
         ) from None
 
 
+#: What a site states of its privacy; see :func:`read_privacy`.
+PRIVACY_FACTS = (
+    "study",
+    "total",
+    "enforced_total",
+    "enforced_before",
+    "budget",
+    "budget_delta",
+    "noise_multiplier",
+    "rounds_charged",
+    "measurements_charged",
+    "rdp_order",
+    "rdp_study",
+    "rdp_total",
+)
+
+
 def read_privacy(values: Any) -> dict[str, Any]:
-    """Return ``study``, ``total``, ``enforced_total``, ``budget`` and ``noise_multiplier`` as a site states them.
+    """Return what a site states of its privacy, a value for each of ``PRIVACY_FACTS``.
+
+    ``study``, ``total``: epsilon of this study and of all studies, by PLD as if all had been fixed in advance;
+    ``enforced_total``, ``enforced_before``: epsilon of all studies as the ledger enforces it, with and without this
+    one; ``budget``, ``budget_delta``; ``noise_multiplier``; ``rounds_charged`` and ``measurements_charged`` for this study; ``rdp_order``, and the
+    Renyi divergence at that order of this study and of all.
 
     Each is a finite number of at least 0, ``"inf"``, or None.
 
     Raises:
         ValueError: anything else.
     """
-    names = ("study", "total", "enforced_total", "budget", "noise_multiplier")
     read = {}
-    for name in names:
+    for name in PRIVACY_FACTS:
         value = values.get(name)
         if not (
             value is None or value == "inf" or (type(value) in (int, float) and math.isfinite(value) and value >= 0)

@@ -56,7 +56,8 @@ class Progress:
         model: after the last applied round, float32 ``(d,)``.
         federated: the last evaluation of the shared model.
         alone: per baseline label, the labs' own training.
-        privacy: per site, epsilon of this study, of all studies, and the budget.
+        privacy: per site, what it states of its spending; of a site not in ``settled``, what it stated at the start.
+        settled: sites that closed their charge at the end; the others keep that of the whole plan.
         dropped: sites that did not finish a round, and which.
         seconds: wall time by phase.
     """
@@ -68,6 +69,7 @@ class Progress:
     federated: Measurement | None = None
     alone: dict[str, Measurement] = field(default_factory=dict)
     privacy: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
+    settled: set[SiteId] = field(default_factory=set)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("training", "masking", "aggregation", "evaluation", "transport"), 0.0)
@@ -261,3 +263,4 @@ def _finish(link: SiteLink, progress: Progress) -> None:
         if isinstance(reply, Reply):
             with contextlib.suppress(AttributeError, ValueError):
                 progress.privacy[site] = read_privacy(reply.fields.get("privacy"))
+                progress.settled.add(site)

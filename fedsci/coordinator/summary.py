@@ -8,6 +8,7 @@ from fedsci.config.plan import Plan
 from fedsci.coordinator.study import Progress
 from fedsci.names import SiteId
 from fedsci.privacy.events import neighbouring_of
+from fedsci.training.accountant import cost_of
 from fedsci.training.metrics import Metrics, higher_is_better
 
 #: Named in docs/protocol.md.
@@ -35,7 +36,7 @@ def summarise(
         reason: why it stopped early, or None.
         seconds_total: wall time.
         traffic: bytes up, bytes down, as the coordinator saw them.
-        pooled: metrics of ``pooled`` and ``pooled_dp``, None where not computed.
+        pooled: metrics of ``pooled``, ``pooled_dp`` and ``local_noise``, None where not computed.
     """
     study, privacy = plan.study, plan.study.privacy
     alone = progress.alone
@@ -69,6 +70,7 @@ def summarise(
             "noise_deviation": progress.federated.noise_deviation() if progress.federated else None,
             "pooled": pooled.get("pooled"),
             "pooled_dp": pooled.get("pooled_dp"),
+            "local_noise": pooled.get("local_noise"),
         },
         "privacy": {
             "unit": privacy.unit,
@@ -76,16 +78,8 @@ def summarise(
             "mechanism": privacy.mechanism,
             "delta": privacy.delta,
             "accountant": "pld",
-            "by_site": {
-                site: {
-                    "epsilon_spent_study": values["study"],
-                    "epsilon_spent_total": values["total"],
-                    "epsilon_enforced_total": values["enforced_total"],
-                    "epsilon_budget": values["budget"],
-                    "noise_multiplier": values.get("noise_multiplier"),
-                }
-                for site, values in progress.privacy.items()
-            },
+            "colluding_sites": privacy.colluding_sites if privacy.mechanism == "distributed" else None,
+            "by_site": {site: _spent(plan, progress, site) for site in progress.privacy},
         },
         "secure_aggregation": {
             "enabled": study.secure_aggregation.enabled,
@@ -97,6 +91,30 @@ def summarise(
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
         "versions": {name: version(name) for name in ("flwr", "torch", "opacus", "numpy", "dp-accounting")},
+    }
+
+
+def _spent(plan: Plan, progress: Progress, site: SiteId) -> dict[str, Any]:
+    """Return what a site stated; one that did not close its charge keeps that of the whole plan."""
+    values, settled = progress.privacy[site], site in progress.settled
+    study = values["study"]
+    if plan.private and not settled:
+        cost = cost_of(plan, dimension=progress.sites[site].parameters)
+        study = cost.epsilon(plan.training.rounds, cost.measurements)
+    return {
+        "epsilon_spent_study": study,
+        "epsilon_spent_total": values["total"],
+        "epsilon_enforced_total": values["enforced_total"],
+        "epsilon_enforced_before": values["enforced_before"],
+        "epsilon_budget": values["budget"],
+        "budget_delta": values["budget_delta"],
+        "noise_multiplier": values["noise_multiplier"],
+        "rounds_charged": values["rounds_charged"],
+        "measurements_charged": values["measurements_charged"],
+        "rdp_order": values["rdp_order"],
+        "rdp_study": values["rdp_study"],
+        "rdp_total": values["rdp_total"],
+        "settled": settled,
     }
 
 

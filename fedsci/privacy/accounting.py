@@ -62,10 +62,58 @@ def _epsilon(parts: tuple[Composition, ...], delta: float) -> float:
 
 
 def _epsilon_on_grid(parts: tuple[Composition, ...], delta: float, grid: float) -> float:
+    return max(0.0, float(_curve(parts, grid).get_epsilon_for_delta(delta)))
+
+
+def _curve(parts: tuple[Composition, ...], grid: float) -> Any:
     curve = _loss_distribution(parts[0], grid)
     for part in parts[1:]:
         curve = curve.compose(_loss_distribution(part, grid))
-    return max(0.0, float(curve.get_epsilon_for_delta(delta)))
+    return curve
+
+
+def delta(plan: Plan, *, epsilon: float) -> float:
+    """Return an upper bound on the plan's delta at ``epsilon``, adding or removing one record; of its costlier side.
+
+    At epsilon 0 it is the total variation distance: how far any test can tell the two data sets apart. Exact
+    where every event is a plain Gaussian, by PLD elsewhere. Zero for an empty plan; one if any event has no noise.
+
+    Raises:
+        InputError: if ``epsilon`` is negative or not finite.
+    """
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise InputError(f"epsilon {epsilon!r} is not a finite number of at least 0")
+    return max(_delta(_normalised(side), epsilon) for side in (plan.events, plan.held_out))
+
+
+def _delta(parts: tuple[Composition, ...], epsilon: float) -> float:
+    if not parts:
+        return 0.0
+    if any(part.event.noise_multiplier == 0 for part in parts):
+        return 1.0
+    if all(isinstance(part.event, GaussianEvent) for part in parts):
+        return gaussian_delta(sum(part.count / part.event.noise_multiplier**2 for part in parts) ** -0.5, epsilon)
+    grid = max(FINE_GRID, GRID * max(0.1, *(_typical_loss(part) / 200 for part in parts)))
+    return min(1.0, float(_cached_curve(parts, grid).get_delta_for_epsilon(epsilon)))
+
+
+@lru_cache(maxsize=8)
+def _cached_curve(parts: tuple[Composition, ...], grid: float) -> Any:
+    return _curve(parts, grid)
+
+
+def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
+    """Return the exact delta of one Gaussian release (Balle and Wang, ICML 2018, theorem 8).
+
+    Neighbouring relation: add or remove one record.
+    """
+    half = 1 / (2 * noise_multiplier)
+    seen = _normal_cdf(half - epsilon * noise_multiplier)
+    return max(0.0, seen - math.exp(min(epsilon, 700.0)) * _normal_cdf(-half - epsilon * noise_multiplier))
+
+
+def _normal_cdf(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2
 
 
 def _typical_loss(part: Composition) -> float:

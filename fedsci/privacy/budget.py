@@ -49,7 +49,8 @@ class BudgetPolicy:
         epsilon: what all studies together may cost, adaptively chosen or not.
         delta: at this delta; no more than one over the number of records.
         order: the one Renyi order at which every study is charged.
-        rdp_capacity: the sum of charges at that order that just reaches ``epsilon``.
+        rdp_capacity: the sum of charges at that order that just reaches ``epsilon``; zero where the order
+            cannot show so small an epsilon: nothing is admitted.
         neighbouring: what epsilon refers to.
     """
 
@@ -65,8 +66,8 @@ class BudgetPolicy:
         check_delta(self.delta)
         if self.order not in ORDERS:
             raise InputError(f"Renyi order {self.order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
-        allowed = self.epsilon - _conversion(self.order, self.delta)
-        if not 0 < self.rdp_capacity <= allowed * _ROUNDING:
+        allowed = max(0.0, self.epsilon - _conversion(self.order, self.delta))
+        if not (0 < self.rdp_capacity <= allowed * _ROUNDING or self.rdp_capacity == allowed == 0):
             raise InputError(f"capacity {self.rdp_capacity!r} does not keep epsilon {self.epsilon!r}")
 
 
@@ -87,6 +88,30 @@ def budget_policy(
         raise InputError(
             f"epsilon {epsilon:g} at delta {delta:g} is too small to enforce", hint="raise epsilon or delta"
         )
+    return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity, neighbouring=neighbouring)
+
+
+def budget_policy_at(
+    order: int,
+    *,
+    epsilon: float,
+    delta: float,
+    neighbouring: Neighbouring = Neighbouring.ADD_OR_REMOVE_ONE_RECORD,
+) -> BudgetPolicy:
+    """Return the policy of another epsilon or delta at an order that was frozen before.
+
+    An epsilon that the order cannot show admits nothing. Raised after results were seen, the ceiling that counts
+    for everything released is the highest there ever was.
+
+    Raises:
+        InputError: if epsilon is not positive, delta not in (0, 1), or the order unknown.
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise InputError(f"epsilon {epsilon!r} is not a positive number")
+    check_delta(delta)
+    if order not in ORDERS:
+        raise InputError(f"Renyi order {order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
+    capacity = max(0.0, epsilon - _conversion(order, delta))
     return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity, neighbouring=neighbouring)
 
 
@@ -115,18 +140,21 @@ def admits(policy: BudgetPolicy, spent_rdp: float, cost: float) -> bool:
     return spent_rdp + cost <= policy.rdp_capacity
 
 
-def require_admitted(policy: BudgetPolicy, spent_rdp: float, cost: float) -> None:
-    """Pass only if a study of this cost still fits.
+def require_admitted(policy: BudgetPolicy, spent_rdp: float, cost: float, *, dataset: str = "this data set") -> None:
+    """Pass only if a study of this cost still fits; ledger and plan both ask this.
 
     Raises:
         BudgetRefused: if it does not.
         InputError: as :func:`admits`.
     """
     if not admits(policy, spent_rdp, cost):
-        would = epsilon_enforced(policy, spent_rdp + cost)
+        spent = epsilon_enforced(policy, spent_rdp)
         raise BudgetRefused(
-            f"enforced epsilon {would:.2f} would pass the budget of {policy.epsilon:.2f}",
-            hint="ask the privacy officer, or lower the number of rounds",
+            f"epsilon {epsilon_enforced(policy, spent_rdp + cost):.2f} would pass the budget of {policy.epsilon:.2f} "
+            f"for {dataset} (spent {spent:.2f}, left {max(0.0, policy.epsilon - spent):.2f}, this study alone "
+            f"{epsilon_enforced(policy, cost):.2f}, at delta {policy.delta:g})",
+            hint="ask the privacy officer, lower privacy.epsilon or the number of rounds",
+            public=f"the budget for {dataset} does not allow this study",
         )
 
 

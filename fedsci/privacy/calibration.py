@@ -12,6 +12,7 @@ from typing import Final
 
 from fedsci.errors import InputError
 from fedsci.privacy import accounting, local_noise
+from fedsci.privacy.accounting import gaussian_delta
 from fedsci.privacy.events import Composition, GaussianEvent, Plan, PoissonGaussianEvent
 from fedsci.privacy.poisson import check_sample_rate
 
@@ -191,21 +192,6 @@ def _central_limit_noise(epsilon: float, delta: float, sample_rate: float, steps
         return 1 / per_step
     # Bu, Dong, Long and Su, 2020: mu = q sqrt(T (exp(1 / z^2) - 1)).
     return 1 / math.sqrt(math.log1p((per_step / sample_rate) ** 2))
-
-
-def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
-    """Return the exact delta of one Gaussian release (Balle and Wang, ICML 2018, theorem 8).
-
-    Neighbouring relation: add or remove one record.
-    """
-    half = 1 / (2 * noise_multiplier)
-    return _normal_cdf(half - epsilon * noise_multiplier) - math.exp(min(epsilon, 700.0)) * _normal_cdf(
-        -half - epsilon * noise_multiplier
-    )
-
-
-def _normal_cdf(x: float) -> float:
-    return math.erfc(-x / math.sqrt(2)) / 2
 
 
 def _check_steps(steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells people: a report page that opens offline."""
+"""What a run tells people: a report page that opens offline, a privacy statement, and what a study would cost."""
 
 from fedsci.reporting.report import write_report
 

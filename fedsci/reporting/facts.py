@@ -14,6 +14,7 @@ _MEANS = (
     "local_no_dp_mean_site",
     "pooled",
     "pooled_dp",
+    "local_noise",
 )
 
 
@@ -25,7 +26,9 @@ class LabFacts:
         scores: the deciding metric, on this lab's own test records.
         hidden: the columns (``federated``, ``local``, ``local_no_dp``, ``records``) that the lab does
             not show, as opposed to what was not run.
-        epsilon_study, epsilon_total, epsilon_budget: infinity means no guarantee (or no limit).
+        epsilon_study, epsilon_total: by PLD, as if all studies had been fixed in advance.
+        epsilon_enforced, epsilon_before: by the ledger's rule, with and without this study; None where not stated.
+        epsilon_budget: what ``epsilon_enforced`` is compared with. Infinity means no guarantee (or no limit).
     """
 
     site: str
@@ -35,6 +38,8 @@ class LabFacts:
     hidden: frozenset[str]
     epsilon_study: float | None
     epsilon_total: float | None
+    epsilon_enforced: float | None
+    epsilon_before: float | None
     epsilon_budget: float | None
 
 
@@ -204,6 +209,8 @@ def _lab(
         hidden=frozenset(column for column in measured if known.get(column) is None),
         epsilon_study=epsilon(spent.get("epsilon_spent_study")),
         epsilon_total=epsilon(spent.get("epsilon_spent_total")),
+        epsilon_enforced=epsilon(spent.get("epsilon_enforced_total")),
+        epsilon_before=epsilon(spent.get("epsilon_enforced_before")),
         epsilon_budget=epsilon(spent.get("epsilon_budget")),
     )
 

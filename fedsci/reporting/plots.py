@@ -22,11 +22,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A value per round, as ``(round, value)`` pairs, in rising order of the rounds."""
+    """A value per round, as ``(round, value)`` pairs, in rising order of the rounds (or of what else runs across)."""
 
     label: str
     style: str
-    points: Sequence[tuple[int, float]]
+    points: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,11 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str) -> str:
-    """Return the metric per round against level lines; an error over a wide range gets a log scale."""
+def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, across: str = "round") -> str:
+    """Return the metric per round against level lines; an error over a wide range gets a log scale.
+
+    ``across`` names what runs across where it is not rounds; it may then be any number.
+    """
     left, right, top, bottom, height = 62.0, 250.0, 30.0, 44.0, 400.0
     values = [value for curve in curves for _, value in curve.points] + [line.value for line in lines]
     numbers = [number for curve in curves for number, _ in curve.points]
@@ -75,9 +78,9 @@ def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str) 
         y = y_of(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{edge}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>')
-    for tick in _round_ticks(first, last):
+    for tick in _round_ticks(first, last) if across == "round" else nice_ticks(first, last, 8):
         parts.append(_centred("tick", x_of(tick), height - bottom + 18, f"{tick:g}"))
-    parts.append(_centred("soft", (left + edge) / 2, height - 6, "round"))
+    parts.append(_centred("soft", (left + edge) / 2, height - 6, esc(across)))
     labels: list[tuple[float, str, str]] = []
     for line in lines:
         y = y_of(line.value)
@@ -92,7 +95,7 @@ def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str) 
         parts.append(f'<circle class="joint" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
         labels.append((y, curve.style, curve.label))
     parts += _labels(labels, edge, top, height - bottom)
-    return _svg(height, f"{metric} per round", parts)
+    return _svg(height, f"{metric} per {across}", parts)
 
 
 def spend_plot(spends: Sequence[Spend]) -> str:
@@ -184,7 +187,7 @@ def _scale(
     return y_of, inside if len(inside) <= 9 else [tick for tick in inside if f"{tick:e}"[0] == "1"]
 
 
-def _round_ticks(first: int, last: int) -> list[int]:
+def _round_ticks(first: float, last: float) -> list[int]:
     return sorted({round(tick) for tick in nice_ticks(first, last, 8)})
 
 

@@ -1,13 +1,12 @@
 """Writes ``report.html``: one page about one run, for people, that opens with the network unplugged."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from fedsci.reporting import protection, results, running
 from fedsci.reporting.facts import facts_of
 from fedsci.reporting.page import page
 from fedsci.reporting.run_folder import RunFolder, read_run_folder
+from fedsci.reporting.whole_file import write_whole
 
 REPORT = "report.html"
 
@@ -22,7 +21,7 @@ def write_report(run_folder: Path) -> Path:
     """
     html = render_report(read_run_folder(run_folder))
     target = run_folder / REPORT
-    _write_whole(target, html)
+    write_whole(target, html)
     return target
 
 
@@ -42,18 +41,3 @@ def render_report(run: RunFolder) -> str:
         running.how_it_ran(facts, run.plan_text, run.notes),
     ]
     return page(f"{facts.study}: report of a federated study", "\n".join(filter(None, parts)))
-
-
-def _write_whole(target: Path, html: str) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(html.encode("utf-8", errors="replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.chmod(0o644)
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

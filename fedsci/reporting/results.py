@@ -25,6 +25,11 @@ _STATUS = {
     "aborted": ("danger", "aborted"),
     "unfinished": ("caution", "unfinished"),
 }
+_WHICH_EPSILON = (
+    "“In all, fixed in advance” is the ε of all studies of this data so far, had all been planned before the first "
+    "(PLD). “Enforced” is what the lab’s ledger counts: it also holds when studies are chosen after seeing results, "
+    "and is what the budget is compared with."
+)
 _NO_MEASURE = measure_named("the metric")
 
 
@@ -94,22 +99,25 @@ def rounds(facts: RunFacts) -> str:
         "labs reach by themselves. “Pooled” is a model trained on all records in one place, which is "
         "only possible in a simulation."
     )
+    if "local_noise" in facts.means:
+        caption += (
+            " “Local noise” is the joint model at the same ε had each lab added all the noise by itself: what the "
+            "shared noise of this run saved."
+        )
     return section("rounds", "Round by round", figure(plot, esc(caption)))
 
 
 def spending(facts: RunFacts) -> str:
     """Return the section with epsilon per lab against its budget."""
-    plot = spend_plot(
-        [
-            Spend(site=lab.site, study=lab.epsilon_study, total=lab.epsilon_total, budget=lab.epsilon_budget)
-            for lab in facts.labs
-        ]
-    )
+    plot = spend_plot([_spend(lab) for lab in facts.labs])
     if not plot:
         infinite = any(lab.epsilon_study == math.inf for lab in facts.labs)
         words = "Every ε is infinite: there is no guarantee to draw." if infinite else "This run recorded no spending."
         return section("spending", "Privacy spent", paragraph(words))
-    caption = "ε per lab. Each lab keeps its own account and refuses any study that would pass its budget."
+    caption = (
+        "ε per lab as the lab’s ledger enforces it, by a rule that also holds for studies chosen after seeing results "
+        "(Rényi filter). It is more than the ε of one study alone. A study that would pass a lab’s budget is refused."
+    )
     return section("spending", "Privacy spent", figure(plot, caption))
 
 
@@ -127,7 +135,8 @@ def labs(facts: RunFacts) -> str:
         *(["Alone, same privacy", "Alone without privacy"] if facts.private else ["Alone"]),
         "Joint",
         "ε this study",
-        "ε in total",
+        "ε in all, fixed in advance",
+        "ε in all, enforced",
         "ε budget",
     ]
     caption = f"Each model’s {esc(measure.label)} on the lab’s own test records."
@@ -136,7 +145,17 @@ def labs(facts: RunFacts) -> str:
         "Lab by lab",
         paragraph(_tally(facts, measure, [worth for worth, _ in verdicts])),
         table(caption, head, rows, text_columns=2),
+        paragraph(f'<span class="muted">{_WHICH_EPSILON}</span>'),
     )
+
+
+def _spend(lab: LabFacts) -> Spend:
+    """The lab's spending as its ledger counts it; as if fixed in advance where the run does not say."""
+    total, study = lab.epsilon_enforced, lab.epsilon_study
+    if total is None or (study is not None and math.isinf(study)):
+        return Spend(site=lab.site, study=study, total=lab.epsilon_total, budget=lab.epsilon_budget)
+    before = min(lab.epsilon_before or 0.0, total)
+    return Spend(site=lab.site, study=total - before, total=total, budget=lab.epsilon_budget)
 
 
 def _levels(facts: RunFacts) -> list[tuple[str, str, str]]:
@@ -148,6 +167,7 @@ def _levels(facts: RunFacts) -> list[tuple[str, str, str]]:
         ("alone, no privacy (mean)", "bare", "local_no_dp_mean_site"),
         ("pooled, no privacy", "pooled", "pooled"),
         ("pooled, same privacy", "pooled-dp", "pooled_dp"),
+        ("joint, local noise", "local-noise", "local_noise"),
     ]
 
 
@@ -216,7 +236,7 @@ def _lab_row(facts: RunFacts, lab: LabFacts, measure: Measure, worth: Worth, rem
         score(lab.scores.joint, "federated"),
         *(
             DASH if value is None else epsilon_words(value)
-            for value in (lab.epsilon_study, lab.epsilon_total, lab.epsilon_budget)
+            for value in (lab.epsilon_study, lab.epsilon_total, lab.epsilon_enforced, lab.epsilon_budget)
         ),
     ]
 

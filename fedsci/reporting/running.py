@@ -13,6 +13,7 @@ _WAYS = {
     "local_no_dp_mean_site": "Alone without privacy, mean over labs",
     "pooled": "Pooled",
     "pooled_dp": "Pooled, same privacy",
+    "local_noise": "Joint with local noise, same privacy",
 }
 _ENGINES = {
     "local": "simulated labs, in one process",

@@ -1,50 +1,97 @@
-"""The baseline that only a simulation can have: all labs' records in one place."""
+"""The baselines that only a simulation can have: they need all labs' records in one place.
+
+``pooled``: one model on all records, without privacy. ``pooled_dp``: the same with the noise of one data holder.
+``local_noise``: what the study would have reached had every lab added all the noise itself.
+"""
 
 import os
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
 from fedsci.config.site import Site, load_site
 from fedsci.data.table import concatenate
 from fedsci.errors import RoundAborted
-from fedsci.site.dataset import load_site_data
-from fedsci.site.round import contributor, train_alone
+from fedsci.names import SiteId
+from fedsci.site.dataset import SiteData, load_site_data
+from fedsci.site.round import Contributor, contributor, train_alone
+from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, cost_of
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import Metrics, finish, half_range
-from fedsci.training.models import layout_of
+from fedsci.training.models import initial_vector, layout_of
 
 
 def pooled_baselines(
     plan: Plan, site_files: tuple[Path, ...], split_key: Callable[[Site], bytes]
 ) -> Mapping[str, Metrics | None]:
-    """Return metrics of one model trained on all labs' records, without (``pooled``) and with DP (``pooled_dp``).
+    """Return metrics of models that need all labs' records: ``pooled``, ``pooled_dp`` and ``local_noise``.
 
-    Same model, strategy and rounds; with DP the same epsilon, with the noise of one data holder. Measured over
-    all labs' holdouts, which ``split_key`` makes the same as at the labs. Computed on CPU.
+    Same model, strategy, rounds and, with privacy, epsilon as the study. ``local_noise`` is there only where the
+    study's noise was distributed. Measured over all labs' holdouts, which ``split_key`` makes the same as at the
+    labs. None where the baseline diverged. Computed on CPU.
     """
     sites = [load_site(file) for file in site_files]
-    data = [load_site_data(plan, site, split_key=split_key(site)) for site in sites]
-    train = concatenate([lab.train for lab in data])
-    records = sum(lab.train_count for lab in data)
+    labs = {SiteId(site.site): load_site_data(plan, site, split_key=split_key(site)) for site in sites}
+    train = concatenate([lab.train for lab in labs.values()])
+    records = sum(lab.train_count for lab in labs.values())
+    inputs = train.features.shape[1]
     costs: dict[str, Cost | None] = {"pooled": None}
+    alone = None
     if plan.private and plan.study.privacy.unit != "site":  # in one place there are no sites to hide
-        module = module_for(plan, inputs=train.features.shape[1])
-        costs["pooled_dp"] = cost_of(plan, dimension=layout_of(module).size, alone=True)
-    results: dict[str, Metrics | None] = {}
-    for label, cost in costs.items():
-        worker = contributor(plan, label, train, public_records=records, cost=cost, device=CPU, random_bytes=os.urandom)
-        try:
-            model = train_alone(worker)
-        except RoundAborted:  # the baseline diverged; the federation's result stands without it
-            results[label] = None
-            continue
-        sums = reduce(add, [evaluate(plan, model, lab.holdout, device=CPU) for lab in data])
-        metrics = finish(sums, half_range=half_range(plan.study))
-        results[label] = {name: metrics.get(name) for name in plan.metrics}
-    return results
+        alone = cost_of(plan, dimension=layout_of(module_for(plan, inputs=inputs)).size, alone=True)
+        costs["pooled_dp"] = alone
+
+    def one_holder(label: str, cost: Cost | None) -> NDArray[np.float32]:
+        return train_alone(
+            contributor(plan, label, train, public_records=records, cost=cost, device=CPU, random_bytes=os.urandom)
+        )
+
+    ways: dict[str, Callable[[], NDArray[np.float32]]] = {
+        label: partial(one_holder, label, cost) for label, cost in costs.items()
+    }
+    if alone is not None and plan.study.privacy.mechanism == "distributed":
+        ways["local_noise"] = partial(train_with_local_noise, plan, labs, alone)
+    return {label: _measured(plan, labs, way) for label, way in ways.items()}
+
+
+def train_with_local_noise(plan: Plan, labs: Mapping[SiteId, SiteData], cost: Cost) -> NDArray[np.float32]:
+    """Return the study's model had each lab added all noise of ``cost`` itself, as under ``mechanism: local``.
+
+    The labs' contributions are weighted by their public record counts, as the coordinator weighs them; all finish
+    every round.
+    """
+    records = sum(lab.train_count for lab in labs.values())
+    workers: dict[SiteId, Contributor] = {
+        site: contributor(
+            plan, site, lab.train, public_records=lab.train_count, cost=cost, device=CPU, random_bytes=os.urandom
+        )
+        for site, lab in labs.items()
+    }
+    strategy = plan.strategy
+    module = next(iter(workers.values())).learner.module
+    state = strategy.start(initial_vector(module, seed=plan.study.seed))
+    for number in range(1, plan.training.rounds + 1):
+        total = np.zeros(state.model.size, np.float32)
+        for site, worker in workers.items():
+            step = worker.contribution(state.model, number).astype(np.float32, copy=False)
+            total += step * np.float32(labs[site].train_count / records)
+        state = strategy.apply(state, WeightedSum(vector=total, weight=1.0))
+    return state.model
+
+
+def _measured(plan: Plan, labs: Mapping[SiteId, SiteData], train: Callable[[], NDArray[np.float32]]) -> Metrics | None:
+    try:
+        model = train()
+    except RoundAborted:  # the baseline diverged; the federation's result stands without it
+        return None
+    sums = reduce(add, [evaluate(plan, model, lab.holdout, device=CPU) for lab in labs.values()])
+    metrics = finish(sums, half_range=half_range(plan.study))
+    return {name: metrics.get(name) for name in plan.metrics}

@@ -1,8 +1,8 @@
 """What a site's policy lets a plan do; asked before any data is touched. No policy means no."""
 
 from fedsci.config.plan import Plan
-from fedsci.config.site import Policy, Site
-from fedsci.errors import PolicyRefused
+from fedsci.config.site import Budget, Policy, Site
+from fedsci.errors import BudgetRefused, PolicyRefused
 
 #: What a data set with a budget allows unless its site's policy says otherwise.
 PRIVATE = ["distributed", "local"]
@@ -92,6 +92,21 @@ def allowed_mechanisms(site: Site, dataset: str) -> list[str]:
 def allows_no_privacy(site: Site, dataset: str) -> bool:
     """Return whether results without any noise may tell of this data set's training records."""
     return "none" in allowed_mechanisms(site, dataset)
+
+
+def require_budget(site: Site, dataset: str) -> Budget:
+    """Return the data set's budget.
+
+    Raises:
+        BudgetRefused: it has none.
+    """
+    budget = site.datasets[dataset].privacy
+    if budget is None:
+        raise BudgetRefused(
+            f"{site.site}: data set {dataset} has no privacy budget, so no private study can be charged to it",
+            hint="add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
+        )
+    return budget
 
 
 def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from fedsci import names
 from fedsci.errors import BudgetRefused
-from fedsci.privacy.budget import BudgetPolicy, admits, budget_policy, charge_cost, epsilon_enforced
+from fedsci.privacy.budget import BudgetPolicy, budget_policy, charge_cost, epsilon_enforced, require_admitted
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import from_json, neighbouring_of, to_json
 
@@ -145,16 +145,7 @@ class Ledger:
             if any(entry.run == run for entry in entries):
                 raise BudgetRefused(f"run {run} was already charged", hint="start a new run")
             now = _spending(entries, dataset, policy)
-            if not admits(policy, now.spent_rdp, cost):
-                after = epsilon_enforced(policy, now.spent_rdp + cost)
-                left = max(0.0, policy.epsilon - now.epsilon_enforced)
-                raise BudgetRefused(
-                    f"epsilon {after:.2f} would pass the budget of {policy.epsilon:.2f} for {dataset} "
-                    f"(spent {now.epsilon_enforced:.2f}, left {left:.2f}, this study alone "
-                    f"{epsilon_enforced(policy, cost):.2f}, at delta {policy.delta:g})",
-                    hint="ask the privacy officer, lower privacy.epsilon or the number of rounds",
-                    public=f"the budget for {dataset} does not allow this study",
-                )
+            require_admitted(policy, now.spent_rdp, cost, dataset=dataset)
             body: dict[str, Any] = {"rounds": rounds, "rdp": cost, "order": policy.order, "events": to_json(plan)}
             body |= {"measurements": measurements, "exact_evaluation": exact_evaluation}
             _append(connection, "reserve", dataset, run, body)

@@ -7,7 +7,6 @@ import re
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.errors import ConfigError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
-from fedsci.privacy.budget import BudgetPolicy
+from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import one_after_another
 from fedsci.site.dataset import load_site_data, schema_of
-from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy
+from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
 from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger
 from fedsci.site.log import SiteLog
@@ -126,10 +125,10 @@ class SiteService:
             fields={
                 "records": {"train": active.data.train_count, "holdout": active.data.holdout_count},
                 "inputs": schema.width,
-                "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
+                "parameters": dimension_of(plan),
                 "schema": schema.digest(),
                 "exact_evaluation": policy.exact_evaluation,
-                "privacy": self._privacy(active, (0, 0)),
+                "privacy": self._privacy(active, None),
             }
             | joined
         )
@@ -141,8 +140,7 @@ class SiteService:
             self.ledger.record_no_privacy(dataset, run)
             return None
         rounds, budget = plan.training.rounds, self._budget(dataset)
-        strict = replace(cost, delta=min(cost.delta, budget.delta))
-        check_cost(plan, self.site, policy, epsilon=strict.epsilon(rounds, cost.measurements))
+        check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
         self.ledger.reserve(
             dataset,
             run,
@@ -323,30 +321,36 @@ class SiteService:
         return self._runs[run]
 
     def _budget(self, dataset: str) -> BudgetPolicy:
-        budget = self.site.datasets[dataset].privacy
-        if budget is None:
-            raise BudgetRefused(
-                f"{self.site.site}: data set {dataset} has no privacy budget, so no private study can be charged to it",
-                hint="add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
-            )
+        budget = require_budget(self.site, dataset)
         return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
 
-    def _privacy(self, active: ActiveRun, used: tuple[int, int]) -> dict[str, Any]:
-        """What the study cost after so many rounds and measurements, and all studies together (infinite: "inf")."""
+    def _privacy(self, active: ActiveRun, used: tuple[int, int] | None) -> dict[str, Any]:
+        """What the study cost, and all studies together (infinite: "inf").
+
+        ``used`` are its rounds and measurements; None before the first, when all of them are reserved.
+        """
         dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
-        source = self.site.datasets[dataset]
-        budget = None if source.privacy is None else source.privacy.epsilon
-        if active.cost is None:
-            return {"study": "inf", "total": "inf", "enforced_total": None, "budget": budget}
-        spending = self.ledger.spending(dataset, self._budget(dataset))
+        budget, cost = self.site.datasets[dataset].privacy, active.cost
+        limits = {"budget": budget and budget.epsilon, "budget_delta": budget and budget.delta}
+        if cost is None:
+            return {"study": "inf", "total": "inf", "enforced_total": None} | limits
+        policy = self._budget(dataset)
+        spending = self.ledger.spending(dataset, policy)
         everything = one_after_another(spending.plans)
         total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
-        return {
-            "study": active.cost.epsilon(*used),
+        charged = (active.plan.training.rounds, cost.measurements) if used is None else used
+        charge = charge_cost(cost.events(*charged), policy)
+        return limits | {
+            "study": cost.epsilon(*(used or (0, 0))),
             "total": "inf" if spending.no_privacy_runs else total,
             "enforced_total": spending.epsilon_enforced,
-            "budget": budget,
-            "noise_multiplier": active.cost.noise_multiplier,
+            "enforced_before": epsilon_enforced(policy, _less(spending.spent_rdp, charge)),
+            "noise_multiplier": cost.noise_multiplier,
+            "rounds_charged": charged[0],
+            "measurements_charged": charged[1],
+            "rdp_order": policy.order,
+            "rdp_study": charge,
+            "rdp_total": spending.spent_rdp,
         }
 
     def _run_folder(self, run: str) -> Path:
@@ -362,10 +366,17 @@ def _run_id(request: Request) -> str:
 
 def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:
     """Return the plan's price at this site, from the public schema alone; None without privacy."""
-    if not plan.private:
-        return None
-    module = module_for(plan, inputs=schema_of(plan.study).width)
-    return cost_of(plan, dimension=layout_of(module).size, alone=alone)
+    return cost_of(plan, dimension=dimension_of(plan), alone=alone) if plan.private else None
+
+
+def dimension_of(plan: Plan) -> int:
+    """Return the number of parameters of the plan's model, from the public schema alone."""
+    return layout_of(module_for(plan, inputs=schema_of(plan.study).width)).size
+
+
+def _less(total: float, part: float) -> float:
+    """Return the difference, and zero where only rounding is left of it."""
+    return total - part if total - part > 1e-9 * total else 0.0
 
 
 def _named(site: str, message: str) -> str:

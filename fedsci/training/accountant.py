@@ -9,12 +9,13 @@ that is trained on.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fedsci.config.plan import Plan
 from fedsci.errors import InputError
-from fedsci.privacy import local_noise, rounding_noise
+from fedsci.privacy import accounting, local_noise, rounding_noise
 from fedsci.privacy.calibration import (
     calibrate_charged_noise,
     calibrate_noise_multiplier,
@@ -119,6 +120,27 @@ class Cost:
         """Return epsilon after so many rounds and measurements at the study's delta, by PLD."""
         return _epsilon(self, rounds, measurements)
 
+    def epsilon_at(self, rounds: int, *, delta: float) -> float:
+        """Return epsilon of so many rounds and all measurements at the stricter of the study's delta and ``delta``."""
+        return replace(self, delta=min(self.delta, delta)).epsilon(rounds, self.measurements)
+
+    def delta_at(self, rounds: int, *, epsilon: float) -> float:
+        """Return delta at ``epsilon`` after ``rounds`` rounds: the whole curve, not the one point of the study.
+
+        For a unit that is trained on; one that is held out pays no more at the study's delta.
+        """
+        distance = self.total_variation(rounds) * (1 + math.exp(min(epsilon, 700.0)))
+        return min(1.0, accounting.delta(self.events(rounds), epsilon=epsilon) + distance)
+
+    def epsilon_of_rows(self, rounds: int, rows: int) -> float | None:
+        """Return epsilon for adding or removing ``rows`` records of one person together, by PLD.
+
+        That many records move a sum ``rows`` times as far. Known here for full batches only, else None.
+        """
+        if self.sample_rate < 1 or rounds == 0:
+            return None
+        return replace(self, charged=self.charged / rows).epsilon(rounds)
+
 
 @lru_cache(maxsize=4096)
 def _epsilon(cost: Cost, rounds: int, measurements: int) -> float:
@@ -172,6 +194,48 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
         delta=privacy.delta,
         metric_noise=metric_noise,
         neighbouring=neighbouring_of(privacy.unit),
+    )
+
+
+def epsilon_against(plan: Plan, cost: Cost, *, dimension: int, survivors: Mapping[int, int], colluding: int) -> float:
+    """Return what the study's sums tell somebody who can subtract the noise of ``colluding`` sites, by PLD.
+
+    0 is an outsider, or a coordinator alone; 1 is another site, which knows its own noise. The noise of
+    ``survivors - colluding`` sites is left. Where every site adds all its noise itself, colluding changes nothing.
+    If masking were broken, one site's sum would be seen with its own share alone: ``survivors={1: rounds}``.
+
+    Args:
+        plan: a private plan.
+        cost: its price (:func:`cost_of`).
+        dimension: the model's number of parameters.
+        survivors: how many sites' noise was in the sum -> in how many rounds.
+        colluding: whose noise is known and does not count.
+
+    Returns:
+        epsilon at the study's delta, adding or removing one record; infinite where no noise is left.
+    """
+    if cost.share is None:
+        return cost.epsilon(sum(survivors.values()))
+    parts: list[Composition] = []
+    distance = 0.0
+    for sites, rounds in sorted(survivors.items()):
+        if not rounds:
+            continue
+        if sites <= colluding:
+            return math.inf
+        sizes = (dimension, cost.share.deviation, sites - colluding)
+        noise = _share_noise(cost.share.gamma, plan.study.privacy.clipping_norm, *sizes)
+        steps = cost.steps_per_round * rounds
+        parts += gaussian_plan(noise_multiplier=noise, sample_rate=cost.sample_rate, steps=steps).events
+        distance += steps * rounding_noise.release_distance(dimension=dimension, deviation=sizes[1], sites=sizes[2])
+    if not parts:
+        return 0.0
+    return epsilon_with_distance(EventPlan(events=tuple(parts)), delta=cost.delta, distance=distance)
+
+
+def _share_noise(gamma: float, clipping_norm: float, dimension: int, deviation: float, sites: int) -> float:
+    return rounding_noise.charged_noise_multiplier(
+        gamma=gamma, clipping_norm=clipping_norm, dimension=dimension, deviation=deviation, sites=sites
     )
 
 
@@ -229,9 +293,7 @@ def _shared_noise(
     gamma = rounding_noise.grid_step(
         noise_multiplier=charged, clipping_norm=clipping_norm, dimension=dimension, deviation=deviation, sites=sites
     )
-    event = rounding_noise.charged_noise_multiplier(
-        gamma=gamma, clipping_norm=clipping_norm, dimension=dimension, deviation=deviation, sites=sites
-    )
+    event = _share_noise(gamma, clipping_norm, dimension, deviation, sites)
     counted = deviation * gamma * sites**0.5 / clipping_norm
     return Share(gamma=gamma, deviation=deviation, sites=sites), counted, event, distance
 

@@ -18,9 +18,12 @@ TOP = {
     "fedsci", "study", "plan_digest", "engine", "seed", "status", "rounds_completed", "sites", "metrics", "privacy",
     "secure_aggregation", "traffic_bytes", "seconds",
 }  # fmt: skip
-METRICS = {"federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp"}
+METRICS = {"federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp", "local_noise"}
 PRIVACY = {"unit", "mechanism", "delta", "accountant", "by_site"}
-SPENT = {"epsilon_spent_study", "epsilon_spent_total", "epsilon_budget"}
+SPENT = {
+    "epsilon_spent_study", "epsilon_spent_total", "epsilon_enforced_total", "epsilon_enforced_before", "epsilon_budget",
+    "budget_delta", "noise_multiplier", "rounds_charged", "rdp_order", "rdp_study", "rdp_total", "settled",
+}  # fmt: skip
 SECONDS = {"total", "training", "masking", "aggregation", "evaluation", "transport"}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from opacus.accountants import GaussianAccountant, PRVAccountant, RDPAccountant
 
 from fedsci.errors import InputError
-from fedsci.privacy.accounting import epsilon, rdp_curve
+from fedsci.privacy.accounting import delta, epsilon, gaussian_delta, rdp_curve
 from fedsci.privacy.events import Composition, GaussianEvent, LaplaceEvent, Plan, PoissonGaussianEvent
 
 # Opacus warns that its own accountants are loose or experimental; that is what is being compared.
@@ -110,8 +110,6 @@ def test_the_closed_form_is_that_of_dp_accounting():
 
 @pytest.mark.parametrize("noise", [0.5, 1.0, 5.0, 20.0])
 def test_a_gaussian_costs_what_balle_and_wang_say(noise):
-    from fedsci.privacy.calibration import gaussian_delta
-
     value = epsilon(plan(gaussian(noise)), delta=DELTA)
     assert gaussian_delta(noise, value) <= DELTA
     assert gaussian_delta(noise, value * 0.995) > DELTA
@@ -204,3 +202,21 @@ class TestTraps:
     def test_the_central_limit_accountant_is_too_low(self):
         truth = epsilon(plan(sampled(0.01, 0.6, 1000)), delta=DELTA)
         assert opacus(GaussianAccountant(), (0.6, 0.01, 1000)).get_epsilon(DELTA) < 0.9 * truth
+
+
+@pytest.mark.parametrize("part", [gaussian(2.0, 20), sampled(0.1, 2.0, 20), laplace(3.0, 5)])
+def test_delta_at_epsilon_undoes_epsilon_at_delta(part):
+    value = epsilon(plan(part), delta=DELTA)
+    assert delta(plan(part), epsilon=0.0) > delta(plan(part), epsilon=value / 2) > DELTA
+    assert delta(plan(part), epsilon=value * 0.99) > DELTA >= delta(plan(part), epsilon=value * 1.01)
+
+
+def test_delta_of_gaussians_is_that_of_one_with_less_noise():
+    assert delta(plan(gaussian(6.0, 9)), epsilon=0.7) == pytest.approx(gaussian_delta(2.0, 0.7), rel=1e-12)
+
+
+def test_delta_where_nothing_or_everything_is_released():
+    assert delta(plan(), epsilon=1.0) == 0.0
+    assert delta(plan(gaussian(0.0)), epsilon=5.0) == 1.0
+    with pytest.raises(InputError):
+        delta(plan(), epsilon=-1.0)

@@ -10,6 +10,7 @@ from fedsci.privacy.budget import (
     BudgetPolicy,
     admits,
     budget_policy,
+    budget_policy_at,
     charge_cost,
     epsilon_enforced,
     remaining,
@@ -128,3 +129,15 @@ def test_a_policy_that_does_not_keep_its_epsilon_is_refused(change):
     assert BudgetPolicy(**good)
     with pytest.raises(InputError):
         BudgetPolicy(**good | change)
+
+
+def test_an_order_that_was_frozen_keeps_another_epsilon():
+    held = budget_policy(epsilon=3, delta=1e-5)
+    assert budget_policy_at(held.order, epsilon=3, delta=1e-5) == held
+    raised = budget_policy_at(held.order, epsilon=8, delta=1e-5)
+    assert (raised.order, raised.rdp_capacity) == (held.order, pytest.approx(held.rdp_capacity + 5))
+    nothing = budget_policy_at(held.order, epsilon=0.01, delta=1e-5)
+    assert nothing.rdp_capacity == 0
+    assert not admits(nothing, 0.0, charge_cost(gaussian(1e6), nothing))
+    with pytest.raises(InputError):
+        budget_policy_at(1, epsilon=3, delta=1e-5)

@@ -1,0 +1,18 @@
+"""``fedsci privacy``: the privacy officer's commands, one file each."""
+
+import typer
+
+from fedsci.cli import privacy_plan, privacy_statement
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    group = typer.Typer(
+        help="For the privacy officer: before, during and after a study.",
+        epilog="Example: fedsci privacy plan demo",
+        no_args_is_help=True,
+    )
+    group.callback()(lambda: None)
+    privacy_plan.register(group)
+    privacy_statement.register(group)
+    app.add_typer(group, name="privacy")

@@ -1,0 +1,271 @@
+"""What a run's files say of its privacy, recomputed from the plan; where they disagree nothing is stated.
+
+The plan and its digest, the rounds and the labs' figures are compared with each other and with the accountant. That
+finds slips and edits of one file; who writes all files anew with care is found by the labs' own ledgers only.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.errors import InputError
+from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced
+from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
+from fedsci.site.service import dimension_of
+from fedsci.training.accountant import Cost, cost_of
+
+_CLOSE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteEvidence:
+    """One lab's figures, checked against the plan as far as a plan can tell.
+
+    Attributes:
+        records: training records, public.
+        rounds: charged for this study.
+        study, total: epsilon of this study and of all, by PLD; ``total`` is infinite after runs without privacy.
+        before, enforced: epsilon of all studies as the ledger enforces it, without and with this one.
+        policy: the budget, with its Renyi order.
+        rdp_study, rdp_total: Renyi divergence at that order.
+        settled: whether the lab closed its charge; else that of the whole plan stays.
+    """
+
+    site: str
+    records: int
+    rounds: int
+    study: float
+    total: float
+    before: float
+    enforced: float
+    policy: BudgetPolicy
+    rdp_study: float
+    rdp_total: float
+    settled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A private run that released something, its files in agreement.
+
+    Attributes:
+        name: the run folder's.
+        dimension: the model's number of parameters.
+        rounds: applied to the model.
+        survivors: how many labs' noise was in a sum -> in how many rounds; a round that was charged and not finished
+            counts with the fewest labs there may be.
+        dropped: labs that were not in a round's sum, and which.
+    """
+
+    name: str
+    plan: Plan
+    cost: Cost
+    dimension: int
+    summary: Mapping[str, object]
+    status: str
+    rounds: int
+    sites: tuple[SiteEvidence, ...]
+    survivors: Mapping[int, int]
+    dropped: tuple[tuple[str, int], ...]
+
+    @property
+    def charged(self) -> int:
+        """The most rounds that any lab was charged for."""
+        return max(site.rounds for site in self.sites)
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Return what the run in ``folder`` says of its privacy.
+
+    Raises:
+        InputError: it is no run, had no guarantee, released nothing, or its files are missing, damaged or disagree.
+    """
+    run = read_run_folder(folder)
+    if not run.has_summary:
+        raise InputError(
+            f"{folder}: there is no readable summary.json", hint="the run was cut off; what it spent is in the ledgers"
+        )
+    plan, summary = _plan(folder, run), run.summary
+    if not plan.private:
+        raise InputError(
+            f"{folder}: the run had no privacy guarantee (privacy.mechanism: none), so there is nothing to state",
+            hint="run the study with privacy.mechanism: distributed or local",
+        )
+    _same(folder, "sites", items(summary.get("sites")), list(plan.sites))
+    privacy, masking = mapping(summary, "privacy"), mapping(summary, "secure_aggregation")
+    wanted = plan.study.privacy
+    for key, right in (("unit", wanted.unit), ("mechanism", wanted.mechanism), ("delta", wanted.delta)):
+        _same(folder, f"privacy.{key}", privacy.get(key), right)
+    _same(folder, "privacy.neighbouring", privacy.get("neighbouring"), "add_or_remove_one_record")
+    _same(folder, "secure_aggregation.enabled", masking.get("enabled"), plan.study.secure_aggregation.enabled)
+    _same(folder, "secure_aggregation.min_survivors", masking.get("min_survivors"), plan.min_survivors)
+    status, rounds = text(summary.get("status")), count(summary.get("rounds_completed"))
+    if status not in ("completed", "aborted", "stopped_by_budget") or rounds is None:
+        raise _unfit(folder, "summary.json does not say how far the run came")
+    dimension = dimension_of(plan)
+    cost = cost_of(plan, dimension=dimension)
+    seen, dropped = _rounds(folder, run, plan, cost, rounds)
+    if status == "completed":
+        _same(folder, "rounds_completed", rounds, plan.training.rounds)
+    sites = tuple(_site(folder, summary, plan, cost, site, dropped, rounds) for site in plan.sites)
+    charged = max(site.rounds for site in sites)
+    if not charged:
+        raise InputError(
+            f"{folder}: the run was {status} before anything was released, so there is nothing to state",
+            hint="the ledgers charge nothing for it",
+        )
+    if charged > rounds:
+        seen[plan.min_survivors] += charged - rounds
+    return Evidence(
+        name=run.name,
+        plan=plan,
+        cost=cost,
+        dimension=dimension,
+        summary=summary,
+        status=status,
+        rounds=rounds,
+        sites=sites,
+        survivors=dict(seen),
+        dropped=dropped,
+    )
+
+
+def plan_of(run: RunFolder) -> Plan:
+    """Return the plan in ``plan.yaml``, checked like a file.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    content = {key: value for key, value in run.plan.items() if key != "digest"}
+    if not content:
+        raise InputError(f"{run.name}: there is no readable plan.yaml", hint="give a run folder that is complete")
+    try:
+        return plan_from_bytes(json.dumps(content).encode())
+    except (TypeError, ValueError):  # a date, where YAML found one
+        raise InputError(f"{run.name}: plan.yaml is damaged", hint="give a run folder that is complete") from None
+
+
+def _plan(folder: Path, run: RunFolder) -> Plan:
+    plan = plan_of(run)
+    for file, stated in (("plan.yaml", run.plan.get("digest")), ("summary.json", run.summary.get("plan_digest"))):
+        if stated != plan.digest:
+            raise _unfit(folder, f"the digest in {file} is not that of the plan")
+    return plan
+
+
+def _rounds(
+    folder: Path, run: RunFolder, plan: Plan, cost: Cost, rounds: int
+) -> tuple[Counter[int], tuple[tuple[str, int], ...]]:
+    """Return how many labs were in how many rounds' sums, and who was not; summary and rounds must agree."""
+    if [count(entry.get("round")) for entry in run.rounds] != list(range(1, rounds + 1)):
+        raise _unfit(folder, f"metrics.jsonl does not hold the {rounds} rounds of summary.json")
+    seen: Counter[int] = Counter()
+    dropped: list[tuple[str, int]] = []
+    for number, entry in enumerate(run.rounds, start=1):
+        away = [text(site) for site in items(entry.get("dropped"))]
+        survivors = len(plan.sites) - len(away)
+        if not set(away) <= set(plan.sites) or len(set(away)) != len(away) or count(entry.get("sites")) != survivors:
+            raise _unfit(folder, f"round {number} of metrics.jsonl does not add up")
+        if survivors < plan.min_survivors:
+            raise _unfit(folder, f"round {number} had {survivors} sites, fewer than min_survivors")
+        seen[survivors] += 1
+        dropped += [(site, number) for site in away]
+    listed = [tuple(items(pair)) for pair in items(mapping(run.summary, "secure_aggregation").get("dropped"))]
+    if sorted(map(str, listed)) != sorted(map(str, dropped)):
+        raise _unfit(folder, "summary.json and metrics.jsonl name other dropped sites")
+    if rounds and not _close(finite(mapping(run.rounds[-1], "epsilon").get("max")), cost.epsilon(rounds)):
+        raise _unfit(folder, f"the epsilon of round {rounds} in metrics.jsonl is not what the plan costs")
+    return seen, tuple(dropped)
+
+
+def _site(
+    folder: Path,
+    summary: Mapping[str, object],
+    plan: Plan,
+    cost: Cost,
+    site: str,
+    dropped: tuple[tuple[str, int], ...],
+    rounds: int,
+) -> SiteEvidence:
+    stated = mapping(summary, "privacy", "by_site", site)
+    known = {key: finite(stated.get(key)) for key in _FIGURES}
+    charged, order = count(stated.get("rounds_charged")), count(stated.get("rdp_order"))
+    measured = count(stated.get("measurements_charged"))
+    total = epsilon(stated.get("epsilon_spent_total"))
+    records = count(mapping(summary, "metrics", "by_site", site, "records").get("train"))
+    settled = stated.get("settled")
+    if None in known.values() or charged is None or measured is None or order is None or total is None or not records:
+        raise _unfit(folder, f"summary.json does not hold all figures of {site}")
+    figure: dict[str, Any] = known
+    try:
+        policy = budget_policy_at(
+            order, epsilon=figure["epsilon_budget"], delta=figure["budget_delta"], neighbouring=cost.neighbouring
+        )
+    except InputError as error:
+        raise _unfit(folder, f"{site}: no ledger has such a budget ({error.message})") from None
+    least = rounds - sum(name == site for name, _ in dropped)
+    most = plan.training.rounds
+    if not (least <= charged <= most) or not isinstance(settled, bool):
+        raise _unfit(folder, f"{site} cannot have been charged for {charged} rounds")
+    if not 0 <= measured <= cost.measurements:
+        raise _unfit(folder, f"{site} cannot have been charged for {measured} measurements")
+    for key, right in (
+        ("noise_multiplier", cost.noise_multiplier),
+        ("epsilon_spent_study", cost.epsilon(charged, measured)),
+        ("rdp_study", charge_cost(cost.events(charged, measured), policy)),
+        ("epsilon_enforced_total", epsilon_enforced(policy, figure["rdp_total"])),
+    ):
+        if not _close(figure[key], right):
+            raise _unfit(
+                folder, f"{site}: {key} is {figure[key]:.6g} in summary.json, but {right:.6g} by plan and accountant"
+            )
+    grown = figure["rdp_total"] >= figure["rdp_study"] * (1 - _CLOSE)
+    paid = figure["epsilon_enforced_before"] <= figure["epsilon_enforced_total"] <= policy.epsilon * (1 + _CLOSE)
+    if not grown or not paid or total < figure["epsilon_spent_study"] * (1 - 1e-3):
+        raise _unfit(folder, f"{site}: this study, all studies and the budget do not add up in summary.json")
+    return SiteEvidence(
+        site=site,
+        records=records,
+        rounds=charged,
+        study=figure["epsilon_spent_study"],
+        total=total,
+        before=figure["epsilon_enforced_before"],
+        enforced=figure["epsilon_enforced_total"],
+        policy=policy,
+        rdp_study=figure["rdp_study"],
+        rdp_total=figure["rdp_total"],
+        settled=settled,
+    )
+
+
+_FIGURES = (
+    "epsilon_spent_study",
+    "epsilon_enforced_total",
+    "epsilon_enforced_before",
+    "epsilon_budget",
+    "budget_delta",
+    "noise_multiplier",
+    "rdp_study",
+    "rdp_total",
+)
+
+
+def _same(folder: Path, key: str, found: object, right: object) -> None:
+    if found != right:
+        raise _unfit(folder, f"summary.json has another {key} than the plan")
+
+
+def _close(found: float | None, right: float) -> bool:
+    return found is not None and math.isclose(found, right, rel_tol=_CLOSE, abs_tol=1e-12)
+
+
+def _unfit(folder: Path, problem: str) -> InputError:
+    return InputError(
+        f"{folder}: {problem}; no statement can be made from files that do not agree",
+        hint="restore the files as the run wrote them; the labs' ledgers hold what was spent",
+    )

@@ -1,0 +1,333 @@
+"""Writes ``privacy_statement.md``: what a finished study promises, in the terms NIST SP 800-226 (2025) asks for."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fedsci.errors import InputError
+from fedsci.privacy import local_noise, rounding_noise
+from fedsci.privacy.meaning import meaning_of, plain_words
+from fedsci.reporting.collusion import collusion_table
+from fedsci.reporting.evidence import Evidence, read_evidence
+from fedsci.reporting.page import epsilon_words
+from fedsci.reporting.run_folder import mapping, text
+from fedsci.reporting.whole_file import write_whole
+
+STATEMENT = "privacy_statement.md"
+USUAL_DELTA = 1e-5
+_ROWS_OF_ONE_PERSON = (1, 2, 3, 5)
+
+
+def write_statement(run_folder: Path) -> Path:
+    """Write the statement of the run in ``run_folder`` and return its path; the same files give the same text.
+
+    Raises:
+        InputError: a part of it could not be stated truthfully (:func:`fedsci.reporting.evidence.read_evidence`),
+            or it cannot be written.
+    """
+    content = render_statement(read_evidence(run_folder))
+    target = run_folder / STATEMENT
+    try:
+        write_whole(target, content)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror}", hint="check the folder's rights") from None
+    return target
+
+
+def render_statement(evidence: Evidence) -> str:
+    """Return the statement as Markdown."""
+    study = evidence.plan.study
+    parts = [
+        f"# Privacy statement: {study.study}",
+        _line(study.question),
+        f"Run `{_plain(evidence.name)}`, plan `{evidence.plan.digest}`, {_how_it_ended(evidence)}. This text is made "
+        "from the run's files; every epsilon of this study was recomputed from the plan.",
+        _section("To be decided by a person", _bullets(_flags(evidence))),
+        _section("What it means for one record", _meaning(evidence)),
+        _section("Unit of privacy", _unit(evidence)),
+        _section("Guarantee", _guarantee(evidence)),
+        _section("Trust model", _trust(evidence)),
+        _section("Mechanism and sensitivity", _mechanism(evidence)),
+        _section("Floating point", _floating_point(evidence)),
+        _section("What was exposed before noise", _before_noise(evidence)),
+        _section("Composition over time", _composition(evidence)),
+        _section("Parameters before conversion", _parameters(evidence)),
+        _section("Released without noise", _bullets(_without_noise(evidence))),
+        _section("Choices that depend on data", _choices()),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _how_it_ended(evidence: Evidence) -> str:
+    wanted = evidence.plan.training.rounds
+    if evidence.status == "completed":
+        return f"completed after {evidence.rounds} rounds"
+    return f"**{evidence.status.replace('_', ' ')}** after {evidence.rounds} of {wanted} rounds"
+
+
+def _flags(evidence: Evidence) -> list[str]:
+    privacy, sites = evidence.plan.study.privacy, evidence.sites
+    flags = []
+    if evidence.status != "completed":
+        flags.append(f"The run did not complete ({_plain(text(evidence.summary.get('reason')) or 'no reason given')}).")
+    if privacy.delta > USUAL_DELTA:
+        flags.append(f"**Delta {privacy.delta:g} is above {USUAL_DELTA:g}.**")
+    large = [site.site for site in sites if privacy.delta * site.records > 1]
+    if large:
+        flags.append(
+            f"**Delta {privacy.delta:g} is above 1 / records at {', '.join(large)}**: a whole record may leak."
+        )
+    flags.append("The unit is one record, which is event-level privacy: weak for a person with several rows.")
+    open_sites = [site.site for site in sites if not site.settled]
+    if open_sites:
+        flags.append(f"Not settled at {', '.join(open_sites)}: there the charge for the whole plan stays.")
+    infinite = [site.site for site in sites if math.isinf(site.total)]
+    if infinite:
+        flags.append(f"**Studies without any privacy have run on the same data at {', '.join(infinite)}.**")
+    if mapping(evidence.summary, "metrics").get("federated") is not None:
+        flags.append("Exact test results were released (see “Released without noise”).")
+    return flags
+
+
+def _meaning(evidence: Evidence) -> str:
+    worst, cost = max(site.study for site in evidence.sites), evidence.cost
+    meaning = meaning_of(
+        epsilon=worst, delta=cost.delta, profile=lambda at: cost.delta_at(evidence.charged, epsilon=at)
+    )
+    return _bullets(plain_words(meaning, epsilon=worst, delta=cost.delta))
+
+
+def _unit(evidence: Evidence) -> str:
+    words = "One record: one row of a lab's data set, with all its columns."
+    grown = [
+        (rows, value)
+        for rows in _ROWS_OF_ONE_PERSON
+        if (value := evidence.cost.epsilon_of_rows(evidence.charged, rows)) is not None
+    ]
+    if not grown:
+        return words + " For a person with several rows no figure is computed here where records are sampled."
+    table = _table(
+        ("rows of one person", "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown]
+    )
+    return f"{words} A person with several rows is protected less:\n\n{table}"
+
+
+def _guarantee(evidence: Evidence) -> str:
+    privacy = evidence.plan.study.privacy
+    worst = max(site.study for site in evidence.sites)
+    return _bullets(
+        [
+            f"Epsilon **{_number(worst)}** at delta **{privacy.delta:g}** for this study "
+            f"(planned: {privacy.epsilon:g}).",
+            "Variant: (epsilon, delta)-differential privacy, central over the labs' sum."
+            if privacy.mechanism == "distributed"
+            else "Variant: (epsilon, delta)-differential privacy, local to each lab.",
+            "Neighbouring relation: add or remove one record at one lab. (Replacing one counts as two rows.)",
+            "Accountant: privacy loss distributions (dp_accounting), over all rounds of the study together.",
+        ]
+    )
+
+
+def _trust(evidence: Evidence) -> str:
+    privacy, cost = evidence.plan.study.privacy, evidence.cost
+    if cost.share is None:
+        return (
+            "Each lab adds all the noise itself, so the guarantee holds against everybody: the coordinator, all other "
+            "labs together, and whoever sees the model. Each lab must trust its own machine and operator only."
+        )
+    counted = cost.share.sites
+    rows = collusion_table(evidence.plan, cost, dimension=evidence.dimension, columns=(evidence.survivors,))
+    table = _table(
+        ("who looks", "epsilon of this study"),
+        [
+            (row.who + (" (planned for)" if row.colluding == privacy.colluding_sites else ""), _number(row.epsilon[0]))
+            for row in rows
+        ],
+    )
+    took_part = ", ".join(f"{sites} labs in {rounds}" for sites, rounds in sorted(evidence.survivors.items()))
+    return (
+        f"Noise is shared out: it was sized so that the shares of {counted} labs alone give the guarantee "
+        f"({evidence.plan.min_survivors} that must finish, less {privacy.colluding_sites} that may collude). It holds "
+        f"against the coordinator together with up to {privacy.colluding_sites} labs, and against whoever sees the "
+        f"model. A lab that does not add its share counts as colluding. It rests on secure aggregation "
+        f"(docs/threat-model.md): only sums over at least {evidence.plan.min_survivors} labs can be opened.\n\n"
+        f"Labs that took part, by rounds: {took_part}. With the noise they added:\n\n{table}\n\n"
+        "∞: nothing is proven."
+    )
+
+
+def _mechanism(evidence: Evidence) -> str:
+    study, cost, training = evidence.plan.study, evidence.cost, evidence.plan.training
+    clipped = (
+        f"In each step every record's gradient is scaled to an L2 norm of at most {study.privacy.clipping_norm:g}; a "
+        "gradient that is not finite contributes nothing. So a lab's sum moves by at most that norm when one record is "
+        "added or removed, and so does the sum over labs."
+    )
+    sampled = (
+        "All records take part in each step."
+        if training.sample_rate == 1
+        else f"Each record takes part in a step with probability {training.sample_rate:g}, drawn secretly and anew "
+        "each time (Poisson); what is divided by is the public expected number."
+    )
+    noise = (
+        f"Discrete Gaussian noise of deviation {cost.noise_multiplier * study.privacy.clipping_norm:.4g} or more a "
+        "coordinate is in every "
+    ) + ("opened sum, in shares that add up." if cost.share else "lab's sum before it leaves.")
+    return f"{clipped} {sampled} {noise} The full argument is in docs/privacy.md."
+
+
+def _floating_point(evidence: Evidence) -> str:
+    share, norm = evidence.cost.share, evidence.plan.study.privacy.clipping_norm
+    slack = "Rounding inside gradients and sums is paid for by clipping 1e-5 below the bound."
+    if share is None:
+        grown = local_noise.sensitivity_inflation(evidence.dimension, evidence.cost.noise_multiplier) - 1
+        return (
+            "The sum is rounded to a grid far finer than the noise, and noise is drawn and added in integers (exact "
+            f"discrete Gaussian; randomness of the operating system). Rounding raises the sensitivity by {grown:.1e}, "
+            f"which is charged. {slack}"
+        )
+    grown = (
+        rounding_noise.sensitivity_inflation(dimension=evidence.dimension, clipping_norm=norm, gamma=share.gamma) - 1
+    )
+    return (
+        "No floating-point noise: each coordinate becomes an integer in one draw that rounds and adds noise (an exact "
+        f"discrete Gaussian centred on the value; deviation {share.deviation:g} steps of {share.gamma:.6g}; randomness "
+        "of the operating system). Integers are masked and summed without error. Truncating centres raises the "
+        f"sensitivity by {grown:.1e}, which is charged. {slack}"
+    )
+
+
+def _before_noise(evidence: Evidence) -> str:
+    if evidence.cost.share is None:
+        return "Nothing left a lab before its noise was added. Records and exact gradients stayed in the lab's process."
+    return (
+        "Records and exact gradients stayed in the lab's process. What left it carried the lab's own share of the "
+        "noise under a mask; unmasked it would have had the guarantee in the last line of the table above. The "
+        "coordinator opened sums only."
+    )
+
+
+def _composition(evidence: Evidence) -> str:
+    rows = [
+        (
+            site.site,
+            f"{site.records}",
+            f"{site.rounds}",
+            _number(site.study),
+            _number(site.total),
+            _number(site.before),
+            _number(site.enforced),
+            f"{_number(site.policy.epsilon)} at {site.policy.delta:g}",
+        )
+        for site in evidence.sites
+    ]
+    head = (
+        "lab",
+        "records",
+        "rounds charged",
+        "this study",
+        "all studies, fixed in advance",
+        "enforced before",
+        "enforced now",
+        "budget",
+    )
+    return (
+        "All figures are epsilon. “Fixed in advance” is by PLD, valid had all studies of the data been planned before "
+        "the first; “enforced” is by the ledger's Rényi filter, which also holds when a study is chosen after seeing "
+        "the results of others, and is what the budget is compared with. The figures of all studies are as the labs "
+        f"stated them when the run ended; `fedsci privacy ledger` shows each charge.\n\n{_table(head, rows)}"
+    )
+
+
+def _parameters(evidence: Evidence) -> str:
+    cost = evidence.cost
+    lines = [
+        f"Noise multiplier {cost.noise_multiplier:.6g} (deviation over clipping norm); charged as a Gaussian of "
+        f"{cost.charged:.6g}, less what the integer grid costs.",
+        f"Sample rate {cost.sample_rate:g}; {cost.steps_per_round} noised release(s) a round; "
+        f"{cost.steps_per_round * evidence.charged} in all; {evidence.dimension} coordinates.",
+        f"A release is within total variation {cost.distance:.1e} of the charged event, which is counted in delta.",
+    ]
+    rows = [
+        (
+            site.site,
+            f"{site.policy.order}",
+            f"{site.rdp_study:.6g}",
+            f"{site.rdp_total:.6g}",
+            f"{site.policy.rdp_capacity:.6g}",
+        )
+        for site in evidence.sites
+    ]
+    head = ("lab", "Rényi order", "this study", "all studies", "capacity of the budget")
+    return _bullets(lines) + "\n\nRényi divergence at each ledger's fixed order:\n\n" + _table(head, rows)
+
+
+def _without_noise(evidence: Evidence) -> list[str]:
+    metrics, by_site = mapping(evidence.summary, "metrics"), mapping(evidence.summary, "metrics", "by_site")
+    lines = [
+        "Each lab's number of training and held-out records; they are treated as public.",
+        "Whether a lab's data fits the study's schema: a lab that refuses for that reason tells one bit.",
+    ]
+    if metrics.get("federated") is not None:
+        lines.append(
+            "Exact test results of the shared model on held-out records, as sums over the labs whose policy lets them "
+            "out, in each evaluated round. They are not covered by epsilon."
+        )
+    own = [site for site in by_site if mapping(by_site, site).get("federated") is not None]
+    if own:
+        whose = "all labs" if len(own) == len(evidence.sites) else ", ".join(map(_plain, own))
+        lines.append(f"The labs' own test results, of {whose}.")
+    if metrics.get("local_mean_site") is not None:
+        lines.append("Test results of models that labs trained alone with the same epsilon; the models stayed inside.")
+    if metrics.get("local_no_dp_mean_site") is not None:
+        lines.append(
+            "Test results of models that labs trained alone **without privacy**, where their policy allows it; they "
+            "depend on training records with no noise at all."
+        )
+    if any(metrics.get(key) is not None for key in ("pooled", "pooled_dp", "local_noise")):
+        lines.append(
+            "Baselines over all labs' records in one place. Only a simulation can compute them; real labs release none."
+        )
+    if len(lines) == 2:
+        lines.append("No test results.")
+    return lines
+
+
+def _choices() -> str:
+    return _bullets(
+        [
+            "Model, clipping norm, noise, rounds, learning rate and sample rate were fixed in the plan before data was "
+            "opened. There was no early stopping and no choice among models: the model is that of the last round.",
+            "Features are scaled by public bounds of the study; no statistic of the data is used.",
+            "Why this plan was chosen is not known here. Earlier private studies that led to it are in the "
+            "composition; exact results that somebody looked at are not.",
+        ]
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _number(value: float) -> str:
+    return epsilon_words(value)
+
+
+def _line(words: str) -> str:
+    return f"*{_plain(words)}*" if words else ""
+
+
+def _plain(words: str) -> str:
+    """Return text from a file as one line that Markdown shows as it is."""
+    shown = "".join("\ufffd" if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in words)
+    return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in shown)
