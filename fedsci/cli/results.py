@@ -64,7 +64,8 @@ _ROWS = (
 def _explain(console: Console, privacy: dict[str, Any]) -> None:
     for line in (
         "",
-        f"Epsilon is per {privacy['unit']} (add or remove one), at delta {privacy['delta']:g}, {privacy['mechanism']} noise.",
+        f"Epsilon is per {privacy['unit']} (add or remove one), at delta {privacy['delta']:g}, "
+        f"{privacy['mechanism']} noise.",
         "  study     this study",
         "  planned   all studies of this data so far, had all been fixed in advance",
         "  enforced  the same by the ledger's rule, which also holds for studies chosen",

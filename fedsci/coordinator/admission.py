@@ -84,8 +84,8 @@ def read_privacy(values: Any) -> dict[str, Any]:
 
     ``study``, ``total``: epsilon of this study and of all studies, by PLD as if all had been fixed in advance;
     ``enforced_total``, ``enforced_before``: epsilon of all studies as the ledger enforces it, with and without this
-    one; ``budget``, ``budget_delta``; ``noise_multiplier``; ``rounds_charged`` and ``measurements_charged`` for this study; ``rdp_order``, and the
-    Renyi divergence at that order of this study and of all.
+    one; ``budget``, ``budget_delta``; ``noise_multiplier``; ``rounds_charged`` and ``measurements_charged`` for this
+    study; ``rdp_order``, and the Renyi divergence at that order of this study and of all.
 
     Each is a finite number of at least 0, ``"inf"``, or None.
 
