@@ -31,6 +31,8 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> N
             row += [_number(spent.get(key)) for key in _SPENT]
         table.add_row(*row)
     console.print(table)
+    if summary["status"] == "stopped_by_budget":
+        console.print(f"  [bold]stopped early[/]: {summary['reason']}; the model is that of the last paid round")
     rows = [
         ("federated, all holdout records", metrics["federated"]),
         ("federated, mean of labs", metrics["federated_mean_site"]),
@@ -46,6 +48,7 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None) -> N
         note = f"epsilon is per record (add or remove one), at delta {privacy['delta']:g}, {privacy['mechanism']} noise"
         console.print(f"  {note}")
         console.print("  no DP: the lab alone without privacy; epsilon: this study; in all: all studies so far")
+        console.print("  in all is as if all had been fixed in advance; what is enforced: fedsci privacy budget SITE")
     else:
         console.print("  [bold red]no privacy guarantee[/]: updates left the labs without noise")
     console.print(f"\nrun     {folder}")

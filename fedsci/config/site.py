@@ -1,9 +1,10 @@
 """The site file: what a lab holds, what it may spend, and what may run here."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from fedsci import names
 from fedsci.config.loading import parse, read_document
@@ -36,11 +37,16 @@ class CsvFormat(Strict):
 
 
 class Budget(Strict):
-    """The lifetime privacy budget of one data set."""
+    """The lifetime privacy budget of one data set.
+
+    Attributes:
+        when_exceeded: a study that would pass the budget is refused, or stopped at the last round it affords.
+    """
 
     unit: Literal["record"] = "record"
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
+    when_exceeded: Literal["refuse", "stop"] = "refuse"
 
 
 class DatasetSource(Strict):
@@ -86,13 +92,22 @@ class Policy(Strict):
 
 
 class Site(Strict):
-    """A site file as written. Without a policy every study is refused."""
+    """A site file as written. Without a policy every study is refused.
+
+    Attributes:
+        ledger: where the ledger lies, as a SQLAlchemy URL; by default SQLite in the state folder. May hold a password.
+        anchor: the file that keeps the ledger's head a second time; by default beside the state folder.
+        officer: the privacy officer's public key in hex; only it signs changes of budgets.
+    """
 
     site: str
     datasets: dict[str, DatasetSource] = Field(min_length=1)
     policy: Policy | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     state: str | None = None
+    ledger: SecretStr | None = None
+    anchor: str | None = None
+    officer: str | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -108,6 +123,13 @@ class Site(Strict):
             return names.site_id(value)
         except InputError as error:
             raise ValueError(f"{error.message} | {error.hint}") from None
+
+    @field_validator("officer")
+    @classmethod
+    def _public_key(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise ValueError("officer is not a public key | give its 64 hexadecimal digits, in quotes")
+        return value
 
 
 def load_site(path: Path) -> Site:

@@ -21,6 +21,7 @@ class Admission:
         parameters: the model's size.
         schema: digest of the schema as the site reads it.
         privacy: see :func:`read_privacy`.
+        rounds_allowed: how many of the study's rounds the site pays for.
         advert: the site's part of the first setup, or empty.
     """
 
@@ -30,6 +31,7 @@ class Admission:
     parameters: int
     schema: str
     privacy: Mapping[str, Any]
+    rounds_allowed: int
     advert: str
 
 
@@ -42,6 +44,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
     try:
         records = fields["records"]
         counts = [records["train"], records["holdout"], fields["inputs"], fields["parameters"]]
+        counts.append(fields["rounds_allowed"])
         if not all(type(n) is int and 0 < n <= _MOST_RECORDS for n in counts):
             raise ValueError
         return Admission(
@@ -51,6 +54,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             parameters=counts[3],
             schema=str(fields["schema"]),
             privacy=read_privacy(fields["privacy"]),
+            rounds_allowed=counts[4],
             advert=str(fields.get("advert", "")),
         )
     except (KeyError, TypeError, ValueError):

@@ -52,6 +52,8 @@ class Progress:
     Attributes:
         run: 32 hexadecimal digits; sites charge budgets to it.
         sites: what each site said of itself when it let the study in.
+        rounds_allowed: how many rounds every site pays for; 0 until the sites have said.
+        short_of_budget: the sites that pay for no more than that, where it is less than the plan's rounds.
         rounds_completed: rounds applied to the model.
         model: after the last applied round, float32 ``(d,)``.
         federated: the last evaluation of the shared model.
@@ -63,6 +65,8 @@ class Progress:
 
     run: str = field(default_factory=lambda: secrets.token_hex(16))
     sites: dict[SiteId, Admission] = field(default_factory=dict)
+    rounds_allowed: int = 0
+    short_of_budget: tuple[SiteId, ...] = ()
     rounds_completed: int = 0
     model: NDArray[np.float32] | None = None
     federated: Measured | None = None
@@ -155,6 +159,12 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
             f"{other} and {plan.sites[0]} read the study's schema differently",
             hint="are all sites on the same version of fedsci?",
         )
+    planned = plan.training.rounds
+    progress.rounds_allowed = min(planned, *(said.rounds_allowed for said in progress.sites.values()))
+    if progress.rounds_allowed < planned:
+        progress.short_of_budget = tuple(
+            site for site, said in progress.sites.items() if said.rounds_allowed == progress.rounds_allowed
+        )
     counts = _counts(progress)
     records = sum(train for train, _ in counts.values())
     weights = {SiteId(site): train / records for site, (train, _) in counts.items()}
@@ -171,7 +181,7 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
         roster=roster.open(),
         weights=weights,
         holdout=max(holdout for _, holdout in counts.values()),
-        slots=plan.training.rounds + 2,
+        slots=progress.rounds_allowed + 2,
         step=step_of(plan, cost),
     )
     aggregation.begin({site: said.advert for site, said in progress.sites.items()})
@@ -191,7 +201,7 @@ def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: O
     progress.model = state.model
     fields: dict[str, object] = {"run": progress.run, "records": _counts(progress)}
     pending: RoundResult | None = None
-    rounds, every = plan.training.rounds, plan.study.evaluation.every
+    rounds, every = progress.rounds_allowed, plan.study.evaluation.every
     try:
         for number in range(1, rounds + 1):
             started = time.monotonic()
@@ -214,7 +224,8 @@ def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: O
                 seconds=time.monotonic() - started,
             )
         started = time.monotonic()
-        ask = Ask(action="evaluate", slot=rounds, fields=fields, model=state.model, dimension=0, tables=1)
+        ended = fields | {"rounds": rounds}
+        ask = Ask(action="evaluate", slot=rounds, fields=ended, model=state.model, dimension=0, tables=1)
         collected = aggregation.collect(ask)
         progress.federated = _measured(plan, collected, "federated")
         progress.seconds["evaluation"] += time.monotonic() - started
@@ -226,10 +237,10 @@ def _train(aggregation: Aggregation, plan: Plan, progress: Progress, observer: O
 
 def _alone(aggregation: Aggregation, plan: Plan, progress: Progress) -> None:
     labels = ["local", "local_no_dp"] if plan.private else ["local"]
-    fields = {"run": progress.run, "records": _counts(progress)}
-    slot = plan.training.rounds + 1
+    rounds = progress.rounds_allowed
+    fields = {"run": progress.run, "records": _counts(progress), "rounds": rounds}
     collected = aggregation.collect(
-        Ask(action="alone", slot=slot, fields=fields, model=None, dimension=0, tables=len(labels))
+        Ask(action="alone", slot=rounds + 1, fields=fields, model=None, dimension=0, tables=len(labels))
     )
     for at, label in enumerate(labels):
         progress.alone[label] = _measured(plan, collected, label, table=at)

@@ -31,6 +31,7 @@ ORDERS: Final = range(2, 257)
 SAMPLER_SHARE: Final = 1e-6
 """The part of delta kept for noise that is not quite exact: at delta 1e-5, for 10^11 coordinates at epsilon 8."""
 _ROUNDING: Final = 1 + 1e-12
+_LARGEST_EXPONENT: Final = 700.0
 
 
 def _conversion(order: int, delta: float) -> float:
@@ -47,7 +48,8 @@ class BudgetPolicy:
         epsilon: what all studies together may cost, adaptively chosen or not.
         delta: at this delta; no more than one over the number of records.
         order: the one Renyi order at which every study is charged.
-        rdp_capacity: the sum of charges at that order that just reaches ``epsilon``.
+        rdp_capacity: the sum of charges at that order that just reaches ``epsilon``; zero where the order
+            cannot show so small an epsilon: nothing is admitted.
         neighbouring: what epsilon refers to.
     """
 
@@ -63,8 +65,8 @@ class BudgetPolicy:
         check_delta(self.delta)
         if self.order not in ORDERS:
             raise InputError(f"Renyi order {self.order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
-        allowed = self.epsilon - _conversion(self.order, self.delta)
-        if not 0 < self.rdp_capacity <= allowed * _ROUNDING:
+        allowed = max(0.0, self.epsilon - _conversion(self.order, self.delta))
+        if not (0 < self.rdp_capacity <= allowed * _ROUNDING or self.rdp_capacity == allowed == 0):
             raise InputError(f"capacity {self.rdp_capacity!r} does not keep epsilon {self.epsilon!r}")
 
 
@@ -84,6 +86,33 @@ def budget_policy(*, epsilon: float, delta: float) -> BudgetPolicy:
             f"epsilon {epsilon:g} at delta {delta:g} is too small to enforce", hint="raise epsilon or delta"
         )
     return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity)
+
+
+def budget_policy_at(order: int, *, epsilon: float, delta: float) -> BudgetPolicy:
+    """Return the policy of another epsilon or delta at an order that was frozen before.
+
+    An epsilon that the order cannot show admits nothing. Raised after results were seen, the ceiling that counts
+    for everything released is the highest there ever was.
+
+    Raises:
+        InputError: if epsilon is not positive, delta not in (0, 1), or the order unknown.
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise InputError(f"epsilon {epsilon!r} is not a positive number")
+    check_delta(delta)
+    if order not in ORDERS:
+        raise InputError(f"Renyi order {order!r} is not in {ORDERS[0]}..{ORDERS[-1]}")
+    capacity = max(0.0, epsilon - _conversion(order, delta))
+    return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity)
+
+
+def distance_capacity(policy: BudgetPolicy) -> float:
+    """Return how far all noise together may be, in total variation, from what is charged.
+
+    Releases within t of (epsilon, delta)-DP ones are (epsilon, delta + t (1 + e^epsilon))-DP, for adding or
+    removing one record; :data:`SAMPLER_SHARE` of delta pays for that.
+    """
+    return SAMPLER_SHARE * policy.delta / (1 + math.exp(min(policy.epsilon, _LARGEST_EXPONENT)))
 
 
 def charge_cost(plan: Plan, policy: BudgetPolicy) -> float:

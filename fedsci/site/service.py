@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import BudgetRefused, ConfigError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.errors import BudgetRefused, ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy
 from fedsci.privacy.events import Plan as EventPlan
-from fedsci.site.dataset import load_site_data, schema_of
+from fedsci.site.dataset import content_digest, load_site_data, schema_of
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy
 from fedsci.site.keystore import Keystore
-from fedsci.site.ledger import Ledger
+from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import contributor, train_alone
@@ -60,7 +60,7 @@ class SiteService:
     def ledger(self) -> Ledger:
         """The site's ledger, opened when first needed."""
         if self._ledger is None:
-            self._ledger = Ledger(self.state / "ledger.sqlite")
+            self._ledger = open_ledger(self.site, self.state)
         return self._ledger
 
     def handle(self, request: Request) -> Reply:
@@ -105,7 +105,7 @@ class SiteService:
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
         policy = check_policy(plan, self.site)
-        cost = self._charge(run, plan, policy)
+        cost, rounds_allowed = self._charge(run, plan, policy)
         try:
             masking, joined = self._join(request, run, plan)
             active = self._activate(plan, policy, cost, masking)
@@ -113,7 +113,7 @@ class SiteService:
             self.keystore.forget(run)
             if cost is not None:  # nothing was computed, so nothing stays charged
                 budget = self._budget(plan.study.dataset)
-                self.ledger.settle(plan.study.dataset, run, policy=budget, used=cost.events)
+                self.ledger.settle(plan.study.dataset, run, policy=budget, used=_used(cost))
             raise
         folder = self._run_folder(run)
         folder.mkdir(parents=True, exist_ok=False)
@@ -129,28 +129,41 @@ class SiteService:
                 "parameters": layout_of(module_for(plan, inputs=schema.width)).size,
                 "schema": schema.digest(),
                 "privacy": self._privacy(active, run, 0),
+                "rounds_allowed": rounds_allowed,
             }
             | joined
         )
 
-    def _charge(self, run: str, plan: Plan, policy: Policy) -> Cost | None:
-        """Write down, durably and before any data is opened, what the study may release; return its price."""
-        cost, dataset = cost_for(plan), plan.study.dataset
+    def _charge(self, run: str, plan: Plan, policy: Policy) -> tuple[Cost | None, int]:
+        """Write down, durably and before any data is opened, what the study may release.
+
+        Returns:
+            Its price, and how many of its rounds are paid for.
+        """
+        cost, dataset, rounds = cost_for(plan), plan.study.dataset, plan.training.rounds
+        try:
+            content = content_digest(self.site, self.site.datasets[dataset])
+        except DataError as error:
+            error.message = _named(self.site.site, error.message)
+            raise
         if cost is None:
-            self.ledger.record_no_privacy(dataset, run)
-            return None
-        rounds, budget = plan.training.rounds, self._budget(dataset)
+            self.ledger.record_no_privacy(dataset, run, content=content)
+            return None, rounds
+        budget, source = self._budget(dataset, content), self.site.datasets[dataset].privacy
         strict = replace(cost, delta=min(cost.delta, budget.delta))
         check_cost(plan, self.site, policy, epsilon=strict.epsilon(rounds))
-        self.ledger.reserve(
+        allowed = self.ledger.reserve(
             dataset,
             run,
             policy=budget,
-            plan=cost.events(rounds),
+            plan=cost.events,
             rounds=rounds,
+            measurements=0,
+            distance=cost.distance * cost.steps_per_round * rounds,
             exact_evaluation=policy.exact_evaluation,
+            stop=source is not None and source.when_exceeded == "stop",
         )
-        return cost
+        return cost, allowed
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
@@ -176,7 +189,7 @@ class SiteService:
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
-        upload = Upload(active, request, slot=active.plan.training.rounds, dimension=0, tables=1)
+        upload = Upload(active, request, slot=_last_round(active, request), dimension=0, tables=1)
         metrics = active.measure(model)
         return self._send(upload, None, [metrics], active.own({"federated": metrics}))
 
@@ -186,7 +199,7 @@ class SiteService:
         costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
         if active.cost is not None:
             costs["local_no_dp"] = None
-        upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
+        upload = Upload(active, request, slot=_last_round(active, request) + 1, dimension=0, tables=len(costs))
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
         if not allows_no_privacy(self.site, active.plan.study.dataset):
             costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
@@ -237,7 +250,7 @@ class SiteService:
         dataset, cost = active.plan.study.dataset, active.cost
         steps = 0
         if cost is not None:
-            steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+            steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=_used(cost))
         self.keystore.forget(run)
         self._runs.pop(run, None)
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
@@ -281,14 +294,16 @@ class SiteService:
             )
         return self._runs[run]
 
-    def _budget(self, dataset: str) -> BudgetPolicy:
+    def _budget(self, dataset: str, content: str | None = None) -> BudgetPolicy:
         budget = self.site.datasets[dataset].privacy
         if budget is None:
             raise BudgetRefused(
                 f"{self.site.site}: data set {dataset} has no privacy budget, so no private study can be charged to it",
                 hint="add to the data set in the site file: privacy: {unit: record, epsilon: 8.0, delta: 1.0e-5}",
             )
-        return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
+        return self.ledger.register(
+            dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, content=content
+        )
 
     def _privacy(self, active: ActiveRun, run: str, rounds: int) -> dict[str, Any]:
         """What the study cost after ``rounds`` rounds, and all studies together (infinite: "inf")."""
@@ -325,6 +340,20 @@ def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:
         return None
     module = module_for(plan, inputs=schema_of(plan.study).width)
     return cost_of(plan, dimension=layout_of(module).size, alone=alone)
+
+
+def _last_round(active: ActiveRun, request: Request) -> int:
+    """Return how many rounds the study runs: all of them, or as many as all its sites' budgets pay for."""
+    planned = active.plan.training.rounds
+    rounds = request.integer("rounds") if "rounds" in request.fields else planned
+    if not 1 <= rounds <= planned:
+        raise PolicyRefused(f"a study of {planned} rounds cannot end after {rounds}")
+    return rounds
+
+
+def _used(cost: Cost) -> Callable[[int, int], EventPlan]:
+    """Return what a number of rounds and noised evaluations released."""
+    return lambda rounds, _: cost.events(rounds)
 
 
 def _named(site: str, message: str) -> str:

@@ -64,7 +64,7 @@ def conduct(write_study, make_lab, tmp_path, way):
 
 
 def kinds(tmp_path, site: str) -> list[str]:
-    return [entry.kind for entry in Ledger(tmp_path / "state" / site / "ledger.sqlite").entries()]
+    return [entry.kind for entry in Ledger(tmp_path / "state" / site).entries()]
 
 
 def test_a_study_goes_through_its_phases_and_settles(conduct, tmp_path):
