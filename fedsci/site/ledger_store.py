@@ -184,6 +184,16 @@ class Store:
                     f"the ledger {self.name} cannot be used: psycopg is not installed",
                     hint="pip install 'fedsci[postgres]'",
                 ) from None
+        try:
+            self._make_table(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        if self.file is not None:
+            self.file.chmod(0o600)
+        return engine
+
+    def _make_table(self, engine: Engine) -> None:
         with engine.begin() as connection:
             if self.postgres:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_CREATING})"))
@@ -200,9 +210,6 @@ class Store:
                         hint="go on with that version; its charges are not known to this one",
                     )
             _metadata.create_all(connection)
-        if self.file is not None:
-            self.file.chmod(0o600)
-        return engine
 
     def _hold(self, connection: Connection) -> None:
         """One writer a site, and a commit that is on disk when it returns."""
