@@ -30,7 +30,7 @@ class Charge:
         events: what was released or may be, as JSON.
         exact_evaluation: unnoised metric sums may have left beside it.
         settled: nothing more is computed for it.
-        steps, measures: the rounds and noised evaluations whose noise was drawn.
+        steps, measures: the rounds, and rounds after which the model was measured, whose noise was drawn.
     """
 
     dataset: str
@@ -166,7 +166,7 @@ class Books:
             case "step":
                 self.charges[entry.run].steps.add(body["round"])
             case "measure":
-                self.charges[entry.run].measures.add(body["number"])
+                self.charges[entry.run].measures.add(body["after"])
             case "settle":
                 charge = self.charges[entry.run]
                 charge.rounds, charge.measurements = body["rounds"], body["measurements"]
