@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) '.[dev,ray]'
+	$(INSTALL) '.[dev,ray,postgres]'
 	touch $@
 
 clean:

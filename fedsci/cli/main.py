@@ -57,6 +57,7 @@ def main() -> None:
 
     run.register(app)
     data.register(app)
+    privacy.register(app)
     strategies.register(app)
     privacy.register(app)
     try:

@@ -66,7 +66,9 @@ def _sites(console: Console, facts: PlanFacts) -> None:
     for each in facts.forecasts:
         budget = None if each.policy is None else each.policy.epsilon
         numbers = (facts.epsilon, each.spent, each.alone, each.after, budget, each.left_after)
-        answer = "fits" if each.refusal is None else f"[bold red]refused[/], exit {each.exit_code}"
+        answer = "fits" if each.stops_after is None else f"stops after round {each.stops_after}"
+        if each.refusal is not None:
+            answer = f"[bold red]refused[/], exit {each.exit_code}"
         table.add_row(each.site, *("-" if value is None else _number(value) for value in numbers), answer)
     console.print(table)
     _say(console, WHICH_EPSILON)

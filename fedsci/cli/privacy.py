@@ -1,8 +1,8 @@
-"""``fedsci privacy``: the privacy officer's commands, one file each."""
+"""``fedsci privacy``: the privacy officer's commands, a file for each kind."""
 
 import typer
 
-from fedsci.cli import privacy_plan, privacy_statement
+from fedsci.cli import privacy_ledger, privacy_plan, privacy_statement
 
 
 def register(app: typer.Typer) -> None:
@@ -14,5 +14,6 @@ def register(app: typer.Typer) -> None:
     )
     group.callback()(lambda: None)
     privacy_plan.register(group)
+    privacy_ledger.register(group)
     privacy_statement.register(group)
     app.add_typer(group, name="privacy")

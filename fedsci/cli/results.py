@@ -34,6 +34,8 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
             row += [_number(spent.get(key)) for key in _SPENT]
         table.add_row(*row)
     console.print(table)
+    if summary["status"] == "stopped_by_budget":
+        console.print(f"  [bold]stopped early[/]: {summary['reason']}; the model is that of the last paid round")
     for label, key in _ROWS:
         if metrics.get(key) is not None:
             console.print(f"  {label:<48} {_metric(metrics[key], name)}")

@@ -1,9 +1,10 @@
 """The site file: what a lab holds, what it may spend, and what may run here."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from fedsci import names
 from fedsci.config.loading import parse, read_document
@@ -43,12 +44,14 @@ class Budget(Strict):
         unit: what it protects: each ``record``, each ``group`` of records, or the whole ``site``.
         group_by: the column whose values make groups (a patient's number); for ``unit: group`` only.
         epsilon, delta: what all studies together may cost one unit.
+        when_exceeded: a study that would pass the budget is refused, or stopped at the last round it affords.
     """
 
     unit: Literal["record", "group", "site"] = "record"
     group_by: str | None = None
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
+    when_exceeded: Literal["refuse", "stop"] = "refuse"
 
     @model_validator(mode="after")
     def _grouped(self) -> "Budget":
@@ -99,13 +102,22 @@ class Policy(Strict):
 
 
 class Site(Strict):
-    """A site file as written. Without a policy every study is refused."""
+    """A site file as written. Without a policy every study is refused.
+
+    Attributes:
+        ledger: where the ledger lies, as a SQLAlchemy URL; by default SQLite in the state folder. May hold a password.
+        anchor: the file that keeps the ledger's head a second time; by default beside the state folder.
+        officer: the privacy officer's public key in hex; only it signs changes of budgets.
+    """
 
     site: str
     datasets: dict[str, DatasetSource] = Field(min_length=1)
     policy: Policy | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     state: str | None = None
+    ledger: SecretStr | None = None
+    anchor: str | None = None
+    officer: str | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -121,6 +133,13 @@ class Site(Strict):
             return names.site_id(value)
         except InputError as error:
             raise ValueError(f"{error.message} | {error.hint}") from None
+
+    @field_validator("officer")
+    @classmethod
+    def _public_key(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise ValueError("officer is not a public key | give its 64 hexadecimal digits, in quotes")
+        return value
 
 
 def load_site(path: Path) -> Site:

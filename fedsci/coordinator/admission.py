@@ -22,6 +22,7 @@ class Admission:
         schema: digest of the schema as the site reads it.
         privacy: see :func:`read_privacy`.
         exact_evaluation: the site lets exact metrics of its holdout leave, inside sums.
+        rounds_allowed: how many of the study's rounds the site pays for.
         advert: the site's part of the first setup, or empty.
     """
 
@@ -32,6 +33,7 @@ class Admission:
     schema: str
     privacy: Mapping[str, Any]
     exact_evaluation: bool
+    rounds_allowed: int
     advert: str
 
 
@@ -44,6 +46,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
     try:
         records = fields["records"]
         counts = [records["train"], records["holdout"], fields["inputs"], fields["parameters"]]
+        counts.append(fields["rounds_allowed"])
         if not all(type(n) is int and 0 < n <= _MOST_RECORDS for n in counts):
             raise ValueError
         return Admission(
@@ -54,6 +57,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             schema=str(fields["schema"]),
             privacy=read_privacy(fields["privacy"]),
             exact_evaluation=fields["exact_evaluation"] is True,
+            rounds_allowed=counts[4],
             advert=str(fields.get("advert", "")),
         )
     except (KeyError, TypeError, ValueError):

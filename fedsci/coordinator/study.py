@@ -52,6 +52,8 @@ class Progress:
     Attributes:
         run: 32 hexadecimal digits; sites charge budgets to it.
         sites: what each site said of itself when it let the study in.
+        rounds_allowed: how many rounds every site pays for; 0 until the sites have said.
+        short_of_budget: the sites that pay for no more than that, where it is less than the plan's rounds.
         rounds_completed: rounds applied to the model.
         model: after the last applied round, float32 ``(d,)``.
         federated: the last evaluation of the shared model.
@@ -64,6 +66,8 @@ class Progress:
 
     run: str = field(default_factory=lambda: secrets.token_hex(16))
     sites: dict[SiteId, Admission] = field(default_factory=dict)
+    rounds_allowed: int = 0
+    short_of_budget: tuple[SiteId, ...] = ()
     rounds_completed: int = 0
     model: NDArray[np.float32] | None = None
     federated: Measurement | None = None
@@ -157,6 +161,12 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
             f"{other} and {plan.sites[0]} read the study's schema differently",
             hint="are all sites on the same version of fedsci?",
         )
+    planned = plan.training.rounds
+    progress.rounds_allowed = min(planned, *(said.rounds_allowed for said in progress.sites.values()))
+    if progress.rounds_allowed < planned:
+        progress.short_of_budget = tuple(
+            site for site, said in progress.sites.items() if said.rounds_allowed == progress.rounds_allowed
+        )
     counts = _counts(progress)
     records = sum(train for train, _ in counts.values())
     weights = {SiteId(site): train / records for site, (train, _) in counts.items()}
@@ -177,7 +187,7 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
         run=progress.run,
         roster=roster.open(),
         weights=weights,
-        slots=plan.training.rounds + 2,
+        slots=progress.rounds_allowed + 2,
         step=step_of(plan, cost),
     )
     aggregation.begin({site: said.advert for site, said in progress.sites.items()})
@@ -197,7 +207,7 @@ def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progres
     progress.model = state.model
     fields: dict[str, object] = {"run": progress.run, "records": _counts(progress)}
     pending: RoundResult | None = None
-    rounds = plan.training.rounds
+    rounds = progress.rounds_allowed
     try:
         for number in range(1, rounds + 1):
             started = time.monotonic()
@@ -224,7 +234,7 @@ def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progres
         if meter.evaluate is None:
             return
         started = time.monotonic()
-        asked = fields | {"evaluate": meter.evaluate, "round": rounds}
+        asked = fields | {"evaluate": meter.evaluate, "rounds": rounds}
         ask = Ask(action="evaluate", slot=rounds, fields=asked, model=state.model, dimension=0, tables=[meter.table])
         progress.federated = meter.read(aggregation.collect(ask), "federated")
         progress.seconds["evaluation"] += time.monotonic() - started
@@ -236,10 +246,11 @@ def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progres
 
 def _alone(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progress) -> None:
     labels = ["local", "local_no_dp"] if plan.private else ["local"]
-    fields = {"run": progress.run, "records": _counts(progress), "evaluate": meter.evaluate}
-    slot = plan.training.rounds + 1
+    rounds = progress.rounds_allowed
+    fields = {"run": progress.run, "records": _counts(progress), "evaluate": meter.evaluate, "rounds": rounds}
+    tables = [meter.table] * len(labels)
     collected = aggregation.collect(
-        Ask(action="alone", slot=slot, fields=fields, model=None, dimension=0, tables=[meter.table] * len(labels))
+        Ask(action="alone", slot=rounds + 1, fields=fields, model=None, dimension=0, tables=tables)
     )
     for at, label in enumerate(labels):
         progress.alone[label] = meter.read(collected, label, table=at)

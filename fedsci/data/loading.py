@@ -57,7 +57,7 @@ def load_table(path: Path, *, options: CsvOptions | None = None) -> RawTable:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    _check_file(path)
+    check_file(path)
     if suffix in CSV_SUFFIXES:
         return _load_csv(path, options or CsvOptions())
     if suffix == ".parquet":
@@ -70,7 +70,12 @@ def load_table(path: Path, *, options: CsvOptions | None = None) -> RawTable:
     )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Pass if ``path`` is a file.
+
+    Raises:
+        DataError: it is not; names the nearest file there is.
+    """
     if path.is_dir():
         raise DataError(f"{path}: this is a folder, not a file", hint="name one data file in it")
     if not path.is_file():

@@ -46,7 +46,7 @@ def epsilon(plan: Plan, *, delta: float) -> float:
         InputError: if ``delta`` is not in (0, 1).
     """
     check_delta(delta)
-    return max(_epsilon(_normalised(side), delta) for side in (plan.events, plan.held_out))
+    return max(_epsilon(_one_gaussian(_normalised(side)), delta) for side in (plan.events, plan.held_out))
 
 
 @lru_cache(maxsize=1024)
@@ -181,6 +181,16 @@ def _rdp_once(event: Event, orders: tuple[float, ...]) -> tuple[float, ...]:
     accountant = RdpAccountant(orders)
     accountant.compose(known)
     return tuple(float(value) for value in accountant.rdp)
+
+
+def _one_gaussian(parts: tuple[Composition, ...]) -> tuple[Composition, ...]:
+    """Return the same cost with all unsampled Gaussians as one: exact, the inverse squares of their noise add up."""
+    plain = [part for part in parts if isinstance(part.event, GaussianEvent) and part.event.noise_multiplier > 0]
+    if len(plain) < 2:
+        return parts
+    noise = 1 / math.sqrt(math.fsum(part.count / part.event.noise_multiplier**2 for part in plain))
+    one = Composition(event=GaussianEvent(noise_multiplier=noise), count=1)
+    return (one, *(part for part in parts if part not in plain))
 
 
 def _normalised(parts: tuple[Composition, ...]) -> tuple[Composition, ...]:

@@ -33,6 +33,7 @@ SAMPLER_SHARE: Final = 1e-6
 _ROUNDING: Final = 1 + 1e-12
 _FLOAT_ERROR: Final = 1e-15
 """What the float64 evaluation of one sampled release's Renyi divergence may fall short by; 2.3e-16 was seen."""
+_LARGEST_EXPONENT: Final = 700.0
 
 
 def _conversion(order: int, delta: float) -> float:
@@ -115,6 +116,15 @@ def budget_policy_at(
     return BudgetPolicy(epsilon=epsilon, delta=delta, order=order, rdp_capacity=capacity, neighbouring=neighbouring)
 
 
+def distance_capacity(policy: BudgetPolicy) -> float:
+    """Return how far all noise together may be, in total variation, from what is charged.
+
+    Releases within t of (epsilon, delta)-DP ones are (epsilon, delta + t (1 + e^epsilon))-DP, for adding or
+    removing one record; :data:`SAMPLER_SHARE` of delta pays for that.
+    """
+    return SAMPLER_SHARE * policy.delta / (1 + math.exp(min(policy.epsilon, _LARGEST_EXPONENT)))
+
+
 def charge_cost(plan: Plan, policy: BudgetPolicy) -> float:
     """Return the plan's cost in the policy's unit: Renyi divergence at its order, rounded up.
 
@@ -140,22 +150,26 @@ def admits(policy: BudgetPolicy, spent_rdp: float, cost: float) -> bool:
     return spent_rdp + cost <= policy.rdp_capacity
 
 
-def require_admitted(policy: BudgetPolicy, spent_rdp: float, cost: float, *, dataset: str = "this data set") -> None:
-    """Pass only if a study of this cost still fits; ledger and plan both ask this.
+def too_much(
+    policy: BudgetPolicy, spent_rdp: float, cost: float, *, site: str, dataset: str, rounds: str = ""
+) -> BudgetRefused:
+    """Return the refusal of a charge that does not fit; ledger and plan say the same.
 
-    Raises:
-        BudgetRefused: if it does not.
-        InputError: as :func:`admits`.
+    Args:
+        policy, spent_rdp, cost: as for :func:`admits`.
+        site, dataset: whose budget.
+        rounds: `` for even one round``, where fewer were tried.
     """
-    if not admits(policy, spent_rdp, cost):
-        spent = epsilon_enforced(policy, spent_rdp)
-        raise BudgetRefused(
-            f"epsilon {epsilon_enforced(policy, spent_rdp + cost):.2f} would pass the budget of {policy.epsilon:.2f} "
-            f"for {dataset} (spent {spent:.2f}, left {max(0.0, policy.epsilon - spent):.2f}, this study alone "
-            f"{epsilon_enforced(policy, cost):.2f}, at delta {policy.delta:g})",
-            hint="ask the privacy officer, lower privacy.epsilon or the number of rounds",
-            public=f"the budget for {dataset} does not allow this study",
-        )
+    now, after = epsilon_enforced(policy, spent_rdp), epsilon_enforced(policy, spent_rdp + cost)
+    return BudgetRefused(
+        f"{site}: epsilon {after:.2f} would pass the budget of {policy.epsilon:.2f} for {dataset}{rounds} "
+        f"(spent {now:.2f}, left {max(0.0, policy.epsilon - now):.2f}, this study alone "
+        f"{epsilon_enforced(policy, cost):.2f}, at delta {policy.delta:g}; all as enforced, for studies chosen one "
+        "after the other: more than the study's own epsilon, and together less than their sum)",
+        hint="lower privacy.epsilon or the number of rounds, or ask the privacy officer: fedsci privacy budget "
+        f"SITE shows what used it, fedsci privacy set SITE {dataset} changes it",
+        public=f"the budget for {dataset} does not allow this study",
+    )
 
 
 def epsilon_enforced(policy: BudgetPolicy, spent_rdp: float) -> float:

@@ -259,6 +259,7 @@ def _site_json(each: Forecast) -> dict[str, Any]:
     return {
         "fits": each.refusal is None,
         "refusal": each.refusal,
+        "stops_after": each.stops_after,
         "hint": each.hint or None,
         "exit_code": each.exit_code,
         "epsilon_enforced_before": each.spent,

@@ -100,7 +100,9 @@ def _labs(facts: PlanFacts) -> str:
     for each in facts.forecasts:
         budget = None if each.policy is None else each.policy.epsilon
         numbers = (facts.epsilon, each.spent, each.alone, each.after, budget, each.left_after)
-        answer = "fits" if each.refusal is None else f"refused, exit {each.exit_code}"
+        answer = "fits" if each.stops_after is None else f"stops after round {each.stops_after}"
+        if each.refusal is not None:
+            answer = f"refused, exit {each.exit_code}"
         style = "yes" if each.refusal is None else "no"
         cells = [DASH if value is None else epsilon_words(value) for value in numbers]
         rows.append([name(each.site), *cells, f'<span class="worth {style}">{answer}</span>'])

@@ -91,7 +91,7 @@ class SimulatedRun:
                 pooled |= pooled_baselines(plan, self.study.site_files, labs.split_key)
                 self.progress.seconds["evaluation"] += time.monotonic() - began
             self._write_model()
-            status, reason = "completed", ""
+            status, reason = _ending(plan.training.rounds, self.progress)
         except SiteFailed as failure:
             error = _with_details(failure, labs, self.progress.run)
             reason = error.message
@@ -108,7 +108,7 @@ class SimulatedRun:
         finally:
             summary = self._summary(status, reason or None, time.monotonic() - started, pooled)
             labs.forget(self.progress.run)
-            if status == "completed":
+            if status != "aborted":
                 self.folder.write_json("summary.json", summary)
             else:
                 self._save_what_there_is(summary)
@@ -205,6 +205,15 @@ class SimulatedRun:
             self.folder.write_json("summary.json", summary)
             if self.progress.rounds_completed:
                 self._write_model()
+
+
+def _ending(planned: int, progress: Progress) -> tuple[str, str]:
+    """Return status and reason of a run that came to its end, which budgets may have put before the plan's."""
+    short = progress.short_of_budget
+    if not short:
+        return "completed", ""
+    sites = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
+    return "stopped_by_budget", f"the privacy budget of {sites} pays for {progress.rounds_allowed} of {planned} rounds"
 
 
 def _with_details(failure: SiteFailed, labs: Labs, run: str) -> FedsciError:

@@ -1,15 +1,18 @@
 """A site's data set, read through the study's public schema and split into train and holdout."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
 
+from fedsci import names
 from fedsci.config.plan import Plan
 from fedsci.config.site import DatasetSource, Site
 from fedsci.config.study import ArrayColumn, CategoryColumn, MulticlassTask, RegressionTask, Study
 from fedsci.data.builtin import load_builtin
 from fedsci.data.holdout import group_keys, record_keys, split_holdout
-from fedsci.data.loading import CsvOptions, load_table
+from fedsci.data.loading import CsvOptions, check_file, load_table
 from fedsci.data.schema import (
     ArrayFeature,
     BinaryTarget,
@@ -24,6 +27,7 @@ from fedsci.data.schema import (
 from fedsci.data.shards import shard_indices, take
 from fedsci.data.table import EncodingReport, RawTable, Table, absent_column, encode
 from fedsci.errors import DataError
+from fedsci.names import Digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,23 @@ def load_raw(site: Site, source: DatasetSource, *, target: str) -> tuple[RawTabl
         missing=CsvOptions().missing if source.csv.missing is None else ("", *source.csv.missing),
     )
     return load_table(path, options=options), str(path)
+
+
+def content_digest(site: Site, source: DatasetSource) -> Digest:
+    """Return what tells a data set from others: SHA-256 of its file's bytes, or of a builtin's parameters.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    if source.builtin is not None:
+        return names.digest(json.dumps({"builtin": source.builtin.model_dump()}, sort_keys=True).encode())
+    path = site.folder / str(source.path)
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            return Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}", hint="check the file's rights") from None
 
 
 def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:

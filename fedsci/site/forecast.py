@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsci.config.plan import Plan
 from fedsci.config.site import Site
-from fedsci.errors import FedsciError
+from fedsci.errors import BudgetRefused, FedsciError
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import (
     BudgetPolicy,
@@ -18,11 +18,11 @@ from fedsci.privacy.budget import (
     charge_cost,
     epsilon_enforced,
     remaining,
-    require_admitted,
+    too_much,
 )
 from fedsci.privacy.events import neighbouring_of
 from fedsci.site.gate import check_cost, check_delta, check_policy, require_budget
-from fedsci.site.ledger import Ledger, Spending
+from fedsci.site.ledger import Spending, open_ledger
 from fedsci.training.accountant import Cost, cost_of
 
 _STEPS = 50
@@ -58,6 +58,7 @@ class Forecast:
         exit_code: what ``fedsci run`` would end with because of this site; 0 where it would not refuse.
         hint: what would help.
         room: what would fit, where only the size of the study is in the way.
+        stops_after: the round after which the site would stop, where its officer chose that over a refusal; else None.
     """
 
     site: str
@@ -70,6 +71,7 @@ class Forecast:
     exit_code: int
     hint: str
     room: Room | None
+    stops_after: int | None = None
 
     @property
     def left_after(self) -> float | None:
@@ -78,7 +80,7 @@ class Forecast:
 
 
 def spending_of(site: Site, dataset: str, state: Path | None) -> Spending | None:
-    """Return what the site's ledger in ``state`` says of a data set; None without a budget.
+    """Return what the site's ledger says of a data set, ``state`` being its state folder; None without a budget.
 
     Nothing is written: a ledger that is not there yet, or ``state`` None, has spent nothing.
 
@@ -88,14 +90,10 @@ def spending_of(site: Site, dataset: str, state: Path | None) -> Spending | None
     budget = site.datasets[dataset].privacy
     if budget is None:
         return None
-    policy = budget_policy(epsilon=budget.epsilon, delta=budget.delta, neighbouring=neighbouring_of(budget.unit))
-    file = None if state is None else state / "ledger.sqlite"
-    if file is None or not file.exists():
-        return Spending(policy=policy, spent_rdp=0.0, plans=(), no_privacy_runs=0)
-    ledger = Ledger(file)
-    if any(entry.kind == "register" and entry.dataset == dataset for entry in ledger.entries()):
-        policy = ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)  # only compares
-    return ledger.spending(dataset, policy)
+    if state is None:
+        policy = budget_policy(epsilon=budget.epsilon, delta=budget.delta, neighbouring=neighbouring_of(budget.unit))
+        return Spending(policy=policy, spent_rdp=0.0, plans=(), no_privacy_runs=0, lost_rdp=0.0)
+    return open_ledger(site, state).look(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
 
 
 def forecast(
@@ -124,14 +122,17 @@ def forecast(
             require_budget(site, dataset)
             if refusal is not None:
                 raise refusal
-        elif state is not None and (state / "ledger.sqlite").exists():
-            Ledger(state / "ledger.sqlite")  # a run without privacy is written down, so the ledger must be usable
+        elif state is not None:  # a run without privacy is written down, so the ledger must be usable
+            problem = open_ledger(site, state).inspect().problem
+            if problem is not None:
+                raise BudgetRefused(f"{site.site}: {problem.message}", hint=problem.hint)
         refusal = None
         if cost is not None and spending is not None:
             budget = spending.policy
             check_cost(plan, site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
             charge = charge_cost(cost.events(rounds, cost.measurements), budget)
-            require_admitted(budget, spending.spent_rdp, charge, dataset=dataset)
+            if not admits(budget, spending.spent_rdp, charge):
+                raise too_much(budget, spending.spent_rdp, charge, site=site.site, dataset=dataset)
             if records is not None:
                 check_delta(plan, site, records=records)
     except FedsciError as error:
@@ -142,6 +143,10 @@ def forecast(
     if (refusal is not None and refusal.exit_code == 3) or _too_dear(plan, site, cost, spending):
         limit = site.policy.max_epsilon_per_study if site.policy else None
         room = room_for(plan, cost, spending, dimension=dimension, limit=limit)
+    budget_section = site.datasets[dataset].privacy
+    stop = budget_section is not None and budget_section.when_exceeded == "stop"
+    if stop and refusal is not None and refusal.exit_code == 3 and room is not None and room.rounds:
+        return replace(_answer(site, records, None, spending, cost, room.rounds, room), stops_after=room.rounds)
     return _answer(site, records, refusal, spending, cost, rounds, room)
 
 

@@ -1,61 +1,44 @@
-"""What a site has spent of each data set's lifetime budget: append-only, hash-chained, durable.
+"""What a site has spent of each data set's lifetime budget: append-only, hash-chained, durable, anchored.
 
-A charge is reserved (committed with fsync) before data is touched and settled afterwards; a crash in
-between leaves the whole reservation spent. Entries are never changed; each carries the hash of the one
-before it, so that an edited or removed row is noticed and everything is refused from then on.
+A charge is reserved (committed with fsync) before data is touched and settled afterwards; a crash in between
+leaves the whole reservation spent. Entries are never changed. Before anything is answered, the entries that are
+new are checked (all of them when a process opens the ledger) and the whole is compared with its anchor; where
+something does not fit, everything is refused:
+
+- an entry that was edited, removed, added or reordered: the chain breaks;
+- a restored backup, rows cut off at the end, a new empty database: the anchor is ahead, or knows another entry;
+- another installation writing to the same ledger: its entries carry another writer's id;
+- a budget that was changed without the officer: its entry's signature is not the officer's.
+
+What it cannot see: ledger and anchor replaced together by older copies; data that was saved again in another
+form under another name (one byte more and the digest is another); two data sets that share records. A budget
+that is raised after results were seen gives the guarantee of the highest ceiling there ever was.
 """
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, create_engine, event, select
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
-
-from fedsci import names
-from fedsci.errors import BudgetRefused
-from fedsci.privacy.budget import BudgetPolicy, budget_policy, charge_cost, epsilon_enforced, require_admitted
-from fedsci.privacy.events import Plan as EventPlan
-from fedsci.privacy.events import from_json, neighbouring_of, to_json
-
-_metadata = MetaData()
-_entries = Table(
-    "entries",
-    _metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("time", Float, nullable=False),
-    Column("kind", String, nullable=False),
-    Column("dataset", String, nullable=False),
-    Column("run", String, nullable=False),
-    Column("body", String, nullable=False),
-    Column("previous", String, nullable=False),
-    Column("hash", String, nullable=False),
+from fedsci.config.site import Site
+from fedsci.errors import BudgetRefused, InputError
+from fedsci.privacy.budget import (
+    BudgetPolicy,
+    admits,
+    budget_policy,
+    budget_policy_at,
+    charge_cost,
+    distance_capacity,
+    epsilon_enforced,
+    too_much,
 )
-_GENESIS = "sha256:" + "0" * 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of the ledger.
-
-    Attributes:
-        sequence: 1, 2, 3, ...
-        kind: ``register``, ``reserve``, ``step``, ``settle`` or ``no_privacy``.
-        dataset, run: what it is about; ``run`` is empty for ``register``.
-        body: JSON-ready details.
-    """
-
-    sequence: int
-    time: float
-    kind: str
-    dataset: str
-    run: str
-    body: dict[str, Any]
+from fedsci.privacy.events import Plan as EventPlan
+from fedsci.privacy.events import neighbouring_of, to_json
+from fedsci.secagg import SigningKey
+from fedsci.site.ledger_books import Account, Books, Charge
+from fedsci.site.ledger_keeping import KeptLedger, check_reason
+from fedsci.site.ledger_store import read_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +50,14 @@ class Spending:
         spent_rdp: Renyi divergence charged so far at that order.
         plans: the charged events, for a tighter after-the-fact epsilon.
         no_privacy_runs: studies that ran without any guarantee.
+        lost_rdp: the part of ``spent_rdp`` whose entries were lost, so that ``plans`` does not hold them.
     """
 
     policy: BudgetPolicy
     spent_rdp: float
     plans: tuple[EventPlan, ...]
     no_privacy_runs: int
+    lost_rdp: float
 
     @property
     def epsilon_enforced(self) -> float:
@@ -80,46 +65,79 @@ class Spending:
         return epsilon_enforced(self.policy, self.spent_rdp)
 
 
-class Ledger:
-    """A site's ledger in one SQLite file. Every method is one durable transaction."""
+class Ledger(KeptLedger):
+    """A site's ledger. Every method is one durable transaction that adds at most one entry."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = path
-        self._engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": 30})
-        event.listen(self._engine, "connect", _durable)
-        event.listen(self._engine, "begin", _take_write_lock)
-        with self._transaction() as connection:
-            _metadata.create_all(connection)
-        path.chmod(0o600)
+    def register(
+        self, dataset: str, *, epsilon: float, delta: float, unit: str, content: str | None = None
+    ) -> BudgetPolicy:
+        """Fix a data set's budget, unit and filter order, once; later calls return what holds.
 
-    def register(self, dataset: str, *, epsilon: float, delta: float, unit: str) -> BudgetPolicy:
-        """Fix a data set's budget and filter order, once; later calls return what was fixed.
+        Args:
+            dataset: its name at this site.
+            epsilon, delta, unit: as the site file says now.
+            content: the digest of what the data set holds; noted at first use and whenever it is another.
+                Byte for byte only: the same records saved again are another digest.
 
         Raises:
-            BudgetRefused: the site file now names another budget than the ledger holds.
+            BudgetRefused: the site file names another budget than the ledger holds, or the content belongs to
+                a data set of another name.
         """
-        wanted = budget_policy(epsilon=epsilon, delta=delta, neighbouring=neighbouring_of(unit))
-        with self._transaction() as connection:
-            for entry in _read(connection):
-                if entry.kind == "register" and entry.dataset == dataset:
-                    held = entry.body
-                    if (held["epsilon"], held["delta"], held["unit"]) != (epsilon, delta, unit):
-                        raise BudgetRefused(
-                            f"data set {dataset}: the site file says epsilon {epsilon:g}, delta {delta:g} for each "
-                            f"{unit}, but the ledger {self._path} was opened with epsilon {held['epsilon']:g}, "
-                            f"delta {held['delta']:g} for each {held['unit']}",
-                            hint="restore the old numbers; a budget is not changed by editing the site file",
-                        )
-                    return wanted
-            body = {"epsilon": epsilon, "delta": delta, "unit": unit, "order": wanted.order}
-            _append(connection, "register", dataset, "", body)
-        return wanted
+        with self._transaction() as held:
+            books = held.books
+            self._check_content(books, dataset, content)
+            account = books.accounts.get(dataset)
+            if account is None:
+                lost = books.carried.get(dataset)
+                relation = neighbouring_of(unit)
+                policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=relation)
+                if lost is not None:  # what the lost entries were charged is known at their order only
+                    policy = budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)
+                body = {"epsilon": epsilon, "delta": delta, "unit": unit, "order": policy.order}
+                held.add("register", dataset, "", body if content is None else body | {"content": content})
+                return policy
+            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit)
+            if content is not None and content not in books.contents:
+                held.add("data", dataset, "", {"content": content})
+            return account.policy
+
+    def look(self, dataset: str, *, epsilon: float, delta: float, unit: str) -> Spending:
+        """Return what :meth:`register` and :meth:`spending` would, with nothing written; a ledger need not be there.
+
+        Raises:
+            BudgetRefused: as they do; or the ledger cannot be trusted.
+        """
+        seen = self.inspect()
+        if seen.problem is not None:
+            raise BudgetRefused(f"{self.site}: {seen.problem.message}", hint=seen.problem.hint)
+        account = seen.books.accounts.get(dataset)
+        if account is None:
+            policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=neighbouring_of(unit))
+        else:
+            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit)
+            policy = account.policy
+        return spending_of(seen.books, dataset, policy)
+
+    def _check_same(self, dataset: str, account: Account, *, epsilon: float, delta: float, unit: str) -> None:
+        now = account.policy
+        if account.unit != unit:
+            raise BudgetRefused(
+                f"{self.site}: data set {dataset}: the site file says unit {unit}, the ledger was opened with unit "
+                f"{account.unit}",
+                hint="write the old unit in the site file: a unit is fixed when a data set is first used",
+            )
+        if (now.epsilon, now.delta) != (epsilon, delta):
+            raise BudgetRefused(
+                f"{self.site}: data set {dataset}: the site file says epsilon {epsilon:g}, delta {delta:g}, but "
+                f"the ledger {self._store.name} says epsilon {now.epsilon:g}, delta {now.delta:g}",
+                hint="write the ledger's numbers in the site file, or let the privacy officer sign the new ones: "
+                f"fedsci privacy set SITE {dataset} --epsilon {epsilon:g} --delta {delta:g} --reason TEXT",
+            )
 
     def spending(self, dataset: str, policy: BudgetPolicy) -> Spending:
         """Return what is spent on ``dataset``."""
-        with self._transaction() as connection:
-            return _spending(_read(connection), dataset, policy)
+        with self._transaction() as held:
+            return spending_of(held.books, dataset, policy)
 
     def reserve(
         self,
@@ -127,28 +145,69 @@ class Ledger:
         run: str,
         *,
         policy: BudgetPolicy,
-        plan: EventPlan,
+        plan: Callable[[int], EventPlan],
         rounds: int,
-        measurements: int = 0,
+        measurements: int,
+        distance: float,
         exact_evaluation: bool = False,
-    ) -> None:
-        """Charge the whole of a study's plan before its first round.
+        stop: bool = False,
+    ) -> int:
+        """Charge a study before its first round and return how many of its rounds are paid for.
 
-        ``exact_evaluation`` is written down beside it: unnoised metric sums may leave too, and are not charged.
+        That is all of them or, with ``stop``, as many as the budget affords, but at least one.
+
+        Args:
+            dataset, run: what the charge is for.
+            policy: as :meth:`register` returned it.
+            plan: the events of that many rounds and of all the study's measurements.
+            rounds: how many the study asks for.
+            measurements: how often its models are measured with noise; all of it is reserved.
+            distance: of all its noise from exact, in total variation; charged against delta.
+            exact_evaluation: written down beside it: unnoised metric sums may leave too, and are not charged.
+            stop: take fewer rounds rather than none.
 
         Raises:
             BudgetRefused: it would pass the budget, or the run is in the ledger already.
         """
-        cost = charge_cost(plan, policy)
-        with self._transaction() as connection:
-            entries = _read(connection)
-            if any(entry.run == run for entry in entries):
+        with self._transaction() as held:
+            books = held.books
+            if run in books.charges or any(run in runs for runs in books.no_privacy.values()):
                 raise BudgetRefused(f"run {run} was already charged", hint="start a new run")
-            now = _spending(entries, dataset, policy)
-            require_admitted(policy, now.spent_rdp, cost, dataset=dataset)
-            body: dict[str, Any] = {"rounds": rounds, "rdp": cost, "order": policy.order, "events": to_json(plan)}
-            body |= {"measurements": measurements, "exact_evaluation": exact_evaluation}
-            _append(connection, "reserve", dataset, run, body)
+            if dataset in books.accounts and books.accounts[dataset].policy != policy:
+                raise BudgetRefused(f"{self.site}: the budget of {dataset} was changed meanwhile", hint="ask again")
+            spent = books.spent(dataset)
+            self._check_distance(dataset, policy, spent.distance, distance)
+            cost, allowed = charge_cost(plan(rounds), policy), rounds
+            if not admits(policy, spent.rdp, cost):
+                allowed = _most_rounds(policy, spent.rdp, plan, rounds) if stop else 0
+                if allowed == 0:
+                    few = " for even one round" if stop else ""
+                    raise too_much(policy, spent.rdp, cost, site=self.site, dataset=dataset, rounds=few)
+                cost = charge_cost(plan(allowed), policy)
+            body: dict[str, Any] = {
+                "rounds": allowed,
+                "rounds_asked": rounds,
+                "measurements": measurements,
+                "rdp": cost,
+                "order": policy.order,
+                "distance": distance,
+                "events": to_json(plan(allowed)),
+                "exact_evaluation": exact_evaluation,
+            }
+            held.add("reserve", dataset, run, body)
+            return allowed
+
+    def step(self, dataset: str, run: str, number: int) -> None:
+        """Record, durably, that a round's noise is about to be drawn; each round at most once.
+
+        Raises:
+            BudgetRefused: the run has no open reservation, or the round is beyond it or was computed before.
+        """
+        with self._transaction() as held:
+            books = held.books
+            charge = _open_charge(books, dataset, run)
+            _check_round(run, number, charge)
+            held.add("step", dataset, run, {"round": number})
 
     def measure(self, dataset: str, run: str, after: int) -> None:
         """Record, durably, that noise for the metrics of the model after a round is about to be drawn; once a round.
@@ -156,38 +215,22 @@ class Ledger:
         Raises:
             BudgetRefused: the run has no open reservation, or none for another measurement, or this one was made.
         """
-        with self._transaction() as connection:
-            mine = [entry for entry in _read(connection) if entry.run == run and entry.dataset == dataset]
-            reserved = next((entry for entry in mine if entry.kind == "reserve"), None)
-            if reserved is None or any(entry.kind == "settle" for entry in mine):
-                raise BudgetRefused(f"run {run} has no open charge on {dataset}", hint="start a new run")
-            made = [entry.body["after"] for entry in mine if entry.kind == "measure"]
-            if after in made:
-                raise BudgetRefused(f"the model after round {after} of run {run} was already measured")
-            if len(made) >= int(reserved.body.get("measurements", 0)):
-                raise BudgetRefused(f"run {run} paid for {len(made)} measurements and made them")
-            _append(connection, "measure", dataset, run, {"after": after})
-
-    def step(self, dataset: str, run: str, round_number: int) -> None:
-        """Record, durably, that a round's noise is about to be drawn; each round at most once.
-
-        Raises:
-            BudgetRefused: the run has no open reservation, or the round is beyond it or was computed before.
-        """
-        with self._transaction() as connection:
-            mine = [entry for entry in _read(connection) if entry.run == run and entry.dataset == dataset]
-            reserved = next((entry for entry in mine if entry.kind == "reserve"), None)
-            if reserved is None or any(entry.kind == "settle" for entry in mine):
-                raise BudgetRefused(f"run {run} has no open charge on {dataset}", hint="start a new run")
-            if not 1 <= round_number <= int(reserved.body["rounds"]):
-                raise BudgetRefused(f"round {round_number} is beyond the {reserved.body['rounds']} rounds charged")
-            if any(entry.kind == "step" and entry.body["round"] == round_number for entry in mine):
+        with self._transaction() as held:
+            books = held.books
+            charge = _open_charge(books, dataset, run)
+            if after in charge.measures:
                 raise BudgetRefused(
-                    f"round {round_number} of run {run} was already computed",
-                    hint="a second answer to the same round would cost twice",
-                    public="this round was already answered",
+                    f"the model after round {after} of run {run} was already measured",
+                    hint="a second answer to the same question would cost twice",
+                    public="this model was already measured",
                 )
-            _append(connection, "step", dataset, run, {"round": round_number})
+            if len(charge.measures) >= charge.measurements:
+                raise BudgetRefused(
+                    f"run {run} paid for {charge.measurements} measurements and made them",
+                    hint="measure the model less often, or let the study say so beforehand",
+                    public="the site's privacy budget pays for no more measurements of this study",
+                )
+            held.add("measure", dataset, run, {"after": after})
 
     def settle(
         self, dataset: str, run: str, *, policy: BudgetPolicy, used: Callable[[int, int], EventPlan]
@@ -195,111 +238,148 @@ class Ledger:
         """Close a run's charge and return the rounds and measurements that were made; only those stay charged.
 
         Args:
+            dataset, run: whose charge.
+            policy: as :meth:`register` returned it.
             used: the events of that many rounds and measurements.
         """
-        with self._transaction() as connection:
-            mine = [entry for entry in _read(connection) if entry.run == run and entry.dataset == dataset]
-            rounds = sum(entry.kind == "step" for entry in mine)
-            measurements = sum(entry.kind == "measure" for entry in mine)
-            kinds = {entry.kind for entry in mine}
-            if "reserve" in kinds and "settle" not in kinds:
+        with self._transaction() as held:
+            books = held.books
+            charge = books.charges.get(run)
+            if charge is None or charge.dataset != dataset:
+                return 0, 0
+            rounds, measurements = len(charge.steps), len(charge.measures)
+            if not charge.settled:
                 plan = used(rounds, measurements)
+                computed = rounds + measurements > 0
                 body: dict[str, Any] = {
                     "rounds": rounds,
                     "measurements": measurements,
-                    "rdp": charge_cost(plan, policy),
+                    "rdp": charge_cost(plan, policy) if computed else 0.0,
+                    "distance": charge.distance if computed else 0.0,
                     "events": to_json(plan),
                 }
-                _append(connection, "settle", dataset, run, body)
-        return rounds, measurements
+                held.add("settle", dataset, run, body)
+            return rounds, measurements
 
-    def record_no_privacy(self, dataset: str, run: str) -> None:
-        """Record that a study without any guarantee is about to run: an infinite epsilon."""
-        with self._transaction() as connection:
-            _append(connection, "no_privacy", dataset, run, {})
+    def record_no_privacy(self, dataset: str, run: str, *, content: str | None = None) -> None:
+        """Record that a study without any guarantee is about to run: an infinite epsilon.
 
-    def entries(self) -> list[Entry]:
-        """Return every entry, oldest first, after checking the chain."""
-        with self._transaction() as connection:
-            return _read(connection)
+        Raises:
+            BudgetRefused: ``content`` belongs to a data set of another name.
+        """
+        with self._transaction() as held:
+            books = held.books
+            self._check_content(books, dataset, content)
+            held.add("no_privacy", dataset, run, {} if content is None else {"content": content})
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise BudgetRefused(
-                f"the ledger {self._path} cannot be used: {str(error.__cause__ or error).splitlines()[0]}",
-                hint="nothing is released without a ledger; check the disk and the file's rights",
-            ) from None
+    def change_budget(
+        self, dataset: str, *, epsilon: float, delta: float | None, reason: str, key: SigningKey
+    ) -> tuple[BudgetPolicy, BudgetPolicy]:
+        """Raise or lower a budget, signed by the officer; return the old and the new one.
 
+        The filter's order stays. Lowered below what is spent, nothing more is admitted. Raised after results were
+        seen, what can be claimed of everything released is the highest ceiling there ever was.
 
-def _durable(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # we begin transactions ourselves
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _take_write_lock(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _read(connection: Connection) -> list[Entry]:
-    entries: list[Entry] = []
-    previous = _GENESIS
-    for row in connection.execute(select(_entries).order_by(_entries.c.sequence)):
-        number = len(entries) + 1
-        if row.sequence != number or row.previous != previous or row.hash != _hash(row):
-            raise BudgetRefused(
-                f"the ledger was changed: entry {number} does not follow from the one before",
-                hint="restore the ledger from the site's own copy; until then nothing is released",
+        Raises:
+            InputError: the data set was never used, the numbers say nothing new, or there is no reason.
+            PolicyRefused: the key is not the officer's.
+        """
+        check_reason(reason)
+        with self._transaction() as held:
+            books = held.books
+            if dataset not in books.accounts:
+                raise InputError(
+                    f"{self.site}: data set {dataset} has no charges yet, so there is nothing to change",
+                    hint="until its first study the site file alone says its budget",
+                )
+            old = books.accounts[dataset].policy
+            new = budget_policy_at(
+                old.order,
+                epsilon=epsilon,
+                delta=old.delta if delta is None else delta,
+                neighbouring=old.neighbouring,
             )
-        previous = row.hash
-        body = json.loads(row.body)
-        entries.append(
-            Entry(sequence=row.sequence, time=row.time, kind=row.kind, dataset=row.dataset, run=row.run, body=body)
-        )
-    return entries
+            if new == old:
+                raise InputError(
+                    f"{self.site}: the budget of {dataset} is epsilon {old.epsilon:g}, delta {old.delta:g} already",
+                    hint="give another --epsilon or --delta",
+                )
+            body = {"old": [old.epsilon, old.delta], "new": [new.epsilon, new.delta], "reason": reason}
+            held.add("set", dataset, "", body, key)
+            return old, new
+
+    def _check_content(self, books: Books, dataset: str, content: str | None) -> None:
+        other = books.contents.get(content or "", dataset)
+        if other != dataset:
+            raise BudgetRefused(
+                f"{self.site}: data set {dataset} holds the same data as {other}, whose budget holds for it",
+                hint=f"let studies name {other}, and take {dataset} out of the site file: one file has one budget",
+            )
+
+    def _check_distance(self, dataset: str, policy: BudgetPolicy, spent: float, asked: float) -> None:
+        if not (asked >= 0 and math.isfinite(asked)):
+            raise InputError(f"the distance of noise from exact is {asked!r}", hint="give a number of at least 0")
+        if spent + asked > distance_capacity(policy):
+            raise BudgetRefused(
+                f"{self.site}: delta {policy.delta:g} of {dataset} does not pay for this study: all noise together "
+                f"would be {spent + asked:.1e} from exact, at epsilon {policy.epsilon:g} it may be "
+                f"{distance_capacity(policy):.1e}",
+                hint="ask the privacy officer: a lower epsilon or a higher delta leaves more room",
+                public=f"the budget for {dataset} does not allow this study",
+            )
 
 
-def _append(connection: Connection, kind: str, dataset: str, run: str, body: dict[str, Any]) -> None:
-    last = connection.execute(
-        select(_entries.c.sequence, _entries.c.hash).order_by(_entries.c.sequence.desc()).limit(1)
-    ).first()
-    values: dict[str, Any] = {
-        "sequence": last.sequence + 1 if last else 1,
-        "time": time.time(),
-        "kind": kind,
-        "dataset": dataset,
-        "run": run,
-        "body": json.dumps(body, sort_keys=True),
-        "previous": last.hash if last else _GENESIS,
-    }
-    connection.execute(_entries.insert().values(**values, hash=_hash_of(values)))
+def open_ledger(site: Site, state: Path) -> Ledger:
+    """Return the ledger that a site file names, of the site whose state folder is ``state``."""
+    url = None if site.ledger is None else read_url(site.ledger.get_secret_value())
+    if url is not None and url.drivername == "sqlite":  # a path in a file is relative to that file
+        url = url.set(database=str(site.folder / str(url.database)))
+    anchor = None if site.anchor is None else site.folder / site.anchor
+    return Ledger(state, site=site.site, url=url, anchor=anchor, officer=site.officer or "")
 
 
-def _hash(row: Any) -> str:
-    return _hash_of(
-        {name: getattr(row, name) for name in ("sequence", "time", "kind", "dataset", "run", "body", "previous")}
+def spending_of(books: Books, dataset: str, policy: BudgetPolicy) -> Spending:
+    """Return what ``books`` say of a data set."""
+    mine = [charge for charge in books.charges.values() if charge.dataset == dataset]
+    lost = books.carried.get(dataset)
+    return Spending(
+        policy=policy,
+        spent_rdp=books.spent(dataset).rdp,
+        plans=tuple(charge.plan for charge in mine),
+        no_privacy_runs=len(books.no_privacy.get(dataset, [])),
+        lost_rdp=lost.rdp if lost else 0.0,
     )
 
 
-def _hash_of(values: dict[str, Any]) -> str:
-    return names.digest(json.dumps(values, sort_keys=True).encode())
+def _open_charge(books: Books, dataset: str, run: str) -> Charge:
+    charge = books.charges.get(run)
+    if charge is None or charge.dataset != dataset or charge.settled:
+        raise BudgetRefused(f"run {run} has no open charge on {dataset}", hint="start a new run")
+    return charge
 
 
-def _spending(entries: list[Entry], dataset: str, policy: BudgetPolicy) -> Spending:
-    charges: dict[str, dict[str, Any]] = {}
-    no_privacy = 0
-    for entry in entries:
-        if entry.dataset != dataset:
-            continue
-        if entry.kind in ("reserve", "settle"):
-            charges[entry.run] = entry.body
-        no_privacy += entry.kind == "no_privacy"
-    plans = tuple(from_json(body["events"]) for body in charges.values())
-    spent = sum(float(body["rdp"]) for body in charges.values())
-    return Spending(policy=policy, spent_rdp=spent, plans=plans, no_privacy_runs=no_privacy)
+def _check_round(run: str, number: int, charge: Charge) -> None:
+    if not 1 <= number <= charge.rounds:
+        raise BudgetRefused(
+            f"round {number} is beyond the {charge.rounds} rounds charged",
+            hint="the site said when it let the study in how many it pays for",
+            public="this round is beyond what the site's privacy budget pays for",
+        )
+    if number in charge.steps:
+        raise BudgetRefused(
+            f"round {number} of run {run} was already computed",
+            hint="a second answer to the same round would cost twice",
+            public="this round was already answered",
+        )
+
+
+def _most_rounds(policy: BudgetPolicy, spent: float, plan: Callable[[int], EventPlan], rounds: int) -> int:
+    """Return the largest number of rounds below ``rounds`` that the budget affords, or 0."""
+    low, high = 0, rounds
+    while high - low > 1:
+        middle = (low + high) // 2
+        if admits(policy, spent, charge_cost(plan(middle), policy)):
+            low = middle
+        else:
+            high = middle
+    return low

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import ConfigError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.errors import ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import one_after_another
-from fedsci.site.dataset import load_site_data, schema_of
+from fedsci.site.dataset import content_digest, load_site_data, schema_of
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
 from fedsci.site.keystore import Keystore
-from fedsci.site.ledger import Ledger
+from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.round import contributor, train_alone
@@ -59,7 +59,7 @@ class SiteService:
     def ledger(self) -> Ledger:
         """The site's ledger, opened when first needed."""
         if self._ledger is None:
-            self._ledger = Ledger(self.state / "ledger.sqlite")
+            self._ledger = open_ledger(self.site, self.state)
         return self._ledger
 
     def handle(self, request: Request) -> Reply:
@@ -104,7 +104,7 @@ class SiteService:
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
         policy = check_policy(plan, self.site)
-        cost = self._charge(run, plan, policy)
+        cost, rounds_allowed = self._charge(run, plan, policy)
         try:
             masking, joined = self._join(request, run, plan)
             active = self._activate(plan, policy, cost, masking)
@@ -128,29 +128,41 @@ class SiteService:
                 "parameters": dimension_of(plan),
                 "schema": schema.digest(),
                 "exact_evaluation": policy.exact_evaluation,
-                "privacy": self._privacy(active, None),
+                "privacy": self._privacy(active, None, allowed=rounds_allowed),
+                "rounds_allowed": rounds_allowed,
             }
             | joined
         )
 
-    def _charge(self, run: str, plan: Plan, policy: Policy) -> Cost | None:
-        """Write down, durably and before any data is opened, what the study may release; return its price."""
-        cost, dataset = cost_for(plan), plan.study.dataset
+    def _charge(self, run: str, plan: Plan, policy: Policy) -> tuple[Cost | None, int]:
+        """Write down, durably and before any data is opened, what the study may release.
+
+        Returns:
+            Its price, and how many of its rounds are paid for.
+        """
+        cost, dataset, rounds = cost_for(plan), plan.study.dataset, plan.training.rounds
+        try:
+            content = content_digest(self.site, self.site.datasets[dataset])
+        except DataError as error:
+            error.message = _named(self.site.site, error.message)
+            raise
         if cost is None:
-            self.ledger.record_no_privacy(dataset, run)
-            return None
-        rounds, budget = plan.training.rounds, self._budget(dataset)
+            self.ledger.record_no_privacy(dataset, run, content=content)
+            return None, rounds
+        budget, source = self._budget(dataset, content), self.site.datasets[dataset].privacy
         check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
-        self.ledger.reserve(
+        allowed = self.ledger.reserve(
             dataset,
             run,
             policy=budget,
-            plan=cost.events(rounds, cost.measurements),
+            plan=lambda some: cost.events(some, cost.measurements),
             rounds=rounds,
             measurements=cost.measurements,
+            distance=cost.total_variation(rounds, cost.measurements),
             exact_evaluation=policy.exact_evaluation,
+            stop=source is not None and source.when_exceeded == "stop",
         )
-        return cost
+        return cost, allowed
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
@@ -176,8 +188,9 @@ class SiteService:
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
-        upload = Upload(active, request, slot=active.plan.training.rounds, dimension=0)
-        metrics, exact = self._measure(active, upload, model, after=request.integer("round"))
+        last = _last_round(active, request)
+        upload = Upload(active, request, slot=last, dimension=0)
+        metrics, exact = self._measure(active, upload, model, after=last)
         return self._send(upload, None, metrics, active.own({"federated": exact}))
 
     def _measure(
@@ -208,7 +221,7 @@ class SiteService:
         whole = active.cost is not None and active.plan.study.privacy.unit == "site"
         if active.cost is not None:
             costs["local_no_dp"] = None
-        upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
+        upload = Upload(active, request, slot=_last_round(active, request) + 1, dimension=0, tables=len(costs))
         if upload.evaluate != "exact":
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
@@ -320,14 +333,17 @@ class SiteService:
             )
         return self._runs[run]
 
-    def _budget(self, dataset: str) -> BudgetPolicy:
+    def _budget(self, dataset: str, content: str | None = None) -> BudgetPolicy:
         budget = require_budget(self.site, dataset)
-        return self.ledger.register(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
+        return self.ledger.register(
+            dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, content=content
+        )
 
-    def _privacy(self, active: ActiveRun, used: tuple[int, int] | None) -> dict[str, Any]:
+    def _privacy(self, active: ActiveRun, used: tuple[int, int] | None, *, allowed: int = 0) -> dict[str, Any]:
         """What the study cost, and all studies together (infinite: "inf").
 
-        ``used`` are its rounds and measurements; None before the first, when all of them are reserved.
+        ``used`` are its rounds and measurements; None before the first, when ``allowed`` rounds and all measurements
+        are reserved.
         """
         dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
         budget, cost = self.site.datasets[dataset].privacy, active.cost
@@ -338,7 +354,7 @@ class SiteService:
         spending = self.ledger.spending(dataset, policy)
         everything = one_after_another(spending.plans)
         total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
-        charged = (active.plan.training.rounds, cost.measurements) if used is None else used
+        charged = (allowed, cost.measurements) if used is None else used
         charge = charge_cost(cost.events(*charged), policy)
         return limits | {
             "study": cost.epsilon(*(used or (0, 0))),
@@ -377,6 +393,15 @@ def dimension_of(plan: Plan) -> int:
 def _less(total: float, part: float) -> float:
     """Return the difference, and zero where only rounding is left of it."""
     return total - part if total - part > 1e-9 * total else 0.0
+
+
+def _last_round(active: ActiveRun, request: Request) -> int:
+    """Return how many rounds the study runs: all of them, or as many as all its sites' budgets pay for."""
+    planned = active.plan.training.rounds
+    rounds = request.integer("rounds") if "rounds" in request.fields else planned
+    if not 1 <= rounds <= planned:
+        raise PolicyRefused(f"a study of {planned} rounds cannot end after {rounds}")
+    return rounds
 
 
 def _named(site: str, message: str) -> str:

@@ -29,14 +29,14 @@ def test_running_twice_draws_twice_until_it_is_refused(fedsci, study):
 def test_a_refused_run_charges_no_lab_and_trains_nothing(fedsci, study):
     study.private()
     assert fedsci("run", "study.yaml", "--quiet").code == 0
-    before = {lab: Ledger(fedsci.folder / ".fedsci" / lab / "ledger.sqlite").entries() for lab in study.labs}
+    before = {lab: Ledger(fedsci.folder / ".fedsci" / lab).entries() for lab in study.labs}
     outcome = fedsci("run", "study.yaml", "--quiet")
     assert outcome.code == 3
     summary = fedsci.summary(outcome)
     assert (summary["status"], summary["rounds_completed"]) == ("aborted", 0)
     assert summary["reason"] in outcome.error_line
     for lab in study.labs:
-        after = Ledger(fedsci.folder / ".fedsci" / lab / "ledger.sqlite").entries()
+        after = Ledger(fedsci.folder / ".fedsci" / lab).entries()
         assert after == before[lab]
 
 
@@ -45,7 +45,7 @@ def test_a_lab_that_let_a_refused_study_in_gets_its_charge_back(fedsci, study):
     study.sites["lab-3"]["datasets"]["tumours"]["privacy"]["epsilon"] = 1.0
     study.write()
     assert fedsci("run", "study.yaml", "--quiet").code == 3
-    entries = Ledger(fedsci.folder / ".fedsci" / "lab-1" / "ledger.sqlite").entries()
+    entries = Ledger(fedsci.folder / ".fedsci" / "lab-1").entries()
     assert [entry.kind for entry in entries] == ["register", "reserve", "settle"]
     assert entries[-1].body["rounds"] == 0
 

@@ -354,7 +354,7 @@ def test_nothing_but_sums_is_in_the_clear(conduct):
     assert {step.action for step in result.steps} >= {"hello", "prepare", "share", "train", "evaluate", "alone"}
     allowed = {
         "hello": {"site", "key"},
-        "prepare": {"records", "inputs", "parameters", "schema", "privacy", "advert"},
+        "prepare": {"records", "inputs", "parameters", "schema", "privacy", "advert", "rounds_allowed"},
         "share": {"envelopes"},
         "train": {"header", "advert"},
         "evaluate": {"header"},

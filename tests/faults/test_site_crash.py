@@ -111,7 +111,7 @@ def test_an_aborted_run_charges_only_the_rounds_that_labs_computed(fedsci, study
     crash("lab-1", "lab-3", round_number=2, error=RuntimeError(PRIVATE))
     assert fedsci("run", "study.yaml").code == 5
     for lab in study.labs:
-        entries = Ledger(fedsci.folder / ".fedsci" / lab / "ledger.sqlite").entries()
+        entries = Ledger(fedsci.folder / ".fedsci" / lab).entries()
         assert [entry.kind for entry in entries] == ["register", "reserve", "step", "step", "settle"]
         assert entries[-1].body["rounds"] == 2
         assert entries[-1].body["rdp"] < entries[1].body["rdp"]

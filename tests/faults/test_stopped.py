@@ -39,7 +39,7 @@ def started(fedsci):
 
 
 def ledger_of(fedsci, lab):
-    return Ledger(fedsci.folder / ".fedsci" / lab / "ledger.sqlite")
+    return Ledger(fedsci.folder / ".fedsci" / lab)
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,12 @@ def test_delta_where_nothing_or_everything_is_released():
     assert delta(plan(gaussian(0.0)), epsilon=5.0) == 1.0
     with pytest.raises(InputError):
         delta(plan(), epsilon=-1.0)
+
+
+@given(st.lists(st.tuples(st.floats(2.0, 50.0), st.integers(1, 20)), min_size=2, max_size=4))
+@settings(max_examples=10, deadline=None)
+def test_gaussians_of_different_noise_cost_what_one_of_their_precision_costs(parts):
+    precision = sum(count / noise**2 for noise, count in parts)
+    together = epsilon(plan(*(gaussian(noise, count) for noise, count in parts)), delta=DELTA)
+    assert together == pytest.approx(epsilon(plan(gaussian(precision**-0.5)), delta=DELTA), rel=1e-9)
+    assert epsilon(plan(gaussian(0.0), *(gaussian(noise) for noise, _ in parts)), delta=DELTA) == math.inf

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsci.errors import BudgetRefused, InputError
+from fedsci.errors import InputError
 from fedsci.privacy.accounting import epsilon
 from fedsci.privacy.budget import (
     BudgetPolicy,
@@ -14,7 +14,7 @@ from fedsci.privacy.budget import (
     charge_cost,
     epsilon_enforced,
     remaining,
-    require_admitted,
+    too_much,
 )
 from fedsci.privacy.calibration import calibrate_noise_multiplier, charged_plan
 from fedsci.privacy.events import Composition, GaussianEvent, Neighbouring, Plan
@@ -76,8 +76,13 @@ def test_a_study_at_the_whole_epsilon_may_be_refused():
     noise = calibrate_noise_multiplier(epsilon=3, delta=1e-5, sample_rate=1, steps=60, dimension=650)
     plan = charged_plan(noise_multiplier=noise, sample_rate=1, steps=60, dimension=650)
     policy = budget_policy(epsilon=3, delta=1e-5)
-    with pytest.raises(BudgetRefused, match=r"would pass the budget of 3\.00"):
-        require_admitted(policy, 0.0, charge_cost(plan, policy))
+    cost = charge_cost(plan, policy)
+    assert not admits(policy, 0.0, cost)
+    refusal = too_much(policy, 0.0, cost, site="lab-1", dataset="points")
+    assert refusal.message.startswith("lab-1: epsilon 3.5")
+    assert "would pass the budget of 3.00 for points (spent 0.00, left 3.00, this study alone 3.5" in refusal.message
+    assert "fedsci privacy set SITE points" in refusal.hint
+    assert "3." not in refusal.public()["message"]
 
 
 def test_no_noise_is_never_admitted():
@@ -85,8 +90,7 @@ def test_no_noise_is_never_admitted():
     cost = charge_cost(gaussian(0.0), policy)
     assert cost == math.inf
     assert not admits(policy, 0.0, cost)
-    with pytest.raises(BudgetRefused, match="inf"):
-        require_admitted(policy, 0.0, cost)
+    assert "epsilon inf would" in too_much(policy, 0.0, cost, site="lab-1", dataset="points").message
 
 
 def test_nothing_spent_nothing_enforced():
@@ -94,7 +98,7 @@ def test_nothing_spent_nothing_enforced():
     assert epsilon_enforced(policy, 0.0) == 0
     assert charge_cost(Plan(events=()), policy) == 0
     assert remaining(policy, 0.0) == policy.rdp_capacity
-    require_admitted(policy, 0.0, 0.0)
+    assert admits(policy, 0.0, 0.0)
 
 
 @given(budgets, st.floats(0, 10), st.floats(0, 10))

@@ -1,0 +1,240 @@
+"""What a ledger's entries add up to: budgets, charges, whose data is whose, who may change what.
+
+Entries are taken in one by one, in order, once their place in the chain was checked; so a long ledger is read
+once and then only what is new.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from fedsci.privacy.budget import BudgetPolicy, budget_policy_at
+from fedsci.privacy.events import Plan as EventPlan
+from fedsci.privacy.events import from_json, neighbouring_of
+from fedsci.site.anchor import Spent
+from fedsci.site.ledger_store import GENESIS, Entry, LedgerBroken
+from fedsci.site.officer import is_signed
+
+
+@dataclass(kw_only=True)
+class Charge:
+    """What one run is charged on one data set.
+
+    Attributes:
+        dataset, run: whose.
+        time: of the reservation.
+        rounds, measurements: reserved while it is open, computed once it is settled.
+        rdp: Renyi divergence at the data set's order.
+        distance: of its noise from exact, in total variation.
+        events: what was released or may be, as JSON.
+        exact_evaluation: unnoised metric sums may have left beside it.
+        settled: nothing more is computed for it.
+        steps, measures: the rounds, and rounds after which the model was measured, whose noise was drawn.
+    """
+
+    dataset: str
+    run: str
+    time: float
+    rounds: int
+    measurements: int
+    rdp: float
+    distance: float
+    events: str
+    exact_evaluation: bool
+    settled: bool = False
+    steps: set[int] = field(default_factory=set)
+    measures: set[int] = field(default_factory=set)
+
+    @property
+    def plan(self) -> EventPlan:
+        """The events as an accountant prices them."""
+        return _plan(self.events)
+
+
+@dataclass(kw_only=True)
+class Account:
+    """One data set's budget.
+
+    Attributes:
+        unit: whom the guarantee is for; frozen.
+        policy: epsilon and delta as they are now, at the order frozen at the start.
+        highest_epsilon: the highest ceiling there ever was; what can be claimed of everything released.
+    """
+
+    unit: str
+    policy: BudgetPolicy
+    highest_epsilon: float
+
+
+@dataclass(kw_only=True)
+class Books:
+    """All that a site's entries say.
+
+    Attributes:
+        site: whose ledger it is.
+        writer: the installation that reads it.
+        pinned: the officer's public key (hex), from the site file or the first signed entry; empty if neither.
+        ledger: the id: the hash of the first entry.
+        sequence, head, before: the last entry's number and hash, and the hash of the one before it.
+        accounts: by data set.
+        charges: by run.
+        contents: data set by digest of its content.
+        no_privacy: by data set, the runs without any guarantee.
+        carried: by data set, charges of entries that were lost, kept by the anchor.
+        foreign: the first entry of another installation that was not adopted.
+    """
+
+    site: str
+    writer: str
+    pinned: str = ""
+    ledger: str = ""
+    sequence: int = 0
+    head: str = GENESIS
+    before: str = ""
+    accounts: dict[str, Account] = field(default_factory=dict)
+    charges: dict[str, Charge] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    no_privacy: dict[str, list[str]] = field(default_factory=dict)
+    carried: dict[str, Spent] = field(default_factory=dict)
+    foreign: Entry | None = None
+    _spent: dict[str, Spent] = field(default_factory=dict)
+
+    def take(self, entry: Entry) -> None:
+        """Count one more entry.
+
+        Raises:
+            LedgerBroken: it makes no sense, or is not signed by the officer where it has to be.
+        """
+        try:
+            self._count(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerBroken(entry.sequence, "body", f"it makes no sense ({type(error).__name__})") from None
+        if entry.writer != self.writer:
+            self.foreign = self.foreign or entry
+        elif entry.kind == "adopt":
+            self.foreign = None
+        self.ledger = self.ledger or entry.hash
+        self.sequence, self.before, self.head = entry.sequence, self.head, entry.hash
+
+    def spent(self, dataset: str) -> Spent:
+        """Return what ``dataset`` has spent: open reservations whole, settled runs as computed."""
+        if dataset in self._spent:
+            return self._spent[dataset]
+        mine = [charge for charge in self.charges.values() if charge.dataset == dataset]
+        lost = self.carried.get(dataset)
+        account = self.accounts.get(dataset)
+        order = account.policy.order if account else lost.order if lost else 0
+        self._spent[dataset] = Spent(
+            rdp=math.fsum([charge.rdp for charge in mine] + ([lost.rdp] if lost else [])),
+            distance=math.fsum([charge.distance for charge in mine] + ([lost.distance] if lost else [])),
+            order=order,
+        )
+        return self._spent[dataset]
+
+    def everything_spent(self) -> dict[str, Spent]:
+        """Return :meth:`spent` of every data set, for the anchor."""
+        return {dataset: self.spent(dataset) for dataset in {*self.accounts, *self.carried}}
+
+    def to_sign(self, entry: Entry) -> dict[str, Any]:
+        """Return what the officer signs of an entry: what it says, and where in the chain."""
+        return signed_part(self, entry.kind, entry.dataset, entry.body)
+
+    def _count(self, entry: Entry) -> None:
+        body = entry.body
+        if entry.kind not in ("step", "measure"):
+            self._spent.clear()
+        match entry.kind:
+            case "register":
+                policy = budget_policy_at(
+                    body["order"],
+                    epsilon=body["epsilon"],
+                    delta=body["delta"],
+                    neighbouring=neighbouring_of(body["unit"]),
+                )
+                self.accounts[entry.dataset] = Account(unit=body["unit"], policy=policy, highest_epsilon=policy.epsilon)
+                self._bind(entry)
+            case "data":
+                self._bind(entry)
+            case "reserve":
+                self.charges[entry.run] = Charge(
+                    dataset=entry.dataset,
+                    run=entry.run,
+                    time=entry.time,
+                    rounds=body["rounds"],
+                    measurements=body["measurements"],
+                    rdp=_charged(body["rdp"]),
+                    distance=_charged(body["distance"]),
+                    events=body["events"],
+                    exact_evaluation=body["exact_evaluation"],
+                )
+            case "step":
+                self.charges[entry.run].steps.add(body["round"])
+            case "measure":
+                self.charges[entry.run].measures.add(body["after"])
+            case "settle":
+                charge = self.charges[entry.run]
+                charge.rounds, charge.measurements = body["rounds"], body["measurements"]
+                charge.rdp, charge.distance = _charged(body["rdp"]), _charged(body["distance"])
+                charge.events, charge.settled = body["events"], True
+            case "no_privacy":
+                self.no_privacy.setdefault(entry.dataset, []).append(entry.run)
+                self._bind(entry)
+            case "set":
+                self._check_officer(entry)
+                account, (epsilon, delta) = self.accounts[entry.dataset], body["new"]
+                account.policy = budget_policy_at(
+                    account.policy.order, epsilon=epsilon, delta=delta, neighbouring=account.policy.neighbouring
+                )
+                account.highest_epsilon = max(account.highest_epsilon, epsilon)
+            case "adopt":
+                self._check_officer(entry)
+                for dataset, lost in body["lost"].items():
+                    self._carry(dataset, Spent(**lost))
+            case _:
+                raise ValueError("kind")
+
+    def _bind(self, entry: Entry) -> None:
+        content = entry.body.get("content")
+        if content is not None:
+            self.contents.setdefault(content, entry.dataset)
+
+    def _carry(self, dataset: str, lost: Spent) -> None:
+        before = self.carried.get(dataset)
+        rdp, distance = (before.rdp, before.distance) if before else (0.0, 0.0)
+        self.carried[dataset] = Spent(
+            rdp=rdp + _charged(lost.rdp), distance=distance + _charged(lost.distance), order=lost.order
+        )
+
+    def _check_officer(self, entry: Entry) -> None:
+        key, signature = str(entry.body["key"]), str(entry.body["signature"])
+        if self.pinned and key != self.pinned:
+            raise LedgerBroken(entry.sequence, "key", f"it is not the officer's ({self.pinned[:16]}…)")
+        if not is_signed(self.to_sign(entry), public=key, signature=signature):
+            raise LedgerBroken(entry.sequence, "signature", "it is not the officer's over this entry")
+        self.pinned = key
+
+
+def signed_part(books: Books, kind: str, dataset: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return what the officer signs of the entry that comes after what ``books`` holds."""
+    return {
+        "site": books.site,
+        "ledger": books.ledger,
+        "kind": kind,
+        "dataset": dataset,
+        "sequence": books.sequence + 1,
+        "previous": books.head,
+        "body": {name: value for name, value in body.items() if name != "signature"},
+    }
+
+
+def _charged(value: Any) -> float:
+    number = float(value)
+    if not (number >= 0 and math.isfinite(number)):
+        raise ValueError("a charge is a number of at least 0")
+    return number
+
+
+@lru_cache(maxsize=512)
+def _plan(events: str) -> EventPlan:
+    return from_json(events)
