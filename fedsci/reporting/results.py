@@ -26,6 +26,7 @@ _STATUS = {
     "unfinished": ("caution", "unfinished"),
 }
 _NO_MEASURE = measure_named("the metric")
+NOISED = "The joint model’s numbers carry privacy noise, since not every lab lets exact ones leave."
 
 
 def masthead(facts: RunFacts) -> str:
@@ -46,7 +47,7 @@ def masthead(facts: RunFacts) -> str:
 def answer(facts: RunFacts) -> str:
     """Return the section "Should a lab join?"."""
     measure = facts.measure or _NO_MEASURE
-    verdict = judge(measure, facts.scores, private=facts.private)
+    verdict = judge(measure, facts.scores, private=facts.private, noised=facts.noised)
     caveat, headline = "", verdict.headline
     if facts.status != "completed" and verdict.worth is not Worth.UNKNOWN:
         caveat = paragraph("<strong>These are the numbers of an unfinished model.</strong>")
@@ -63,7 +64,9 @@ def answer(facts: RunFacts) -> str:
         paragraph(*map(esc, verdict.sentences)),
         caveat,
         _tiles(facts, measure),
-        paragraph(f'<span class="muted">{esc(tolerance)} On few test records, small gaps may be chance.</span>'),
+        ""
+        if facts.noised
+        else paragraph(f'<span class="muted">{esc(tolerance)} On few test records, small gaps may be chance.</span>'),
     )
 
 
@@ -94,6 +97,8 @@ def rounds(facts: RunFacts) -> str:
         "labs reach by themselves. “Pooled” is a model trained on all records in one place, which is "
         "only possible in a simulation."
     )
+    if facts.noised:
+        caption += f" {NOISED}"
     return section("rounds", "Round by round", figure(plot, esc(caption)))
 
 
@@ -134,7 +139,11 @@ def labs(facts: RunFacts) -> str:
     return section(
         "labs",
         "Lab by lab",
-        paragraph(_tally(facts, measure, [worth for worth, _ in verdicts])),
+        paragraph(
+            "The labs did not show their own numbers: metrics left them in sums only, with privacy noise."
+            if facts.noised
+            else _tally(facts, measure, [worth for worth, _ in verdicts])
+        ),
         table(caption, head, rows, text_columns=2),
     )
 
@@ -169,6 +178,8 @@ def _status_box(facts: RunFacts) -> str:
 
 def _tiles(facts: RunFacts, measure: Measure) -> str:
     shown = [("Joint model", "federated_mean_site", "mean over the labs")]
+    if facts.noised:
+        shown = [("Joint model", "federated", "all test records"), *shown]
     if facts.private:
         shown += [
             ("Alone, same privacy", "local_mean_site", "mean over the labs"),
@@ -181,11 +192,18 @@ def _tiles(facts: RunFacts, measure: Measure) -> str:
             ("Pooled", "pooled", "all records in one place"),
         ]
     tiles = [
-        tile(f"{label}<br>{esc(measure.label)}", measure.format(facts.means[key]), remark)
+        tile(f"{label}<br>{esc(measure.label)}", measure.format(facts.means[key]), remark + _noise(facts, measure, key))
         for label, key, remark in shown
         if key in facts.means
     ]
     return f'<div class="tiles">{"".join([*tiles, _epsilon_tile(facts)])}</div>'
+
+
+def _noise(facts: RunFacts, measure: Measure, key: str) -> str:
+    """Return what the noise may have done to a tile's number."""
+    if not facts.noised or key not in ("federated", "federated_mean_site"):
+        return ""
+    return f"; noise ± {measure.format(facts.noise[key])}" if key in facts.noise else "; with noise"
 
 
 def _epsilon_tile(facts: RunFacts) -> str:

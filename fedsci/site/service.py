@@ -168,7 +168,7 @@ class SiteService:
         active = self._active(run)
         if not 1 <= number <= active.plan.training.rounds:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
-        upload = Upload(active, request, slot=number - 1, dimension=model.size)
+        upload = Upload(active, request, slot=number - 1, dimension=model.size, after=number - 1)
         if upload.absent is not None:
             return upload.absent
         if active.cost is not None:
@@ -178,8 +178,13 @@ class SiteService:
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
-        upload = Upload(active, request, slot=active.plan.training.rounds, dimension=0)
-        metrics, exact = self._measure(active, upload, model, after=request.integer("round"))
+        rounds = active.plan.training.rounds
+        if request.integer("round") != rounds:
+            raise PolicyRefused(f"evaluate belongs to the model after round {rounds}, the last")
+        upload = Upload(active, request, slot=rounds, dimension=0, after=rounds)
+        if upload.absent is not None:
+            return upload.absent
+        metrics, exact = self._measure(active, upload, model, after=rounds)
         return self._send(upload, None, metrics, active.own({"federated": exact}))
 
     def _measure(
@@ -194,8 +199,6 @@ class SiteService:
         if upload.evaluate == "exact":
             sums = active.measure(model)
             return [None if sums is None else sums.values], sums
-        if active.cost is None:
-            raise PolicyRefused("a study without privacy has no noised metrics")
         self.ledger.measure(active.plan.study.dataset, _run_id(upload.request), after)
         return [active.measure_noised(model, smallest=upload.smallest_holdout)], None
 
@@ -206,6 +209,8 @@ class SiteService:
         if active.cost is not None:
             costs["local_no_dp"] = None
         upload = Upload(active, request, slot=active.plan.training.rounds + 1, dimension=0, tables=len(costs))
+        if upload.absent is not None:
+            return upload.absent
         if upload.evaluate != "exact":
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
@@ -321,10 +326,9 @@ class SiteService:
             return {"study": "inf", "total": "inf", "enforced_total": None, "budget": budget}
         spending = self.ledger.spending(dataset, self._budget(dataset))
         everything = one_after_another(spending.plans)
-        total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
         return {
             "study": active.cost.epsilon(*used),
-            "total": "inf" if spending.no_privacy_runs else total,
+            "total": "inf" if spending.no_privacy_runs else plan_epsilon(everything, delta=delta),
             "enforced_total": spending.epsilon_enforced,
             "budget": budget,
             "noise_multiplier": active.cost.noise_multiplier,

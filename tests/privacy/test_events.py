@@ -26,12 +26,20 @@ events = st.one_of(
 plans = st.builds(
     Plan,
     events=st.lists(st.builds(Composition, event=events, count=st.integers(1, 10**9)), max_size=4).map(tuple),
+    held_out=st.lists(st.builds(Composition, event=events, count=st.integers(1, 10**9)), max_size=2).map(tuple),
 )
 
 GOOD = (
     '{"events":[{"count":3,"kind":"poisson_gaussian","noise_multiplier":1.5,"sample_rate":0.1}],'
+    '"held_out":[{"count":1,"kind":"gaussian","noise_multiplier":7.0}],'
+    '"neighbouring":"add_or_remove_one_record","version":2}'
+)
+FIRST_VERSION = (
+    '{"events":[{"count":3,"kind":"poisson_gaussian","noise_multiplier":1.5,"sample_rate":0.1}],'
     '"neighbouring":"add_or_remove_one_record","version":1}'
 )
+TRAINING = (Composition(event=PoissonGaussianEvent(sample_rate=0.1, noise_multiplier=1.5), count=3),)
+HELD_OUT = (Composition(event=GaussianEvent(noise_multiplier=7.0), count=1),)
 
 
 @given(plans)
@@ -40,9 +48,15 @@ def test_a_plan_survives_json(plan):
 
 
 def test_the_text_is_fixed():
-    event = PoissonGaussianEvent(sample_rate=0.1, noise_multiplier=1.5)
-    assert to_json(Plan(events=(Composition(event=event, count=3),))) == GOOD
+    assert to_json(Plan(events=TRAINING, held_out=HELD_OUT)) == GOOD
     assert NEIGHBOURING.value == "add_or_remove_one_record"
+
+
+def test_charges_written_before_metrics_were_noised_are_still_read():
+    assert from_json(FIRST_VERSION) == Plan(events=TRAINING)
+    assert to_json(from_json(FIRST_VERSION)) == FIRST_VERSION.replace('"neigh', '"held_out":[],"neigh').replace(
+        ":1}", ":2}"
+    )
 
 
 def _changed(**changes):
@@ -60,7 +74,16 @@ def _changed(**changes):
         "[]",
         "null",
         "{}",
-        _changed(version=2),
+        _changed(version=3),
+        _changed(version=0),
+        _changed(version=1),
+        GOOD.replace('"version":2', '"version":2.0'),
+        FIRST_VERSION.replace('"version":1', '"version":2'),
+        _changed(held_out={}),
+        _changed(held_out=None),
+        _changed(held_out=[3]),
+        GOOD.replace('"kind":"gaussian"', '"kind":"zcdp"'),
+        GOOD.replace('"noise_multiplier":7.0', '"noise_multiplier":-7.0'),
         _changed(version=True),
         _changed(version="1"),
         _changed(neighbouring="replace_one_record"),

@@ -17,10 +17,12 @@ BUDGET = {"epsilon": 8.0, "delta": 1e-5, "unit": "record"}
 RUN, OTHER = "a" * 32, "b" * 32
 
 
-def events(rounds: int, noise: float = 4.0) -> EventPlan:
-    if rounds == 0:
-        return EventPlan(events=())
-    return charged_plan(noise_multiplier=noise, sample_rate=1.0, steps=rounds, dimension=10)
+def events(rounds: int, measurements: int = 0, *, noise: float = 4.0) -> EventPlan:
+    sides = [
+        charged_plan(noise_multiplier=noise, sample_rate=1.0, steps=steps, dimension=10).events if steps else ()
+        for steps in (rounds, measurements)
+    ]
+    return EventPlan(events=sides[0], held_out=sides[1])
 
 
 @pytest.fixture
@@ -73,13 +75,13 @@ def test_settling_keeps_only_the_rounds_that_were_computed(ledger, policy):
     reserve(ledger, policy, rounds=5)
     ledger.step("heart", RUN, 1)
     ledger.step("heart", RUN, 4)
-    assert ledger.settle("heart", RUN, policy=policy, used=events) == 2
+    assert ledger.settle("heart", RUN, policy=policy, used=events) == (2, 0)
     assert spent(ledger, policy) == pytest.approx(charge_cost(events(2), policy))
 
 
 def test_settling_a_run_that_computed_nothing_frees_it_all(ledger, policy):
     reserve(ledger, policy)
-    assert ledger.settle("heart", RUN, policy=policy, used=events) == 0
+    assert ledger.settle("heart", RUN, policy=policy, used=events) == (0, 0)
     assert spent(ledger, policy) == 0
 
 
@@ -88,12 +90,12 @@ def test_settling_twice_changes_nothing(ledger, policy):
     ledger.step("heart", RUN, 1)
     ledger.settle("heart", RUN, policy=policy, used=events)
     before = len(ledger.entries())
-    assert ledger.settle("heart", RUN, policy=policy, used=events) == 1
+    assert ledger.settle("heart", RUN, policy=policy, used=events) == (1, 0)
     assert len(ledger.entries()) == before
 
 
 def test_settling_a_run_that_was_never_charged_writes_nothing(ledger, policy):
-    assert ledger.settle("heart", RUN, policy=policy, used=events) == 0
+    assert ledger.settle("heart", RUN, policy=policy, used=events) == (0, 0)
     assert [entry.kind for entry in ledger.entries()] == ["register"]
 
 
