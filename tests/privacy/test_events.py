@@ -14,6 +14,8 @@ from fedsci.privacy.events import (
     Plan,
     PoissonGaussianEvent,
     from_json,
+    gaussian_precision,
+    one_after_another,
     to_json,
 )
 
@@ -132,3 +134,35 @@ def test_an_event_without_a_price_is_refused():
         Composition(event=Shuffled(1.0), count=1)
     with pytest.raises(InputError):
         replace(Composition(event=GaussianEvent(noise_multiplier=1), count=1), count=0)
+
+
+def gaussians(*parts):
+    return tuple(Composition(event=GaussianEvent(noise_multiplier=noise), count=count) for noise, count in parts)
+
+
+def test_studies_of_plain_gaussians_cost_the_side_with_less_noise():
+    train, held_out = gaussians((4.0, 30)), gaussians((0.8, 1))  # 30 / 16 = 1.875 against 1 / 0.64 = 1.5625
+    study = Plan(events=train, held_out=held_out)
+    assert one_after_another([study, study, study]) == Plan(events=train * 3)
+    turned = Plan(events=held_out, held_out=train)
+    assert one_after_another([turned, study]) == Plan(events=train * 2)
+    assert one_after_another([Plan(events=train[:0], held_out=held_out), study]) == Plan(events=held_out + train)
+
+
+def test_studies_that_sample_cost_both_sides():
+    study = Plan(events=TRAINING, held_out=HELD_OUT)
+    assert one_after_another([study, study]) == Plan(events=(TRAINING + HELD_OUT) * 2)
+
+
+def test_one_study_costs_what_it_costs_and_none_nothing():
+    study = Plan(events=TRAINING, held_out=HELD_OUT)
+    assert one_after_another([study]) == study
+    assert one_after_another([]) == Plan(events=())
+
+
+def test_no_noise_is_never_dominated():
+    assert gaussian_precision(gaussians((0.0, 1))) == float("inf")
+    study = Plan(events=gaussians((4.0, 30)), held_out=gaussians((0.0, 1)))
+    assert one_after_another([study, study]) == Plan(events=study.held_out * 2)
+    assert gaussian_precision(TRAINING) is None
+    assert gaussian_precision(()) == 0
