@@ -270,3 +270,37 @@ def test_two_processes_at_once_keep_one_valid_chain(path, fresh):
     assert [entry.sequence for entry in entries] == list(range(1, 34))
     assert [entry.kind for entry in entries].count("register") == 1
     assert len({(entry.kind, entry.run) for entry in entries}) == 33
+
+
+def test_a_measurement_is_made_once_and_not_more_often_than_reserved(ledger, policy, path):
+    ledger.reserve("heart", RUN, policy=policy, plan=events(4, 2), rounds=4, measurements=2)
+    ledger.measure("heart", RUN, 2)
+    for again in (ledger, Ledger(path)):
+        with pytest.raises(BudgetRefused, match=r"the model after round 2 of run a+ was already measured"):
+            again.measure("heart", RUN, 2)
+    ledger.measure("heart", RUN, 4)
+    with pytest.raises(BudgetRefused, match="paid for 2 measurements and made them"):
+        ledger.measure("heart", RUN, 3)
+    assert ledger.settle("heart", RUN, policy=policy, used=events) == (0, 2)
+    assert spent(ledger, policy) == pytest.approx(charge_cost(events(0, 2), policy))
+
+
+def test_no_measurement_without_a_reservation_or_after_settling(ledger, policy):
+    with pytest.raises(BudgetRefused, match="no open charge on heart"):
+        ledger.measure("heart", RUN, 1)
+    reserve(ledger, policy)
+    with pytest.raises(BudgetRefused, match="paid for 0 measurements"):
+        ledger.measure("heart", RUN, 1)
+    ledger.settle("heart", RUN, policy=policy, used=events)
+    with pytest.raises(BudgetRefused, match="no open charge on heart"):
+        ledger.measure("heart", RUN, 1)
+
+
+def test_a_record_pays_for_the_dearer_side_only(ledger, policy):
+    ledger.reserve("heart", RUN, policy=policy, plan=events(3, 2), rounds=3, measurements=2)
+    assert spent(ledger, policy) == pytest.approx(charge_cost(events(3), policy))
+    ledger.step("heart", RUN, 1)
+    ledger.measure("heart", RUN, 1)
+    ledger.measure("heart", RUN, 2)
+    assert ledger.settle("heart", RUN, policy=policy, used=events) == (1, 2)
+    assert spent(ledger, policy) == pytest.approx(charge_cost(events(2), policy))
