@@ -203,7 +203,10 @@ class SiteService:
         return [active.measure_noised(model, smallest=upload.smallest_holdout)], None
 
     def _alone(self, request: Request) -> Reply:
-        """Train on this lab's records only, with the study's budget and without privacy; the models stay here."""
+        """Train on this lab's records only, with the study's budget and without privacy; the models stay here.
+
+        Once in a run: every model carries noise of its own, and the metrics of many would average it away.
+        """
         active = self._active(_run_id(request))
         costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
         if active.cost is not None:
@@ -213,6 +216,7 @@ class SiteService:
             return upload.absent
         if upload.evaluate != "exact":
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
+        self._only_once(_run_id(request), "alone")
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
         if not allows_no_privacy(self.site, active.plan.study.dataset):
             costs.pop("local_no_dp", None)  # its metrics would tell of training records, without any noise
@@ -232,6 +236,15 @@ class SiteService:
                     metrics[label] = active.measure(train_alone(worker))
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
+
+    def _only_once(self, run: str, what: str) -> None:
+        """Pass once in a run, whichever process asks; what is computed without a charge is not computed again."""
+        try:
+            with (self._run_folder(run) / what).open("x") as mark:
+                os.fsync(mark.fileno())
+        except FileExistsError:
+            message = f"{what} was already answered in this run"
+            raise PolicyRefused(message, public=message) from None
 
     def _send(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.errors import InputError
+from fedsci.privacy.rounding_noise import LARGEST_CENTRE
 from fedsci.secagg import Quantisation, RingVector, quantise
 from fedsci.training.accountant import Cost, MetricNoise
 from fedsci.training.metrics import caps
@@ -22,10 +23,12 @@ LARGEST_NOISE = 32  # deviations; tables are cut at 13 each, so no draw comes ne
 def room_for_noise(grid: Quantisation, *, deviation: float) -> int:
     """Return how large an integer may be, in grid steps, for no noise drawn on top of it to pass a site's bound.
 
+    Nor what noise can be drawn around: an error in its place would tell of the records.
+
     Raises:
         InputError: the noise alone passes it.
     """
-    room = grid.site_bound - math.ceil(LARGEST_NOISE * deviation)
+    room = min(grid.site_bound, LARGEST_CENTRE) - math.ceil(LARGEST_NOISE * deviation)
     if room <= 0:
         raise InputError("the ring has no room for the noise", hint="use secure_aggregation.ring_bits: 64")
     return room

@@ -394,3 +394,15 @@ def test_every_action_has_an_answer(study):
         assert isinstance(study.ask(action), Reply)
     key = study.service.keystore.signing_key().public.hex()
     assert study.ask("hello").fields == {"site": "lab-1", "key": key}
+
+
+def test_what_a_lab_reaches_alone_is_computed_once_in_a_run_also_by_another_process(study):
+    """The noise in its training would average out over many such models, and no charge is made for them."""
+    good(study.prepare())
+    good(study.alone())
+    again = Study(SiteService(study.service.site, study.service.state), study.plan, study.run)
+    for process in (study, again):
+        assert process.alone().error["message"] == "alone was already answered in this run"
+    later = Study(study.service, study.plan)
+    good(later.prepare())
+    good(later.alone())

@@ -1,5 +1,6 @@
 """Metrics that are noised: no record weighs more than is paid for, and without the noise they are the exact ones."""
 
+import os
 from itertools import combinations
 
 import numpy as np
@@ -7,16 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsci.config.masking import grid_for
 from fedsci.config.study import METRICS
 from fedsci.data.table import EncodingReport, Table
 from fedsci.errors import InputError
+from fedsci.privacy.randomness import KeyStream
+from fedsci.privacy.rounding_noise import LARGEST_CENTRE, round_and_noise
 from fedsci.training import evaluation
+from fedsci.training.accountant import cost_of
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import bounded_sums, evaluate
 from fedsci.training.learner import CHUNK, module_for
 from fedsci.training.metrics import finish, half_range
 from fedsci.training.models import load_vector
 from fedsci.training.noised_metrics import BINS, NoisedSums, sensitivity, sums_of
+from fedsci.training.sums import metric_table, room_for_noise
 
 TASKS = {
     "binary": {"kind": "binary", "target": "y"},
@@ -235,9 +241,6 @@ def test_a_class_that_cannot_be_told_from_noise_has_no_auroc(plan_for):
 
 
 def test_more_records_than_fit_beside_the_noise_are_refused_before_any_are_clipped(plan_for):
-    from fedsci.training.accountant import cost_of
-    from fedsci.training.sums import metric_table
-
     plan = plan_for("binary")
     cost = cost_of(plan, dimension=3)
     assert metric_table(plan, cost, noised=True, holdout=10**6).width == len(sums_of(plan))
@@ -246,25 +249,43 @@ def test_more_records_than_fit_beside_the_noise_are_refused_before_any_are_clipp
     assert refused.value.hint == "use secure_aggregation.ring_bits: 64"
 
 
+def test_no_sum_that_is_let_in_is_beyond_what_noise_can_be_drawn_around(plan_for):
+    """An error there would say that a private sum is large."""
+    plan = plan_for("binary", secure_aggregation={"ring_bits": 64})
+    grid = grid_for(plan)
+    assert grid.site_bound > LARGEST_CENTRE
+    room = room_for_noise(grid, deviation=8.0)
+    round_and_noise(np.array([room, -room], np.float64), gamma=1.0, deviation=8.0, keystream=KeyStream(os.urandom))
+    with pytest.raises(InputError, match="too large for the grid"):
+        round_and_noise(np.array([2.0**32]), gamma=1.0, deviation=8.0, keystream=KeyStream(os.urandom))
+
+
 @pytest.mark.parametrize(
-    "model", [{"name": "linear"}, {"name": "mlp", "hidden": [33]}, {"name": "mlp", "hidden": [128, 7]}], ids=str
+    "model",
+    [
+        {"name": "linear"},
+        {"name": "mlp", "hidden": [33]},
+        {"name": "mlp", "hidden": [128, 7]},
+        {"name": "cnn", "channels": [3, 8], "hidden": [9]},
+    ],
+    ids=str,
 )
 def test_a_record_is_seen_alike_wherever_it_stands_also_by_a_model_made_to_tell(make_plan, model):
     """Weights so far apart that the order of additions decides what is left."""
-    width, rows, rng = 200, CHUNK + 90, np.random.default_rng(3)
+    width, rows, rng = 196, CHUNK + 90, np.random.default_rng(3)
     columns = {f"c{number}": {"min": -1, "max": 1} for number in range(width)}
+    if model["name"] == "cnn":
+        columns = {"image": {"shape": [14, 14], "min": -1, "max": 1}}
     task = {"kind": "regression", "target": "y", "min": -1, "max": 1}
     plan = make_plan(features=columns, task=task, model=model)
-    size = module_for(plan, inputs=width)
-    vector = rng.choice([-1, 1], sum(p.numel() for p in size.parameters())) * 2.0 ** rng.integers(-30, 30)
-    vector = (vector * 2.0 ** rng.integers(-20, 20, len(vector))).astype(np.float32)
-    features = rng.uniform(-1, 1, (rows, width)).astype(np.float32)
-    everybody = table_of(np.zeros(rows, np.float32), features)
-    size.eval()
-    load_vector(size, vector)
-    said = evaluation._outputs(size, everybody, CPU, rows=CHUNK).numpy()
+    module = module_for(plan, inputs=width).eval()
+    size = sum(parameter.numel() for parameter in module.parameters())
+    load_vector(module, (rng.choice([-1, 1], size) * 2.0 ** rng.integers(-20, 20, size)).astype(np.float32))
+    everybody = table_of(np.zeros(rows, np.float32), rng.uniform(-1, 1, (rows, width)).astype(np.float32))
+    said = evaluation._outputs(module, everybody, CPU, rows=CHUNK).numpy()
+    assert len(np.unique(said)) > 10
     for gone in (0, 1, 100, CHUNK, rows - 1):
         keep = np.arange(rows) != gone
-        without = evaluation._outputs(size, everybody.where(keep), CPU, rows=CHUNK).numpy()
+        without = evaluation._outputs(module, everybody.where(keep), CPU, rows=CHUNK).numpy()
         assert without.tobytes() == said[keep].tobytes()
-    assert evaluation._outputs(size, everybody.where(np.arange(rows) == 5), CPU, rows=CHUNK)[0] == said[5]
+    assert evaluation._outputs(module, everybody.where(np.arange(rows) == 5), CPU, rows=CHUNK)[0] == said[5]
