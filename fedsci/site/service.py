@@ -290,7 +290,7 @@ class SiteService:
             device = pick_device(self.site.device)
             data = load_site_data(plan, self.site, split_key=self.keystore.split_key())
             if cost is not None:
-                check_delta(plan, self.site, records=data.train_count)
+                check_delta(plan, self.site, records=max(data.train_count, data.holdout_count))
         except FedsciError as error:
             error.message = _named(self.site.site, error.message)
             raise

@@ -1,6 +1,7 @@
 """A site's answers: gate and ledger before data, and nothing private in any reply."""
 
 import json
+import re
 import secrets
 import threading
 
@@ -387,6 +388,12 @@ def test_a_delta_that_gives_away_a_record_is_refused_and_not_charged(serve, make
     reply = Study(service, plan).prepare()
     assert reply.error["message"] == "delta 0.03 is larger than 1 / 40 records"
     assert service.ledger.entries()[-1].body["rounds"] == 0
+
+
+def test_a_delta_that_gives_away_a_held_out_record_is_refused_too(serve, make_plan):
+    privacy = {"mechanism": "local", "epsilon": 1.0, "delta": 0.03}
+    reply = Study(serve(), make_plan(privacy=privacy, evaluation={"holdout": 0.8})).prepare()
+    assert re.fullmatch(r"delta 0.03 is larger than 1 / (4|5)\d records", reply.error["message"])
 
 
 def test_every_action_has_an_answer(study):
