@@ -13,32 +13,35 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
     console = Console(highlight=False)
     metrics, privacy = summary["metrics"], summary["privacy"]
     name, private = metrics["primary"], privacy["mechanism"] != "none"
-    table = Table(
-        title=f"{summary['study']}: {name} on each lab's holdout",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0),
-    )
+    noised = metrics.get("noise_deviation") is not None
+    # a column in which no lab shows anything says nothing
+    shown = [
+        (title, key)
+        for title, key in _COLUMNS
+        if any(values[key] is not None for values in metrics["by_site"].values())
+    ]
+    about = f"{name} on each lab's holdout" if shown else "what each lab spent" if private else "labs"
+    table = Table(title=f"{summary['study']}: {about}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0))
     table.add_column("\nlab")
-    for heading in ("\nrecords", "\nfederated", "\nalone"):
+    for heading in ("\nrecords", *(title for title, _ in shown), *(_SPENT if private else ())):
         table.add_column(heading, justify="right")
-    if private:
-        for heading in ("alone\nno DP", "epsilon\nstudy", "in all\nplanned", "in all\nenforced", "\nbudget"):
-            table.add_column(heading, justify="right")
     for site, values in metrics["by_site"].items():
         row = [site, str((values["records"] or {}).get("train", "-"))]
-        row += [_metric(values["federated"], name), _metric(values["local"], name)]
+        row += [_metric(values[key], name) for _, key in shown]
         if private:
             spent = privacy["by_site"].get(site, {})
-            row.append(_metric(values["local_no_dp"], name))
-            row += [_number(spent.get(key)) for key in _SPENT]
+            row += [_number(spent.get(key)) for key in _SPENT.values()]
         table.add_row(*row)
     console.print(table)
     if summary["status"] == "stopped_by_budget":
         console.print(f"  [bold]stopped early[/]: {summary['reason']}; the model is that of the last paid round")
-    for label, key in _ROWS:
-        if metrics.get(key) is not None:
-            console.print(f"  {label:<48} {_metric(metrics[key], name)}")
+    for label, key, noise in _ROWS:
+        values = metrics.get(key)
+        if values is not None and not (noise and noised and values.get(name) is None):
+            beside = _noise(metrics.get(noise), name) if noise else ""
+            console.print(f"  {label:<48} {_metric(values, name)}{beside}")
+    if noised:
+        console.print("  not every lab lets exact metrics leave: those of the federation carry privacy noise")
     if private:
         _explain(console, privacy)
         if metrics.get("local_noise") is not None:
@@ -53,13 +56,13 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
 
 
 _ROWS = (
-    ("federated, all holdout records", "federated"),
-    ("federated, mean of labs", "federated_mean_site"),
-    ("alone, mean of labs", "local_mean_site"),
-    ("alone without privacy, mean of labs", "local_no_dp_mean_site"),
-    ("pooled data, no privacy", "pooled"),
-    ("pooled data, same epsilon", "pooled_dp"),
-    ("federated with local noise, same epsilon", "local_noise"),
+    ("federated, all holdout records", "federated", "noise_deviation"),
+    ("federated, mean of labs", "federated_mean_site", "noise_deviation_mean_site"),
+    ("alone, mean of labs", "local_mean_site", ""),
+    ("alone without privacy, mean of labs", "local_no_dp_mean_site", ""),
+    ("pooled data, no privacy", "pooled", ""),
+    ("pooled data, same epsilon", "pooled_dp", ""),
+    ("federated with local noise, same epsilon", "local_noise", ""),
 )
 
 
@@ -86,13 +89,26 @@ def _price_of_local_noise(console: Console, metrics: dict[str, Any], name: str) 
         )
 
 
-_SPENT = ("epsilon_spent_study", "epsilon_spent_total", "epsilon_enforced_total", "epsilon_budget")
+_COLUMNS = (("\nfederated", "federated"), ("\nalone", "local"), ("alone\nno DP", "local_no_dp"))
+_SPENT = {
+    "epsilon\nstudy": "epsilon_spent_study",
+    "in all\nplanned": "epsilon_spent_total",
+    "in all\nenforced": "epsilon_enforced_total",
+    "\nbudget": "epsilon_budget",
+}
 
 
 def _metric(values: dict[str, float | None] | None, name: str) -> str:
     if values is None:
         return "not shown"
     return _number(values.get(name), digits=3)
+
+
+def _noise(deviation: dict[str, float] | None, name: str) -> str:
+    """Return the noise of a metric as it stands beside it; its deviation is not known for every metric."""
+    if deviation is None:
+        return ""
+    return f" +- {deviation[name]:.3f} (noise)" if name in deviation else " (with noise)"
 
 
 def _number(value: float | str | None, *, digits: int = 2) -> str:

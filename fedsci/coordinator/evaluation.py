@@ -28,6 +28,9 @@ class Measurement(Protocol):
     def noise_deviation(self) -> dict[str, float] | None:
         """Return the standard deviation that noise gives each pooled metric, as far as known; None without noise."""
 
+    def mean_site_deviation(self) -> dict[str, float] | None:
+        """Return the same for the means over the sites."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -59,6 +62,10 @@ class Measured:
         return None if sums is None else self._named(finish(sums, half_range=half_range(self.plan.study)))
 
     def noise_deviation(self) -> dict[str, float] | None:
+        """Return None: nothing was added."""
+        return None
+
+    def mean_site_deviation(self) -> dict[str, float] | None:
         """Return None: nothing was added."""
         return None
 
@@ -96,6 +103,10 @@ class MeasuredWithNoise:
     def noise_deviation(self) -> dict[str, float] | None:
         """Return the standard deviation that noise gives each pooled metric, as far as known."""
         return self.sums.noise_deviation()
+
+    def mean_site_deviation(self) -> dict[str, float] | None:
+        """Return the standard deviation that noise gives each mean over the sites, as far as known."""
+        return self.sums.mean_site_deviation()
 
 
 @dataclass(frozen=True, kw_only=True)

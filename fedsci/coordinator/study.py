@@ -57,6 +57,7 @@ class Progress:
         rounds_completed: rounds applied to the model.
         model: after the last applied round, float32 ``(d,)``.
         federated: the last evaluation of the shared model.
+        measurements: noised measurements of it that sites were asked for.
         alone: per baseline label, the labs' own training.
         privacy: per site, what it states of its spending; of a site not in ``settled``, what it stated at the start.
         settled: sites that closed their charge at the end; the others keep that of the whole plan.
@@ -71,6 +72,7 @@ class Progress:
     rounds_completed: int = 0
     model: NDArray[np.float32] | None = None
     federated: Measurement | None = None
+    measurements: int = 0
     alone: dict[str, Measurement] = field(default_factory=dict)
     privacy: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
     settled: set[SiteId] = field(default_factory=set)
@@ -179,6 +181,7 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
     noised = plan.private and not all(said.exact_evaluation for said in progress.sites.values())
     holdouts = {SiteId(site): holdout for site, (_, holdout) in counts.items()}
     meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=noised)
+    _ = meter.table  # refuses holdouts whose sums do not fit, before anything is computed
     if not masked or roster is None:
         return PlainAggregation(link=link, plan=plan, weights=weights), meter
     aggregation = MaskedAggregation(
@@ -213,6 +216,7 @@ def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progres
             started = time.monotonic()
             wanted = meter.measures_after(number - 1)
             tables = [meter.table] if wanted else []
+            progress.measurements += wanted and meter.noised
             asked = fields | ({"evaluate": meter.evaluate} if wanted else {})
             outcome = run_round(aggregation, plan, number, state, fields=asked, tables=tables)
             state, collected = outcome.state, outcome.collected
@@ -234,6 +238,7 @@ def _train(aggregation: Aggregation, meter: Meter, plan: Plan, progress: Progres
         if meter.evaluate is None:
             return
         started = time.monotonic()
+        progress.measurements += meter.noised
         asked = fields | {"evaluate": meter.evaluate, "rounds": rounds}
         ask = Ask(action="evaluate", slot=rounds, fields=asked, model=state.model, dimension=0, tables=[meter.table])
         progress.federated = meter.read(aggregation.collect(ask), "federated")

@@ -68,6 +68,7 @@ def summarise(
             "local_mean_site": alone["local"].mean_site() if "local" in alone else None,
             "local_no_dp_mean_site": alone["local_no_dp"].mean_site() if "local_no_dp" in alone else None,
             "noise_deviation": progress.federated.noise_deviation() if progress.federated else None,
+            "noise_deviation_mean_site": progress.federated.mean_site_deviation() if progress.federated else None,
             "pooled": pooled.get("pooled"),
             "pooled_dp": pooled.get("pooled_dp"),
             "local_noise": pooled.get("local_noise"),

@@ -132,21 +132,23 @@ class Plan:
 
 
 def one_after_another(plans: Iterable[Plan]) -> Plan:
-    """Return one plan, without a held-out side, that costs a record at least what all ``plans`` together cost it.
+    """Return one plan that costs a record at least what all ``plans`` together cost it.
 
-    A record may be held out in one study and trained on in the next. Where every event is an unsampled Gaussian, the
-    side with less noise in all dominates the other (both are one Gaussian release, and more noise is
-    post-processing); elsewhere both sides are counted.
+    One plan is itself. A record may be held out in one study and trained on in the next, so several have no held-out
+    side. Where every event is an unsampled Gaussian, the side with less noise in all dominates the other (both are one
+    Gaussian release, and more noise is post-processing); elsewhere both sides are counted.
 
     Raises:
         InputError: the plans are for different units.
     """
+    several = tuple(plans)
+    if len(several) == 1:
+        return several[0]
     events: list[Composition] = []
-    plans = tuple(plans)
-    relations = {plan.neighbouring for plan in plans} or {Neighbouring.ADD_OR_REMOVE_ONE_RECORD}
+    relations = {plan.neighbouring for plan in several} or {Neighbouring.ADD_OR_REMOVE_ONE_RECORD}
     if len(relations) > 1:
         raise InputError("the costs of studies for different units of privacy cannot be added up")
-    for plan in plans:
+    for plan in several:
         train, held_out = gaussian_precision(plan.events), gaussian_precision(plan.held_out)
         if train is None or held_out is None:
             events += [*plan.events, *plan.held_out]

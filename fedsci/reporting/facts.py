@@ -16,6 +16,7 @@ _MEANS = (
     "pooled_dp",
     "local_noise",
 )
+_NOISE = {"federated": "noise_deviation", "federated_mean_site": "noise_deviation_mean_site"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,9 @@ class RunFacts:
     """Everything the page shows.
 
     ``status`` is as in ``summary.json``, or ``unfinished`` if no summary was written. ``mechanism`` is
-    empty where the run does not name one; a reader must then assume no guarantee.
+    empty where the run does not name one; a reader must then assume no guarantee. ``noised``: the metrics
+    of the joint model carry privacy noise; ``noise`` is its standard deviation in the deciding metric, for
+    ``federated`` and ``federated_mean_site``, as far as the run says.
     """
 
     study: str
@@ -74,6 +77,8 @@ class RunFacts:
     measure: Measure | None
     means: Mapping[str, float]
     all_metrics: Mapping[str, Mapping[str, float]]
+    noised: bool
+    noise: Mapping[str, float]
     labs: Sequence[LabFacts]
     rounds: Sequence[RoundFacts]
     unit: str
@@ -118,6 +123,7 @@ def facts_of(run: RunFolder) -> RunFacts:
     measure = _measure(metrics, run.rounds)
     name = measure.name if measure else ""
     means = {key: finite(mapping(metrics, key).get(name)) for key in _MEANS}
+    noise = {key: finite(mapping(metrics, source).get(name)) for key, source in _NOISE.items()}
     enabled = masking.get("enabled")
     return RunFacts(
         study=text(summary.get("study")) or text(study.get("study")) or text(study.get("name")) or run.name,
@@ -133,6 +139,8 @@ def facts_of(run: RunFolder) -> RunFacts:
         measure=measure,
         means={key: value for key, value in means.items() if value is not None},
         all_metrics=_all_metrics(metrics),
+        noised=isinstance(metrics.get("noise_deviation"), Mapping),
+        noise={key: value for key, value in noise.items() if value is not None},
         labs=_labs(summary, study, means, name),
         rounds=_rounds(run.rounds, name),
         unit=text(privacy.get("unit")) or "record",

@@ -31,6 +31,7 @@ _WHICH_EPSILON = (
     "and is what the budget is compared with."
 )
 _NO_MEASURE = measure_named("the metric")
+NOISED = "The joint model’s numbers carry privacy noise, since not every lab lets exact ones leave."
 
 
 def masthead(facts: RunFacts) -> str:
@@ -51,7 +52,7 @@ def masthead(facts: RunFacts) -> str:
 def answer(facts: RunFacts) -> str:
     """Return the section "Should a lab join?"."""
     measure = facts.measure or _NO_MEASURE
-    verdict = judge(measure, facts.scores, private=facts.private)
+    verdict = judge(measure, facts.scores, private=facts.private, noised=facts.noised)
     caveat, headline = "", verdict.headline
     if facts.status != "completed" and verdict.worth is not Worth.UNKNOWN:
         caveat = paragraph("<strong>These are the numbers of an unfinished model.</strong>")
@@ -68,7 +69,9 @@ def answer(facts: RunFacts) -> str:
         paragraph(*map(esc, verdict.sentences)),
         caveat,
         _tiles(facts, measure),
-        paragraph(f'<span class="muted">{esc(tolerance)} On few test records, small gaps may be chance.</span>'),
+        ""
+        if facts.noised
+        else paragraph(f'<span class="muted">{esc(tolerance)} On few test records, small gaps may be chance.</span>'),
     )
 
 
@@ -104,6 +107,8 @@ def rounds(facts: RunFacts) -> str:
             " “Local noise” is the joint model at the same ε had each lab added all the noise by itself: what the "
             "shared noise of this run saved."
         )
+    if facts.noised:
+        caption += f" {NOISED}"
     return section("rounds", "Round by round", figure(plot, esc(caption)))
 
 
@@ -143,7 +148,11 @@ def labs(facts: RunFacts) -> str:
     return section(
         "labs",
         "Lab by lab",
-        paragraph(_tally(facts, measure, [worth for worth, _ in verdicts])),
+        paragraph(
+            "The labs did not show their own numbers: metrics left them in sums only, with privacy noise."
+            if facts.noised
+            else _tally(facts, measure, [worth for worth, _ in verdicts])
+        ),
         table(caption, head, rows, text_columns=2),
         paragraph(f'<span class="muted">{_WHICH_EPSILON}</span>'),
     )
@@ -189,6 +198,8 @@ def _status_box(facts: RunFacts) -> str:
 
 def _tiles(facts: RunFacts, measure: Measure) -> str:
     shown = [("Joint model", "federated_mean_site", "mean over the labs")]
+    if facts.noised:
+        shown = [("Joint model", "federated", "all test records"), *shown]
     if facts.private:
         shown += [
             ("Alone, same privacy", "local_mean_site", "mean over the labs"),
@@ -201,11 +212,18 @@ def _tiles(facts: RunFacts, measure: Measure) -> str:
             ("Pooled", "pooled", "all records in one place"),
         ]
     tiles = [
-        tile(f"{label}<br>{esc(measure.label)}", measure.format(facts.means[key]), remark)
+        tile(f"{label}<br>{esc(measure.label)}", measure.format(facts.means[key]), remark + _noise(facts, measure, key))
         for label, key, remark in shown
         if key in facts.means
     ]
     return f'<div class="tiles">{"".join([*tiles, _epsilon_tile(facts)])}</div>'
+
+
+def _noise(facts: RunFacts, measure: Measure, key: str) -> str:
+    """Return what the noise may have done to a tile's number."""
+    if not facts.noised or key not in ("federated", "federated_mean_site"):
+        return ""
+    return f"; noise ± {measure.format(facts.noise[key])}" if key in facts.noise else "; with noise"
 
 
 def _epsilon_tile(facts: RunFacts) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedsci.reporting.facts import RunFacts
 from fedsci.reporting.page import box, details, esc, facts_list, paragraph, section, table
+from fedsci.reporting.results import NOISED
 from fedsci.reporting.verdict import measure_named
 
 _WAYS = {
@@ -32,7 +33,8 @@ def every_metric(facts: RunFacts) -> str:
         for key, words in _WAYS.items()
         if (values := facts.all_metrics.get(key))
     ]
-    return section("metrics", "All metrics", table("Held-out records only.", ["Model", *map(esc, columns)], rows))
+    caption = f"Held-out records only.{f' {NOISED}' if facts.noised else ''}"
+    return section("metrics", "All metrics", table(caption, ["Model", *map(esc, columns)], rows))
 
 
 def time_and_traffic(facts: RunFacts) -> str:

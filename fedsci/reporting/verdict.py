@@ -137,11 +137,13 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def judge(measure: Measure, scores: Scores, *, private: bool) -> Verdict:
+def judge(measure: Measure, scores: Scores, *, private: bool, noised: bool = False) -> Verdict:
     """Return whether a lab should join, judged by the mean over the labs.
 
     ``private`` says whether the joint model was trained with differential privacy. If it was not, there
-    is only one way to be alone, and the number without privacy is the fair one.
+    is only one way to be alone, and the number without privacy is the fair one. ``noised`` says that the joint
+    model's metrics carry privacy noise, since a lab did not let exact ones leave: then no lab has told what it
+    reaches alone, and nothing is claimed.
 
     >>> accuracy = measure_named("accuracy")
     >>> judge(accuracy, Scores(joint=0.9, alone=0.7, alone_no_dp=0.8), private=True).headline
@@ -149,6 +151,8 @@ def judge(measure: Measure, scores: Scores, *, private: bool) -> Verdict:
     >>> judge(accuracy, Scores(joint=0.7, alone=0.7, alone_no_dp=0.8), private=True).headline
     'No, a lab alone does better if its model stays inside.'
     """
+    if noised:
+        return Verdict(worth=Worth.UNKNOWN, headline="The numbers cannot say.", sentences=_NOISED)
     if scores.joint is None:
         return _unknown("this run has no result of the joint model, averaged over the labs")
     if not private:
@@ -180,6 +184,14 @@ def judge_lab(measure: Measure, scores: Scores, *, private: bool) -> tuple[Worth
 
 
 _KEEPS_ITS_MODEL = "A lab that trains alone without privacy can use its model inside but never releases it."
+
+_NOISED = (
+    "Not every lab lets exact metrics leave, so the joint model was measured with privacy noise, and no lab told what "
+    "it reaches alone.",
+    "Whether joining pays cannot be answered from this run.",
+    "Each lab can answer it for itself, by testing the joint model on its own records; this page can where all labs "
+    "set exact_evaluation: true.",
+)
 
 _HEADLINES = {
     Worth.YES: "Yes, joining pays.",

@@ -164,7 +164,7 @@ class SimulatedRun:
         if not plan.private:
             return None
         parameters = next(iter(self.progress.sites.values())).parameters
-        return cost_of(plan, dimension=parameters).epsilon(rounds)
+        return cost_of(plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
 
     def _write_model(self) -> None:
         plan, model = self.study.plan, self.progress.model

@@ -133,7 +133,7 @@ def check_cost(plan: Plan, site: Site, policy: Policy, *, epsilon: float) -> Non
 
 
 def check_delta(plan: Plan, site: Site, *, records: int) -> None:
-    """Pass if delta is at most one over the number of training records.
+    """Pass if delta is at most one over the number of records: trained on, or held out if those are more.
 
     Raises:
         PolicyRefused: it is larger: one record in the data set could be given away whole.

@@ -178,7 +178,7 @@ class SiteService:
         active = self._active(run)
         if not 1 <= number <= active.plan.training.rounds:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
-        upload = Upload(active, request, slot=number - 1, dimension=model.size)
+        upload = Upload(active, request, slot=number - 1, dimension=model.size, after=number - 1)
         if upload.absent is not None:
             return upload.absent
         if active.cost is not None:
@@ -189,7 +189,9 @@ class SiteService:
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
         last = _last_round(active, request)
-        upload = Upload(active, request, slot=last, dimension=0)
+        upload = Upload(active, request, slot=last, dimension=0, after=active.plan.training.rounds)
+        if upload.absent is not None:
+            return upload.absent
         metrics, exact = self._measure(active, upload, model, after=last)
         return self._send(upload, None, metrics, active.own({"federated": exact}))
 
@@ -205,8 +207,6 @@ class SiteService:
         if upload.evaluate == "exact":
             sums = active.measure(model)
             return [None if sums is None else sums.values], sums
-        if active.cost is None:
-            raise PolicyRefused("a study without privacy has no noised metrics")
         self.ledger.measure(active.plan.study.dataset, _run_id(upload.request), after)
         return [active.measure_noised(model, smallest=upload.smallest_holdout)], active.measure(model)
 
@@ -214,24 +214,27 @@ class SiteService:
         """Train on this lab's records only, with the study's budget and without privacy; the models stay here.
 
         In a private study its metrics are another release about training records, and not a charged one: only labs that
-        accept results without any guarantee give it, once a run.
+        accept results without any guarantee give it. Once in a run: every model carries noise of its own, and the
+        metrics of many would average it away.
         """
         active = self._active(_run_id(request))
         costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
         whole = active.cost is not None and active.plan.study.privacy.unit == "site"
         if active.cost is not None:
             costs["local_no_dp"] = None
-        upload = Upload(active, request, slot=_last_round(active, request) + 1, dimension=0, tables=len(costs))
+        last = _last_round(active, request)
+        upload = Upload(active, request, slot=last + 1, dimension=0, tables=len(costs))
+        if upload.absent is not None:
+            return upload.absent
         if upload.evaluate != "exact":
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
+        self._only_once(_run_id(request), "alone")
         metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
         if not allows_no_privacy(self.site, active.plan.study.dataset):
             costs = {} if active.cost is not None else costs
         if whole:
             costs.pop("local", None)  # alone, a site has no others to hide among
         if active.policy.exact_evaluation:
-            if active.cost is not None:
-                self._once(_run_id(request), "alone")
             for label, cost in costs.items():
                 device = active.worker.learner.device
                 worker = contributor(
@@ -248,15 +251,14 @@ class SiteService:
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
 
-    def _once(self, run: str, what: str) -> None:
-        """Pass the first time only, whichever process asks: written down before anything is computed."""
+    def _only_once(self, run: str, what: str) -> None:
+        """Pass once in a run, whichever process asks; what is computed without a charge is not computed again."""
         try:
             with (self._run_folder(run) / what).open("x") as mark:
                 os.fsync(mark.fileno())
         except FileExistsError:
-            raise PolicyRefused(
-                f"{self.site.site}: run {run} was answered {what} before", public="this was already answered"
-            ) from None
+            message = f"{what} was already answered in this run"
+            raise PolicyRefused(message, public=message) from None
 
     def _send(
         self,
@@ -302,7 +304,7 @@ class SiteService:
             device = pick_device(self.site.device)
             data = load_site_data(plan, self.site, split_key=self.keystore.split_key())
             if cost is not None:
-                check_delta(plan, self.site, records=data.train_count)
+                check_delta(plan, self.site, records=max(data.train_count, data.holdout_count))
         except FedsciError as error:
             error.message = _named(self.site.site, error.message)
             raise
@@ -353,7 +355,7 @@ class SiteService:
         policy = self._budget(dataset)
         spending = self.ledger.spending(dataset, policy)
         everything = one_after_another(spending.plans)
-        total: float | str = plan_epsilon(everything, delta=delta) if everything.events else 0.0
+        total = plan_epsilon(everything, delta=delta)
         charged = (allowed, cost.measurements) if used is None else used
         charge = charge_cost(cost.events(*charged), policy)
         return limits | {

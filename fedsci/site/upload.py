@@ -77,6 +77,14 @@ MOST_RECORDS = 10**9  # a site's; more would drown the others' weights in the gr
 class Upload:
     """One upload of one site, checked before anything is computed.
 
+    Args:
+        active: the study, as it passed the gate.
+        request: what was asked.
+        slot: what it must belong to.
+        dimension: numbers of the contribution.
+        after: the round whose model is measured; None for the lab's own models, which no noise is charged for.
+        tables: how many vectors of metrics.
+
     Attributes:
         absent: the answer of a site that lost the batch's secrets but joins the setup of the next one; None
             where it takes part.
@@ -88,7 +96,16 @@ class Upload:
         ProtocolError: ``batch-burnt``.
     """
 
-    def __init__(self, active: ActiveRun, request: Request, *, slot: int, dimension: int, tables: int = 1) -> None:
+    def __init__(
+        self,
+        active: ActiveRun,
+        request: Request,
+        *,
+        slot: int,
+        dimension: int,
+        after: int | None = None,
+        tables: int = 1,
+    ) -> None:
         self.request = request
         self.absent: Reply | None = None
         self._masking = active.masking
@@ -100,6 +117,10 @@ class Upload:
         if self.evaluate not in (None, "exact", "noised"):
             raise _unfit(f"evaluate is {self.evaluate!r}: it can be exact, noised or left out")
         noised = self.evaluate == "noised"
+        if noised and (active.cost is None or active.cost.metric_noise is None):
+            raise _unfit("a study without privacy has no noised metrics")
+        if noised and after not in active.plan.measured_rounds:
+            raise _unfit("noised metrics are of models that the plan says are measured, and of no others")
         table = metric_table(active.plan, active.cost, noised=noised, holdout=max(holdouts))
         self._tables = [table] * tables if self.evaluate else []
         self._encoding: SumEncoding | None = None

@@ -252,6 +252,9 @@ def _metric_noise(
 ) -> MetricNoise:
     """Return noise with which a held-out record pays no more than the study's epsilon.
 
+    Raises:
+        InputError: so much noise that truncating to its grid would raise the sensitivity.
+
     ``dominated`` is the multiplier of the one Gaussian that training is worth, where it is worth one: a little more
     noise than that, and no accountant finds a held-out record to pay more.
     """
@@ -263,9 +266,15 @@ def _metric_noise(
         )
     else:
         wanted = dominated * measurements**0.5 * (1 + 1e-9)
-    gamma = rounding_noise.grid_step(
-        noise_multiplier=wanted, clipping_norm=sensitivity, dimension=dimension, deviation=deviation, sites=sites
-    )
+    try:
+        gamma = rounding_noise.grid_step(
+            noise_multiplier=wanted, clipping_norm=sensitivity, dimension=dimension, deviation=deviation, sites=sites
+        )
+    except InputError:
+        raise InputError(
+            f"{measurements} noised measurements within epsilon {epsilon:g} need more noise than there is a grid for",
+            hint="measure less often (evaluation.every), or raise privacy.epsilon",
+        ) from None
     charged = rounding_noise.charged_noise_multiplier(
         gamma=gamma, clipping_norm=sensitivity, dimension=dimension, deviation=deviation, sites=sites
     )

@@ -15,6 +15,8 @@ from fedsci.training.losses import record_losses
 from fedsci.training.metrics import BINS, LARGEST_ERROR, LARGEST_LOSS, MetricSums, of_one_site
 from fedsci.training.models import load_vector
 
+_EXACT = 2.0**24  # parts of one that a record's numbers are whole multiples of, in sums that are noised
+
 
 def evaluate(plan: Plan, vector: NDArray[np.float32], table: Table, *, device: torch.device) -> MetricSums:
     """Return the metric sums of the model on the table's records.
@@ -54,7 +56,8 @@ def bounded_sums(
     Each record adds a vector of its own, of L2 norm at most ``sensitivity(plan)``; see
     :mod:`fedsci.training.noised_metrics`. Where groups are protected, each group adds the mean of its records'. Every
     pass through the model has the same shape, as in training, so that a record's outputs do not depend on how many
-    others there are.
+    others there are; and each number is cut to a multiple of 2^-24, so that sums over fewer than 2^29 records have no
+    rounding error that could.
 
     Args:
         plan: the study's plan.
@@ -71,7 +74,8 @@ def bounded_sums(
     found: dict[str, NDArray[Any]] = {"records": np.ones(len(targets))}
     if kind == "regression":
         truth = targets.double().numpy()
-        error = np.nan_to_num(outputs.squeeze(1).double().numpy(), nan=LARGEST_ERROR) - truth
+        guess = np.nan_to_num(outputs.squeeze(1).double().numpy(), nan=LARGEST_ERROR)
+        error = np.clip(guess - truth, -LARGEST_ERROR, LARGEST_ERROR)  # wide enough to lose nothing below
         found |= {"absolute": np.abs(error), "squared": np.square(error), "target": truth}
         found |= {"target_squared": np.square(truth), "site_absolute": np.abs(error)}
     else:
@@ -91,7 +95,7 @@ def bounded_sums(
     for name in noised_metrics.sums_of(plan):
         weight = min(1.0, site_weight) if name.startswith("site_") else 1.0
         parts = np.clip(found[name] / noised_metrics.UNITS.get(name, 1.0), -1.0, 1.0)
-        sums.append(weight * float((share * parts).sum(dtype=np.float64)))
+        sums.append(weight * float(np.trunc(share * parts * _EXACT).sum(dtype=np.float64)) / _EXACT)
     return np.array(sums, np.float64)
 
 

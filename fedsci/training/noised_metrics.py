@@ -66,7 +66,7 @@ class NoisedSums:
         values: float64, one for each of ``sums_of(plan)``.
         holdouts: public record counts of the sites in the sums.
         smallest: of the holdouts of all sites of the study: what ``site_*`` sums are weighted by.
-        deviation: standard deviation of the noise of each number.
+        deviation: standard deviation of the noise of each number, above 0.
     """
 
     plan: Plan
@@ -80,7 +80,7 @@ class NoisedSums:
         found = {metric: self._metric(metric) for metric in self.plan.metrics}
         return found if any(value is not None for value in found.values()) else None
 
-    def mean_site(self) -> Metrics | None:
+    def mean_site(self) -> Metrics:
         """Return the mean over sites of those metrics that are means over records; None for the others."""
         means: Metrics = dict.fromkeys(self.plan.metrics)
         sums = self._sums()
@@ -88,15 +88,31 @@ class NoisedSums:
         if "site_correct" in sums and "accuracy" in means:
             means["accuracy"] = _within(sums["site_correct"] / divisor, 1.0)
         if "site_absolute" in sums and "mae" in means:
-            means["mae"] = _within(sums["site_absolute"] / divisor, LARGEST_ERROR) * half_range(self.plan.study)
+            means["mae"] = _within(sums["site_absolute"] / divisor, LARGEST_ERROR) * self._unit("mae")
         return means
 
     def noise_deviation(self) -> dict[str, float]:
-        """Return the standard deviation that the noise gives those metrics that are means over records."""
-        unit = self.deviation / max(1, sum(self.holdouts))
-        found = {"accuracy": unit, "log_loss": unit * LARGEST_LOSS}
-        found["mae"] = unit * LARGEST_ERROR * half_range(self.plan.study)
-        return {metric: value for metric, value in found.items() if metric in self.plan.metrics}
+        """Return the standard deviation that the noise gives those pooled metrics that are means over records."""
+        sums, found = self._sums(), {}
+        for metric, name in (("accuracy", "correct"), ("log_loss", "loss"), ("mae", "absolute")):
+            if metric in self.plan.metrics:
+                largest, records = UNITS.get(name, 1.0), self._records(sums)
+                share = _within(sums[name] / records / largest, 1.0) if "records" in sums else 0.0
+                # where the count is noised as well, the ratio has the noise of both
+                found[metric] = self.deviation / records * largest * math.hypot(1.0, share) * self._unit(metric)
+        return found
+
+    def mean_site_deviation(self) -> dict[str, float]:
+        """Return the standard deviation that the noise gives the means over sites."""
+        each = self.deviation / (len(self.holdouts) * self.smallest)
+        found = {"accuracy": each, "mae": each * LARGEST_ERROR * self._unit("mae")}
+        return {metric: value for metric, value in found.items() if self.mean_site().get(metric) is not None}
+
+    def _records(self, sums: dict[str, float]) -> float:
+        return max(1.0, sums.get("records", float(sum(self.holdouts))))
+
+    def _unit(self, metric: str) -> float:
+        return half_range(self.plan.study) if metric in ("mae", "rmse") else 1.0
 
     def _sums(self) -> dict[str, float]:
         names = sums_of(self.plan)
@@ -104,8 +120,7 @@ class NoisedSums:
 
     def _metric(self, metric: str) -> float | None:
         sums = self._sums()
-        records = max(1.0, sums.get("records", float(sum(self.holdouts))))
-        unit = half_range(self.plan.study)
+        records, unit = self._records(sums), self._unit(metric)
         match metric:
             case "accuracy":
                 return _within(sums["correct"] / records, 1.0)
@@ -117,7 +132,7 @@ class NoisedSums:
                 return math.sqrt(_within(sums["squared"] / records, LARGEST_ERROR**2)) * unit
             case "r2":
                 variance = sums["target_squared"] - sums["target"] ** 2 / records
-                return 1 - sums["squared"] / variance if variance > 2 * self.deviation else None
+                return 1 - max(0.0, sums["squared"]) / variance if variance > 2 * self.deviation else None
             case _:
                 return self._auroc(sums)
 

@@ -66,16 +66,19 @@ def exact_table(kind: str, grid: Quantisation, *, holdout: int) -> MetricTable:
     largest = caps(kind, records=holdout)
     exponents = np.floor(np.log2(grid.levels / largest))
     if (exponents < 0).any():
-        raise InputError(
-            f"metric sums over {holdout} records do not fit a ring of {grid.ring.bits} bits",
-            hint="use secure_aggregation.ring_bits: 64",
-        )
+        raise _too_many(holdout, grid)
     return MetricTable(steps=np.exp2(-np.minimum(exponents, 40)), largest=largest)
 
 
-def noised_table(plan: Plan, noise: MetricNoise) -> MetricTable:
-    """Return the grid of noised metric sums: that of the noise."""
-    width = len(sums_of(plan))
+def noised_table(plan: Plan, noise: MetricNoise, *, holdout: int) -> MetricTable:
+    """Return the grid of noised metric sums: that of the noise.
+
+    Raises:
+        InputError: sums over so many records do not fit the ring beside their noise.
+    """
+    width, grid = len(sums_of(plan)), grid_for(plan)
+    if holdout > room_for_noise(grid, deviation=noise.share.deviation) * noise.share.gamma:
+        raise _too_many(holdout, grid)
     return MetricTable(steps=np.full(width, noise.share.gamma), largest=np.full(width, np.inf))
 
 
@@ -89,7 +92,14 @@ def metric_table(plan: Plan, cost: Cost | None, *, noised: bool, holdout: int) -
         return exact_table(plan.study.task.kind, grid_for(plan), holdout=holdout)
     if cost is None or cost.metric_noise is None:
         raise InputError("a study without privacy has no noised metrics")
-    return noised_table(plan, cost.metric_noise)
+    return noised_table(plan, cost.metric_noise, holdout=holdout)
+
+
+def _too_many(holdout: int, grid: Quantisation) -> InputError:
+    return InputError(
+        f"metric sums over {holdout} records do not fit a ring of {grid.ring.bits} bits",
+        hint="use secure_aggregation.ring_bits: 64",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

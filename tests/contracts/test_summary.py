@@ -121,13 +121,38 @@ def test_spending_is_within_the_study_and_the_budget(private_run):
         assert spent["epsilon_budget"] == 8.0
 
 
-def test_a_site_that_shows_nothing_is_null_and_never_missing(private_run):
-    by_site = private_run[0]["metrics"]["by_site"]
+def test_a_site_that_shows_nothing_is_null_and_never_missing(tmp_path, masked):
+    metrics = run(tmp_path, masked=masked, modest=3, baselines=("local",))[0]["metrics"]
+    by_site = metrics["by_site"]
     assert set(by_site) == {"lab-1", "lab-2", "lab-3", "lab-4"}
-    for label in ("federated", "local", "local_no_dp"):
-        assert by_site["lab-2"][label] is None
+    for label in ("federated", "local"):
         assert by_site["lab-3"][label] is None
         assert by_site["lab-1"][label]["accuracy"] >= 0
+    assert by_site["lab-1"]["local_no_dp"]["accuracy"] >= 0
+    assert metrics["noise_deviation"] is metrics["noise_deviation_mean_site"] is None
+    hidden = run(tmp_path, masked=masked, mechanism="none", hidden=2, baselines=("local",))[0]["metrics"]["by_site"]
+    for label in ("federated", "local"):
+        assert hidden["lab-2"][label] is None
+        assert hidden["lab-1"][label]["accuracy"] >= 0
+
+
+def test_where_one_site_of_a_private_study_shows_nothing_all_are_measured_with_noise(private_run, tmp_path, masked):
+    summary, folder = private_run
+    metrics = summary["metrics"]
+    assert set(metrics["by_site"]) == {"lab-1", "lab-2", "lab-3", "lab-4"}
+    for values in metrics["by_site"].values():
+        assert [values[label] for label in ("federated", "local", "local_no_dp")] == [None] * 3
+    assert metrics["local_mean_site"] is metrics["local_no_dp_mean_site"] is None
+    assert set(metrics["noise_deviation"]) == {"accuracy", "log_loss"}
+    assert 0 < metrics["noise_deviation"]["accuracy"] < 0.2
+    assert metrics["noise_deviation"]["log_loss"] == pytest.approx(8 * metrics["noise_deviation"]["accuracy"])
+    assert metrics["noise_deviation_mean_site"]["accuracy"] >= metrics["noise_deviation"]["accuracy"]
+    assert [
+        line["metrics"] is None for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    ] == [True, False]
+    # and it costs no record more than the same study with exact metrics
+    exact = run(tmp_path, masked=masked, baselines=())[0]["privacy"]["by_site"]
+    assert summary["privacy"]["by_site"] == exact
 
 
 @pytest.mark.parametrize("modest", [None, 3])

@@ -240,7 +240,12 @@ TAMPERED = {
         ),
         "took part in another round",
     ),
-    "a field of its own": (other_fields(evaluate=True), "took part in another round"),
+    "a field of its own": (other_fields(extra=True), "took part in another round"),
+    "to measure": (other_fields(evaluate="exact"), "its upload does not fit the model"),
+    "to measure with noise that is not there": (
+        other_fields(evaluate="noised"),
+        "a study without privacy has no noised metrics",
+    ),
     "a smaller cohort": (other_fields(cohort=["lab-1", "lab-2", "lab-3"]), "took part in another round"),
     "the next slot": (other_fields(slot=1), "train belongs to slot 0, not 1"),
     "a slot of the next batch": (other_fields(slot=32), "train belongs to slot 0, not 32"),
@@ -354,7 +359,9 @@ def test_nothing_but_sums_is_in_the_clear(conduct):
     assert {step.action for step in result.steps} >= {"hello", "prepare", "share", "train", "evaluate", "alone"}
     allowed = {
         "hello": {"site", "key"},
-        "prepare": {"records", "inputs", "parameters", "schema", "privacy", "advert", "rounds_allowed"},
+        "prepare": {
+            *("records", "inputs", "parameters", "schema", "exact_evaluation", "privacy", "advert", "rounds_allowed"),
+        },
         "share": {"envelopes"},
         "train": {"header", "advert"},
         "evaluate": {"header"},

@@ -17,6 +17,7 @@ from fedsci.site.masking import SiteMasking
 from fedsci.site.upload import Upload
 from fedsci.strategies.base import StrategyState
 from fedsci.training.metrics import METRICS, names_of
+from fedsci.training.sums import exact_table
 from fedsci.transport.in_memory import LocalGrid
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
@@ -70,7 +71,7 @@ class Lab:
         answer = self.answer
         if isinstance(answer, BaseException):
             raise answer
-        upload = Upload(self.active, request, slot=0, dimension=MODEL.size, tables=1)
+        upload = Upload(self.active, request, slot=0, dimension=MODEL.size)
         if isinstance(answer, Reply):
             return answer
         if self.active.masking is not None and answer.shape != MODEL.shape:
@@ -110,15 +111,15 @@ def play(make_plan, tmp_path, way):
             signed = secagg.sign_roster(roster, signer)
             for lab in labs:
                 lab.keystore.pin_consortium(signer.public)
-            aggregation = MaskedAggregation(
-                link=link, plan=plan, run=RUN, roster=roster, weights=WEIGHTS, holdout=4, slots=4
-            )
+            aggregation = MaskedAggregation(link=link, plan=plan, run=RUN, roster=roster, weights=WEIGHTS, slots=4)
             aggregation.begin({lab.site: lab.enrol(roster, signed) for lab in labs})
         else:
             aggregation = PlainAggregation(link=link, plan=plan, weights=WEIGHTS)
             for lab in labs:
                 lab.enrol(None, b"")
-        return run_round(aggregation, plan, 1, plan.strategy.start(MODEL), fields={"run": RUN, "records": RECORDS})
+        fields = {"run": RUN, "records": RECORDS, "evaluate": "exact"}
+        tables = [exact_table("binary", grid_for(plan), holdout=4)]
+        return run_round(aggregation, plan, 1, plan.strategy.start(MODEL), fields=fields, tables=tables)
 
     yield run
     for lab in getattr(run, "labs", []):
@@ -232,5 +233,5 @@ def test_metrics_that_make_no_sense_are_metrics_not_shown(play, values):
     zeros = [0.0] * len(names_of("binary"))
     outcome = play(lab_2=Reply(fields={"metrics": values}, vector=UPDATES["lab-2"]))
     assert outcome.collected.dropped == {}
-    assert outcome.collected.metrics[0].values.tolist() == zeros
+    assert outcome.collected.metrics[0].tolist() == zeros
     assert len(zeros) == 3 + 2 * 256 + 2 * len(METRICS["binary"])

@@ -87,6 +87,69 @@ def test_evaluation_may_be_every_few_rounds_and_always_at_the_end(conduct, monke
     assert measured == [False, True, False, True, True]
 
 
+NOISED = {2: {"exact_evaluation": False}}
+DISTRIBUTED = {"privacy": {"mechanism": "distributed", "colluding_sites": 1}}
+
+
+@pytest.mark.parametrize(("way", "changes"), [("plain", {}), ("masked", {}), ("masked", DISTRIBUTED)], indirect=["way"])
+def test_one_site_that_lets_no_exact_metrics_leave_has_all_measured_with_noise(conduct, tmp_path, changes):
+    progress, watcher = conduct(policies=NOISED, training={"rounds": 5}, evaluation={"every": 2}, **changes)
+    assert watcher.phases == ["preparing", "training", "finishing"]  # no lab says what it reaches alone
+    assert progress.alone == {}
+    assert progress.measurements == 3
+    assert set(progress.federated.pooled()) == {"accuracy", "auroc", "log_loss"}
+    assert 0 <= progress.federated.pooled()["accuracy"] <= 1
+    assert progress.federated.noise_deviation()["accuracy"] > 0
+    for site in LABS:
+        assert progress.federated.of(site) is None
+        assert progress.privacy[site]["study"] <= 4.0
+        made = kinds(tmp_path, site)
+        assert made.count("measure") == 3
+        assert made == ["register", "reserve", *["step"] * 3, "measure", *["step"] * 2, "measure", "measure", "settle"]
+
+
+@pytest.mark.parametrize("way", ["masked"], indirect=True)
+def test_noised_metrics_are_measured_at_the_end_only_unless_the_study_says_more(conduct, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        conduct.watcher, "round_finished", lambda _, result: measured.append(result.measured is not None)
+    )
+    conduct(policies=NOISED, training={"rounds": 4})
+    assert measured == [False, False, False, True]
+
+
+@pytest.mark.parametrize("way", ["masked"], indirect=True)
+@pytest.mark.parametrize("word", ["exact", None])
+def test_sites_that_are_told_to_measure_differently_are_in_no_sum_together(conduct, monkeypatch, word):
+    """Half of the sites would add no noise: the sum of the others' noise and their exact numbers is never opened."""
+    ask, answered = SiteLink.ask, []
+
+    def split(self, requests):
+        def other(site, request):
+            if request.action != "evaluate" or site in ("lab-1", "lab-2"):
+                return request
+            fields = {name: value for name, value in request.fields.items() if name != "evaluate"}
+            return replace(request, fields=fields | ({"evaluate": word} if word else {}))
+
+        changed = {site: other(site, request) for site, request in requests.items()}
+        replies = ask(self, changed)
+        answered.extend(request.action for request in requests.values())
+        return replies
+
+    monkeypatch.setattr(SiteLink, "ask", split)
+    with pytest.raises(RoundAborted):
+        conduct(policies={n: {"exact_evaluation": n > 2} for n in (1, 2, 3, 4)})
+    assert "unmask" not in answered[answered.index("evaluate") :]
+
+
+def test_a_holdout_too_large_for_the_ring_stops_the_study_before_anything_is_computed(conduct, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsci.training.sums.room_for_noise", lambda *_, **__: 1)
+    with pytest.raises(InputError, match="do not fit a ring of 32 bits"):
+        conduct(policies=NOISED)
+    for site in LABS:
+        assert kinds(tmp_path, site) == ["register", "reserve", "settle"]
+
+
 def test_a_site_that_refuses_stops_the_study_and_the_others_get_their_charge_back(conduct, tmp_path):
     with pytest.raises(SiteFailed) as refused:
         conduct(policies={2: {"models": ["mlp"]}})

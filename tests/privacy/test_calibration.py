@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from fedsci.errors import InputError
@@ -27,7 +27,12 @@ USUAL = {"delta": 1e-5, "steps": 60, "dimension": 650}
 )
 def test_the_noise_suffices_and_the_next_smaller_does_not(target, rate, steps, delta, dimension):
     study = {"delta": delta, "sample_rate": rate, "steps": steps, "dimension": dimension}
-    noise = calibrate_noise_multiplier(epsilon=target, **study)
+    try:
+        noise = calibrate_noise_multiplier(epsilon=target, **study)
+    except InputError as refused:
+        if "would raise the sensitivity" in refused.message:
+            reject()
+        raise
     assert float(f"{noise:.3e}") == noise
     assert epsilon_of(noise_multiplier=noise, **study) <= target
     below = noise * (1 - 1.01e-3) if f"{noise:.3e}".startswith("1.000") else float(f"{noise * (1 - 5e-5):.3e}")

@@ -13,6 +13,8 @@ from fedsci.privacy.events import (
     Plan,
     PoissonGaussianEvent,
     from_json,
+    gaussian_precision,
+    one_after_another,
     to_json,
 )
 
@@ -25,12 +27,20 @@ events = st.one_of(
 plans = st.builds(
     Plan,
     events=st.lists(st.builds(Composition, event=events, count=st.integers(1, 10**9)), max_size=4).map(tuple),
+    held_out=st.lists(st.builds(Composition, event=events, count=st.integers(1, 10**9)), max_size=2).map(tuple),
 )
 
 GOOD = (
     '{"events":[{"count":3,"kind":"poisson_gaussian","noise_multiplier":1.5,"sample_rate":0.1}],'
+    '"held_out":[{"count":1,"kind":"gaussian","noise_multiplier":7.0}],'
+    '"neighbouring":"add_or_remove_one_record","version":2}'
+)
+FIRST_VERSION = (
+    '{"events":[{"count":3,"kind":"poisson_gaussian","noise_multiplier":1.5,"sample_rate":0.1}],'
     '"neighbouring":"add_or_remove_one_record","version":1}'
 )
+TRAINING = (Composition(event=PoissonGaussianEvent(sample_rate=0.1, noise_multiplier=1.5), count=3),)
+HELD_OUT = (Composition(event=GaussianEvent(noise_multiplier=7.0), count=1),)
 
 
 @given(plans)
@@ -39,9 +49,15 @@ def test_a_plan_survives_json(plan):
 
 
 def test_the_text_is_fixed():
-    event = PoissonGaussianEvent(sample_rate=0.1, noise_multiplier=1.5)
-    assert to_json(Plan(events=(Composition(event=event, count=3),))) == GOOD
+    assert to_json(Plan(events=TRAINING, held_out=HELD_OUT)) == GOOD
     assert Plan(events=()).neighbouring.value == "add_or_remove_one_record"
+
+
+def test_charges_written_before_metrics_were_noised_are_still_read():
+    assert from_json(FIRST_VERSION) == Plan(events=TRAINING)
+    assert to_json(from_json(FIRST_VERSION)) == FIRST_VERSION.replace('"neigh', '"held_out":[],"neigh').replace(
+        ":1}", ":2}"
+    )
 
 
 def _changed(**changes):
@@ -59,7 +75,16 @@ def _changed(**changes):
         "[]",
         "null",
         "{}",
-        _changed(version=2),
+        _changed(version=3),
+        _changed(version=0),
+        _changed(version=1),
+        GOOD.replace('"version":2', '"version":2.0'),
+        FIRST_VERSION.replace('"version":1', '"version":2'),
+        _changed(held_out={}),
+        _changed(held_out=None),
+        _changed(held_out=[3]),
+        GOOD.replace('"kind":"gaussian"', '"kind":"zcdp"'),
+        GOOD.replace('"noise_multiplier":7.0', '"noise_multiplier":-7.0'),
         _changed(version=True),
         _changed(version="1"),
         _changed(neighbouring="replace_one_record"),
@@ -108,3 +133,35 @@ def test_an_event_without_a_price_is_refused():
         Composition(event=Shuffled(1.0), count=1)
     with pytest.raises(InputError):
         replace(Composition(event=GaussianEvent(noise_multiplier=1), count=1), count=0)
+
+
+def gaussians(*parts):
+    return tuple(Composition(event=GaussianEvent(noise_multiplier=noise), count=count) for noise, count in parts)
+
+
+def test_studies_of_plain_gaussians_cost_the_side_with_less_noise():
+    train, held_out = gaussians((4.0, 30)), gaussians((0.8, 1))  # 30 / 16 = 1.875 against 1 / 0.64 = 1.5625
+    study = Plan(events=train, held_out=held_out)
+    assert one_after_another([study, study, study]) == Plan(events=train * 3)
+    turned = Plan(events=held_out, held_out=train)
+    assert one_after_another([turned, study]) == Plan(events=train * 2)
+    assert one_after_another([Plan(events=train[:0], held_out=held_out), study]) == Plan(events=held_out + train)
+
+
+def test_studies_that_sample_cost_both_sides():
+    study = Plan(events=TRAINING, held_out=HELD_OUT)
+    assert one_after_another([study, study]) == Plan(events=(TRAINING + HELD_OUT) * 2)
+
+
+def test_one_study_costs_what_it_costs_and_none_nothing():
+    study = Plan(events=TRAINING, held_out=HELD_OUT)
+    assert one_after_another([study]) == study
+    assert one_after_another([]) == Plan(events=())
+
+
+def test_no_noise_is_never_dominated():
+    assert gaussian_precision(gaussians((0.0, 1))) == float("inf")
+    study = Plan(events=gaussians((4.0, 30)), held_out=gaussians((0.0, 1)))
+    assert one_after_another([study, study]) == Plan(events=study.held_out * 2)
+    assert gaussian_precision(TRAINING) is None
+    assert gaussian_precision(()) == 0

@@ -98,3 +98,11 @@ def test_a_lab_better_off_alone_without_privacy_is_told() -> None:
     assert judge_lab(ACCURACY, scores(0.8, 0.9, 0.7), private=True) == (Worth.NO, "")
     assert judge_lab(ACCURACY, scores(None, 0.9, 0.7), private=True) == (Worth.UNKNOWN, "")
     assert judge_lab(ACCURACY, scores(0.8, 0.6, 0.9), private=False) == (Worth.NO, "")
+
+
+@pytest.mark.parametrize("joint", [0.99, 0.5, None])
+@pytest.mark.parametrize("alone", [0.1, 0.95, None])
+def test_noised_metrics_answer_nothing_however_clear_they_look(joint: float | None, alone: float | None) -> None:
+    found = judge(ACCURACY, scores(joint, alone, alone), private=True, noised=True)
+    assert (found.worth, found.headline) == (Worth.UNKNOWN, "The numbers cannot say.")
+    assert "Whether joining pays cannot be answered from this run." in found.sentences

@@ -1,6 +1,7 @@
 """A site's answers: gate and ledger before data, and nothing private in any reply."""
 
 import json
+import re
 import secrets
 import threading
 
@@ -50,11 +51,12 @@ class Study:
     def train(self, number: int = 1, *, vector=MODEL, **fields) -> Reply:
         return self.ask("train", **{"round": number, "records": self.records} | fields, vector=vector)
 
-    def evaluate(self, *, vector=MODEL) -> Reply:
-        return self.ask("evaluate", records=self.records, vector=vector)
+    def evaluate(self, evaluate="exact", *, vector=MODEL, **fields) -> Reply:
+        asked = {"round": self.plan.training.rounds, "records": self.records, "evaluate": evaluate}
+        return self.ask("evaluate", **asked | fields, vector=vector)
 
-    def alone(self) -> Reply:
-        return self.ask("alone", records=self.records)
+    def alone(self, evaluate="exact") -> Reply:
+        return self.ask("alone", records=self.records, evaluate=evaluate)
 
     def finish(self) -> Reply:
         return self.ask("finish")
@@ -82,9 +84,9 @@ def test_a_whole_study(serve, make_plan):
     assert about["inputs"] == 2
     assert list(about["records"].values()) == RECORDS
     for number in (1, 2):
-        reply = good(study.train(number, evaluate=number == 2))
+        reply = good(study.train(number, **({"evaluate": "exact"} if number == 2 else {})))
         assert reply.vector.shape == (3,)
-        assert [sums is None for sums in reply.fields["metrics"]] == [number == 1]
+        assert [sums is None for sums in reply.fields["metrics"]] == [False] * (number - 1)
     for reply, labels in ((study.evaluate(), {"federated"}), (study.alone(), {"local", "local_no_dp"})):
         assert good(reply).vector is None
         assert set(reply.fields["own"]) == labels
@@ -224,7 +226,7 @@ def test_a_refused_plan_never_reaches_the_data(serve, make_plan, monkeypatch):
 def test_a_site_that_shows_nothing_withholds(serve, make_plan, own):
     study = Study(serve(policy={"exact_evaluation": False, "show_own_metrics": own}), make_plan())
     good(study.prepare())
-    assert good(study.train(1, evaluate=True)).fields == {"metrics": [None]}
+    assert good(study.train(1, evaluate="exact")).fields == {"metrics": [None]}
     for reply, labels in ((study.evaluate(), ["federated"]), (study.alone(), ["local", "local_no_dp"])):
         assert good(reply).vector is None
         shown = {"own": dict.fromkeys(labels)} if own else {}
@@ -234,7 +236,7 @@ def test_a_site_that_shows_nothing_withholds(serve, make_plan, own):
 def test_a_sites_own_metrics_are_in_sums_only_unless_its_policy_shows_them(serve, make_plan):
     study = Study(serve(policy={"show_own_metrics": False}), make_plan())
     good(study.prepare())
-    for reply in (study.train(1, evaluate=True), study.evaluate(), study.alone()):
+    for reply in (study.train(1, evaluate="exact"), study.evaluate(), study.alone()):
         assert "own" not in good(reply).fields
         assert reply.fields["metrics"][0] is not None
 
@@ -470,6 +472,12 @@ def test_a_missing_file_is_named_and_nothing_is_charged(serve, make_plan, tmp_pa
     assert kinds(service) == []
 
 
+def test_a_delta_that_gives_away_a_held_out_record_is_refused_too(serve, make_plan):
+    privacy = {"mechanism": "local", "epsilon": 1.0, "delta": 0.03}
+    reply = Study(serve(), make_plan(privacy=privacy, evaluation={"holdout": 0.8})).prepare()
+    assert re.fullmatch(r"delta 0.03 is larger than 1 / (4|5)\d records", reply.error["message"])
+
+
 def test_every_action_has_an_answer(study):
     for action in ACTIONS:
         assert isinstance(study.ask(action), Reply)
@@ -477,9 +485,13 @@ def test_every_action_has_an_answer(study):
     assert study.ask("hello").fields == {"site": "lab-1", "key": key}
 
 
-def test_training_alone_is_answered_once_also_by_another_process(study, serve):
-    """Every answer would tell of the training records through another noised model, without a charge."""
+def test_what_a_lab_reaches_alone_is_computed_once_in_a_run_also_by_another_process(study):
+    """The noise in its training would average out over many such models, and no charge is made for them."""
     good(study.prepare())
     good(study.alone())
-    assert code(study.alone()) == "policy"
-    assert code(Study(serve(), study.plan, study.run).alone()) == "policy"
+    again = Study(SiteService(study.service.site, study.service.state), study.plan, study.run)
+    for process in (study, again):
+        assert process.alone().error["message"] == "alone was already answered in this run"
+    later = Study(study.service, study.plan)
+    good(later.prepare())
+    good(later.alone())

@@ -15,6 +15,7 @@ from fedsci.site.round import contributor
 from fedsci.training.accountant import cost_of
 from fedsci.training.device import CPU
 from fedsci.training.models import load_vector
+from fedsci.training.sums import LARGEST_NOISE, room_for_noise
 
 SITES, DIMENSION = 5, 401
 
@@ -88,9 +89,13 @@ def test_no_share_can_pass_the_ring_however_large_the_sum(plan):
     table = table_of(30, rng)
     cost = cost_of(plan, dimension=DIMENSION)
     worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
-    largest = 300  # far too small for this sum
-    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), share, largest=largest)
-    assert np.abs(sent).max() <= largest < grid_for(plan).site_bound
+    room = 44  # far too small for this sum
+    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), share, room=room)
+    assert np.abs(sent).max() <= room + LARGEST_NOISE * share.deviation
+    whole = room_for_noise(grid_for(plan), deviation=share.deviation)
+    assert 0 < whole + LARGEST_NOISE * share.deviation <= grid_for(plan).site_bound
+    with pytest.raises(InputError, match="no room for the noise"):
+        room_for_noise(grid_for(plan), deviation=grid_for(plan).site_bound / LARGEST_NOISE)
 
 
 def test_a_wide_ring_does_not_let_a_large_sum_be_refused(plan):
