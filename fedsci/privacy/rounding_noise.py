@@ -57,8 +57,6 @@ GRID_BITS: Final = 18
 SMALLEST_DEVIATION: Final = 2.5
 LARGEST_DEVIATION: Final = 64.0
 MAX_INFLATION: Final = 1.001
-LARGEST_CENTRE: Final = 1 << 31
-"""Values up to this many steps of gamma can be rounded; only from twice as many on are they refused."""
 _FRACTION_BITS: Final = 9
 _FINE_DEVIATION: Final = 2
 _FINE_SLOT_BITS: Final = 11
@@ -70,6 +68,7 @@ _ROUNDING_STEPS: Final = 1.125
 _ROUNDING_DEVIATION: Final = 1.75
 _SMALLEST_GAMMA: Final = 1e-250
 LARGEST_CENTRE: Final = 1 << 32
+"""Values below this many steps of gamma can be rounded; others are refused."""
 _MAX_STEPS: Final = float(LARGEST_CENTRE << GRID_BITS)
 _INT32_STEPS: Final = 2.0**30
 _CHUNK: Final = 1 << 16
