@@ -9,6 +9,7 @@ from fedsci.reporting.evidence import plan_of
 from fedsci.reporting.run_folder import count, epsilon, finite, mapping, read_run_folder, text
 
 _MOST = 8
+_LOOKED_AT = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,9 @@ def earlier_runs(plan: Plan, folder: Path) -> tuple[EarlierRun, ...]:
     """
     if not folder.is_dir():
         return ()
-    names = sorted(path for path in folder.glob(f"{plan.study.study}-*") if path.is_dir())
-    found = (run for path in reversed(names) if (run := _read(plan, path)) is not None)
-    newest = [run for run, _ in zip(found, range(_MOST), strict=False)]
-    return tuple(reversed(newest))
+    newest = sorted((path for path in folder.glob(f"{plan.study.study}-*") if path.is_dir()), reverse=True)[:_LOOKED_AT]
+    found = [run for path in newest if (run := _read(plan, path)) is not None]
+    return tuple(reversed(found[:_MOST]))
 
 
 def _read(plan: Plan, path: Path) -> EarlierRun | None:
