@@ -1,13 +1,14 @@
 """What noise that is shared out costs in accuracy: distributed against pooled DP-SGD, with local noise beside it.
 
-The demonstration study (digits, 17 labs with different mixes, the recipe's defaults) at epsilon 1, 3 and 8, linear model and
-mlp. ``distributed`` is the real pipeline, masked, a run a seed; ``pooled DP-SGD`` is the baseline of the same run: all
-records in one place, the same recipe, the noise of one data holder. ``pooled, own best`` has the learning rate, rounds and
-clipping norm that were best for it among those tried on other seeds. ``local`` is the study with mechanism local, run without
-masks, which change no sum. Accuracy is over all labs' holdouts (about 450 records); gaps are paired by seed: the same split.
+The demonstration study (digits, 17 labs with different mixes, the recipe's defaults) at epsilon 1, 3 and 8, linear
+model and mlp. ``distributed`` is the real pipeline, masked, a run a seed. ``pooled_dp`` is the baseline of the same
+run: all records in one place, the same recipe, the noise of one data holder; ``pooled_dp_own_best`` has the learning
+rate, rounds and clipping norm that were best for it among those tried on other seeds. ``local`` is the study with
+mechanism local, without masks, which change no sum. Accuracy is over all labs' holdouts (about 450 records); gaps
+are paired by seed: the same split.
 
-Checked: gaps of the linear model in accuracy points, mean over seeds. Beside them: the mlp, and what a larger min_survivors
-buys at epsilon 1.
+Checked: gaps of both models in accuracy points, mean over seeds. Beside them: what a larger min_survivors buys at
+epsilon 1.
 """
 
 import tempfile
@@ -160,7 +161,9 @@ def _show(results: Results, model: str, epsilon: int, table: dict[str, list[floa
     local = gaps(table, "pooled_dp", "local")
     columns = ", ".join(f"{name} {with_error(values)}" for name, values in table.items())
     print(f"{model} eps {epsilon}: {columns}; {seconds:.0f} s", flush=True)
-    print(f"    gap {with_error(gap)}; to pooled's own best {with_error(to_best)}; local {with_error(local)}", flush=True)
+    print(
+        f"    gap {with_error(gap)}; to pooled's own best {with_error(to_best)}; local {with_error(local)}", flush=True
+    )
     results.details[f"{model}_eps{epsilon}"] = table
     prefix = "" if model == "linear" else f"{model}_"
     results.checks.append(check(f"{prefix}gap_points_eps{epsilon}", mean(gap), at_most=TARGET_POINTS))

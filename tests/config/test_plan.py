@@ -227,7 +227,10 @@ def test_the_studys_learning_rate_wins_over_the_rule(make_plan):
 
 
 def test_without_privacy_the_rule_does_not_apply(make_plan):
-    assert make_plan(recipe=RULE, training={"learning_rate": None}).training.learning_rate == 0.5
+    assert (
+        make_plan(recipe=RULE, training={"learning_rate": None}, privacy={"mechanism": "none"}).training.learning_rate
+        == 0.5
+    )
 
 
 def test_a_local_strategy_leaves_them_to_the_sites(make_plan):
