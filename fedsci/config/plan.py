@@ -1,7 +1,7 @@
 """The plan: study, recipe and cohort fused into one frozen thing whose digest is the study's identity."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -48,10 +48,16 @@ class Plan:
 
     @property
     def training(self) -> Hyperparameters:
-        """The resolved training numbers: the study's, else the recipe's, else fedsci's."""
+        """The resolved training numbers: the study's, else the recipe's, else fedsci's.
+
+        Where training is private and the study gives no learning rate, the recipe's ``private_learning_rate`` does.
+        """
         merged = _FALLBACK.model_dump()
         for layer in (self.recipe.training, self.study.training):
             merged.update({key: value for key, value in layer.model_dump().items() if value is not None})
+        rule, epsilon = self.recipe.private_learning_rate, self.study.privacy.epsilon
+        if rule is not None and self.private and epsilon is not None and self.study.training.learning_rate is None:
+            merged["learning_rate"] = rule.at(epsilon)
         return Hyperparameters(**merged)
 
     @property
@@ -106,6 +112,11 @@ class Plan:
     def private(self) -> bool:
         """Whether training carries a differential-privacy guarantee."""
         return self.study.privacy.mechanism != "none"
+
+    def without_privacy(self) -> "Plan":
+        """Return the plan of a baseline that trains without privacy: the numbers the recipe has for that."""
+        privacy = self.study.privacy.model_copy(update={"mechanism": "none"})
+        return replace(self, study=self.study.model_copy(update={"privacy": privacy}))
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-ready values."""

@@ -25,8 +25,33 @@ class ServerOptimiserSpec(Strict):
     tau: float = Field(default=1e-3, gt=0)
 
 
+class PrivateLearningRate(Strict):
+    """The learning rate under differential privacy: in proportion to epsilon, because the noise falls as it grows.
+
+    Attributes:
+        per_epsilon: learning rate at epsilon 1.
+        most: however large epsilon is.
+    """
+
+    per_epsilon: float = Field(gt=0)
+    most: float = Field(gt=0)
+
+    def at(self, epsilon: float) -> float:
+        """Return the learning rate of a study with this epsilon."""
+        return min(self.most, self.per_epsilon * epsilon)
+
+
 class StrategyRecipe(Strict):
-    """A strategy file as written."""
+    """A strategy file as written.
+
+    Attributes:
+        name: of the algorithm.
+        sees: ``sum`` or ``each``; must be what the algorithm says.
+        paper, when: where it comes from, and what it is for.
+        server_optimiser: of the coordinator.
+        training: defaults for studies that say nothing.
+        private_learning_rate: takes the place of ``training.learning_rate`` where training is private.
+    """
 
     name: str
     sees: Literal["sum", "each"] = "sum"
@@ -34,6 +59,7 @@ class StrategyRecipe(Strict):
     when: str = ""
     server_optimiser: ServerOptimiserSpec = ServerOptimiserSpec()
     training: Training = Training()
+    private_learning_rate: PrivateLearningRate | None = None
 
 
 def recipe_names() -> list[str]:

@@ -115,6 +115,7 @@ def contributor(
     public_records: int | None = None,
 ) -> Contributor:
     """Return a contributor over ``table``; with ``cost`` it is private, else not."""
+    plan = plan if cost is not None else plan.without_privacy()
     learner = Learner(plan=plan, table=table, device=device, public_records=public_records)
     private = share = whole = None
     if cost is not None and cost.share is not None and plan.study.privacy.unit == "site":

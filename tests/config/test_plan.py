@@ -35,6 +35,7 @@ def plain():
                                  "beta_2": 0.99, "tau": 0.001},
             "training": {"rounds": 5, "sample_rate": 0.25, "learning_rate": 0.2, "momentum": 0.125,
                          "local_epochs": 3, "batch_size": 16},
+            "private_learning_rate": {"per_epsilon": 0.33, "most": 2.5},
         },
         "feature_order": ["c", "a"],
         "sites": ["lab-1", "lab-2", "lab-3"],
@@ -208,6 +209,28 @@ def test_the_studys_numbers_win_over_the_recipes_and_those_over_ours(make_plan):
 def test_a_gradient_strategy_takes_the_studys_learning_rate_and_momentum(make_plan):
     optimiser = make_plan(training={"learning_rate": 0.3, "momentum": 0.6}).strategy.optimiser
     assert (optimiser.learning_rate, optimiser.momentum) == (0.3, 0.6)
+
+
+RULE = {"training": {"learning_rate": 0.5}, "private_learning_rate": {"per_epsilon": 0.25, "most": 2.5}}
+
+
+@pytest.mark.parametrize(("epsilon", "rate"), [(0.5, 0.125), (1.0, 0.25), (4.0, 1.0), (10.0, 2.5), (50.0, 2.5)])
+def test_under_privacy_the_learning_rate_follows_epsilon(make_plan, epsilon, rate):
+    plan = make_plan(recipe=RULE, training={"learning_rate": None}, privacy={"mechanism": "local", "epsilon": epsilon})
+    assert plan.training.learning_rate == rate == plan.strategy.optimiser.learning_rate
+    assert plan.without_privacy().strategy.optimiser.learning_rate == 0.5
+
+
+def test_the_studys_learning_rate_wins_over_the_rule(make_plan):
+    private = {"mechanism": "local", "epsilon": 1.0}
+    assert make_plan(recipe=RULE, training={"learning_rate": 0.7}, privacy=private).training.learning_rate == 0.7
+
+
+def test_without_privacy_the_rule_does_not_apply(make_plan):
+    assert (
+        make_plan(recipe=RULE, training={"learning_rate": None}, privacy={"mechanism": "none"}).training.learning_rate
+        == 0.5
+    )
 
 
 def test_a_local_strategy_leaves_them_to_the_sites(make_plan):

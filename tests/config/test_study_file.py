@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 import fedsci.config.plan as plans
+from fedsci.config.shipped import shipped
 from fedsci.config.study_file import load_study
 from fedsci.errors import ConfigError
 
@@ -212,3 +213,11 @@ def test_what_a_site_may_spend_does_not_travel_in_the_plan(study_file, make_lab)
 
 def test_the_file_is_yaml_as_written(study_file):
     assert yaml.safe_load(study_file.read_text())["study"] == "tiny"
+
+
+@pytest.mark.parametrize(("epsilon", "rate"), [(1, 0.33), (3, 0.99), (8, 2.5)])
+def test_the_demonstration_learns_slower_where_there_is_more_noise(epsilon, rate):
+    study = shipped("examples") / "digits" / "study.yaml"
+    plan = load_study(study, overrides=[f"privacy.epsilon={epsilon}"]).plan
+    assert plan.strategy.optimiser.learning_rate == pytest.approx(rate)
+    assert load_study(study, overrides=["training.learning_rate=0.1"]).plan.strategy.optimiser.learning_rate == 0.1
