@@ -157,32 +157,31 @@ def _print_budgets(site: "Site", seen: "Inspection", reports: "list[BudgetReport
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    table = Table(title=f"{site.site}: privacy budgets", title_justify="left")
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    table = Table(title=f"{site.site}: privacy budgets", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for heading in ("data set", "unit"):
-        table.add_column(heading)
-    for heading in ("budget", "spent", "left", "if fixed in advance", "delta", "studies", "more like the last / mean"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, no_wrap=True)
+    for heading in ("delta", "budget", "spent", "left", "in advance", "studies", "more fit"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in reports:
         fixed = each.epsilon_fixed_in_advance
         fit = "-" if each.still_fit_last is None else f"{each.still_fit_last} / {each.still_fit_mean}"
         table.add_row(
             each.dataset,
             each.unit,
+            f"{each.delta:g}",
             f"{each.epsilon_budget:.2f}",
             f"{each.epsilon_spent:.2f}",
             f"{each.epsilon_left:.2f}",
             "not known" if fixed is None else f"{fixed:.2f}",
-            f"{each.delta:g}",
             str(len(each.uses)),
             fit,
         )
     console.print(table)
-    console.print(
-        "  budget, spent, left: epsilon as enforced; it holds however studies are chosen from earlier results"
-    )
-    console.print("  if fixed in advance: what the same studies would have cost; smaller, and not what refuses a study")
-    console.print("  epsilon is for adding or removing one record")
+    console.print("  budget, spent, left  epsilon as enforced: holds however studies are chosen after results")
+    console.print("  in advance           epsilon had the same studies been fixed in advance; refuses nothing")
+    console.print("  more fit             studies like the last one / like the mean one")
+    console.print("  every epsilon is for adding or removing one unit, at the delta shown")
     for each in reports:
         for line in _remarks(each):
             console.print(f"  {each.dataset}: {line}")
@@ -216,21 +215,21 @@ def _remarks(report: "BudgetReport") -> list[str]:
 def _print_uses(console: Any, report: "BudgetReport") -> None:
     from rich.table import Table
 
-    table = Table(title=f"{report.dataset}: what used it", title_justify="left")
+    table = Table(title=f"{report.dataset}: what used it", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for heading in ("run", "when (UTC)"):
-        table.add_column(heading)
-    for heading in ("rounds", "share of the budget", "epsilon alone"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rounds", "of budget", "alone"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for use in report.uses[-_SHOWN:]:
-        state = "open: charged whole" if use.open else "settled"
+        state = "open, charged whole" if use.open else "settled"
         table.add_row(
             use.run[:12],
             _when(use.time),
             str(use.rounds),
             f"{100 * use.share:.1f} %",
             f"{use.epsilon_alone:.2f}",
-            state + ("; exact metrics too" if use.exact_evaluation else ""),
+            state + (", exact metrics" if use.exact_evaluation else ""),
         )
     console.print(table)
     if len(report.uses) > _SHOWN:
@@ -239,19 +238,13 @@ def _print_uses(console: Any, report: "BudgetReport") -> None:
 
 def _print_entries(site: "Site", seen: "Inspection", entries: list[Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from fedsci.site.ledger_report import in_words
 
-    console = Console(highlight=False)
-    table = Table(title=f"{site.site}: ledger {seen.store}", title_justify="left")
-    for heading in ("", "when (UTC)", "kind", "data set", "run", "what"):
-        table.add_column(heading)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     for entry in entries:
-        number, run = str(entry.sequence), entry.run[:12]
-        table.add_row(number, _when(entry.time), entry.kind, entry.dataset, run, in_words(entry))
-    if entries:
-        console.print(table)
+        about = " ".join(part for part in (entry.dataset, entry.run[:12]) if part)
+        console.print(f"{entry.sequence:>6}  {_when(entry.time)}  {entry.kind:<10}  {about}  {in_words(entry)}")
     if seen.problem is not None:
         return
     if not seen.entries:

@@ -137,9 +137,9 @@ class Ledger(KeptLedger):
         Args:
             dataset, run: what the charge is for.
             policy: as :meth:`register` returned it.
-            plan: the events of that many rounds and of all the study's noised evaluations.
+            plan: the events of that many rounds and of all the study's measurements.
             rounds: how many the study asks for.
-            measurements: its noised evaluations; all of them are reserved.
+            measurements: how often its models are measured with noise; all of it is reserved.
             distance: of all its noise from exact, in total variation; charged against delta.
             exact_evaluation: written down beside it: unnoised metric sums may leave too, and are not charged.
             stop: take fewer rounds rather than none.
@@ -183,34 +183,47 @@ class Ledger(KeptLedger):
         with self._transaction() as held:
             books = held.books
             charge = _open_charge(books, dataset, run)
-            _check_number(run, "round", number, charge.rounds, charge.steps)
+            _check_round(run, number, charge)
             held.add("step", dataset, run, {"round": number})
 
-    def measure(self, dataset: str, run: str, number: int) -> None:
-        """Record, durably, that a noised evaluation's noise is about to be drawn; each (1, 2, ...) at most once.
+    def measure(self, dataset: str, run: str, after: int) -> None:
+        """Record, durably, that noise for the metrics of the model after a round is about to be drawn; once a round.
 
         Raises:
-            BudgetRefused: as :meth:`step`.
+            BudgetRefused: the run has no open reservation, or none for another measurement, or this one was made.
         """
         with self._transaction() as held:
             books = held.books
             charge = _open_charge(books, dataset, run)
-            _check_number(run, "evaluation", number, charge.measurements, charge.measures)
-            held.add("measure", dataset, run, {"number": number})
+            if after in charge.measures:
+                raise BudgetRefused(
+                    f"the model after round {after} of run {run} was already measured",
+                    hint="a second answer to the same question would cost twice",
+                    public="this model was already measured",
+                )
+            if len(charge.measures) >= charge.measurements:
+                raise BudgetRefused(
+                    f"run {run} paid for {charge.measurements} measurements and made them",
+                    hint="measure the model less often, or let the study say so beforehand",
+                    public="the site's privacy budget pays for no more measurements of this study",
+                )
+            held.add("measure", dataset, run, {"after": after})
 
-    def settle(self, dataset: str, run: str, *, policy: BudgetPolicy, used: Callable[[int, int], EventPlan]) -> int:
-        """Close a run's charge and return the rounds that were computed; only what was computed stays charged.
+    def settle(
+        self, dataset: str, run: str, *, policy: BudgetPolicy, used: Callable[[int, int], EventPlan]
+    ) -> tuple[int, int]:
+        """Close a run's charge and return the rounds and measurements that were made; only those stay charged.
 
         Args:
             dataset, run: whose charge.
             policy: as :meth:`register` returned it.
-            used: the events of that many rounds and noised evaluations.
+            used: the events of that many rounds and measurements.
         """
         with self._transaction() as held:
             books = held.books
             charge = books.charges.get(run)
             if charge is None or charge.dataset != dataset:
-                return 0
+                return 0, 0
             rounds, measurements = len(charge.steps), len(charge.measures)
             if not charge.settled:
                 plan = used(rounds, measurements)
@@ -223,7 +236,7 @@ class Ledger(KeptLedger):
                     "events": to_json(plan),
                 }
                 held.add("settle", dataset, run, body)
-            return rounds
+            return rounds, measurements
 
     def record_no_privacy(self, dataset: str, run: str, *, content: str | None = None) -> None:
         """Record that a study without any guarantee is about to run: an infinite epsilon.
@@ -330,18 +343,18 @@ def _open_charge(books: Books, dataset: str, run: str) -> Charge:
     return charge
 
 
-def _check_number(run: str, what: str, number: int, charged: int, computed: set[int]) -> None:
-    if not 1 <= number <= charged:
+def _check_round(run: str, number: int, charge: Charge) -> None:
+    if not 1 <= number <= charge.rounds:
         raise BudgetRefused(
-            f"{what} {number} is beyond the {charged} {what}s charged",
+            f"round {number} is beyond the {charge.rounds} rounds charged",
             hint="the site said when it let the study in how many it pays for",
-            public=f"this {what} is beyond what the site's privacy budget pays for",
+            public="this round is beyond what the site's privacy budget pays for",
         )
-    if number in computed:
+    if number in charge.steps:
         raise BudgetRefused(
-            f"{what} {number} of run {run} was already computed",
-            hint=f"a second answer to the same {what} would cost twice",
-            public=f"this {what} was already answered",
+            f"round {number} of run {run} was already computed",
+            hint="a second answer to the same round would cost twice",
+            public="this round was already answered",
         )
 
 

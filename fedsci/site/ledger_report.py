@@ -177,15 +177,15 @@ def in_words(entry: Entry) -> str:
             case "reserve":
                 asked = body["rounds_asked"]
                 rounds = f"{body['rounds']} rounds" + (f" of the {asked} asked" if asked != body["rounds"] else "")
-                more = f" and {body['measurements']} evaluations" if body["measurements"] else ""
+                more = f" and {body['measurements']} measurements" if body["measurements"] else ""
                 exact = "; exact metric sums may leave too" if body["exact_evaluation"] else ""
                 return f"reserved {rounds}{more}: Renyi divergence {body['rdp']:.4g}{exact}"
             case "step":
                 return f"round {body['round']}: noise drawn"
             case "measure":
-                return f"evaluation {body['number']}: noise drawn"
+                return f"measurement after round {body['after']}: noise drawn"
             case "settle":
-                more = f" and {body['measurements']} evaluations" if body["measurements"] else ""
+                more = f" and {body['measurements']} measurements" if body["measurements"] else ""
                 return f"settled {body['rounds']} rounds{more}: Renyi divergence {body['rdp']:.4g}"
             case "no_privacy":
                 return "a study without any guarantee: infinite epsilon"

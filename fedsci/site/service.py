@@ -250,7 +250,7 @@ class SiteService:
         dataset, cost = active.plan.study.dataset, active.cost
         steps = 0
         if cost is not None:
-            steps = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=_used(cost))
+            steps, _ = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=_used(cost))
         self.keystore.forget(run)
         self._runs.pop(run, None)
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more

@@ -97,6 +97,23 @@ def test_a_site_that_refuses_stops_the_study_and_the_others_get_their_charge_bac
     assert not (tmp_path / "state" / "lab-2" / "ledger.sqlite").exists()
 
 
+def test_a_study_ends_after_the_rounds_that_every_site_pays_for(conduct, tmp_path, monkeypatch):
+    """Masked, the batch of slots that the plan's last rounds would have needed is never set up."""
+    reserve = Ledger.reserve
+
+    def less(self, *arguments, rounds, **more):
+        return reserve(self, *arguments, rounds={"lab-2": 3, "lab-4": 2}.get(self.site, rounds), **more)
+
+    monkeypatch.setattr(Ledger, "reserve", less)
+    progress, watcher = conduct(training={"rounds": 150}, evaluation={"baselines": ["local"]})
+    assert (progress.rounds_allowed, progress.short_of_budget) == (2, ("lab-4",))
+    assert watcher.rounds == [1, 2]
+    assert progress.federated.pooled()["accuracy"] is not None
+    assert progress.alone["local"].pooled() is not None
+    for site in LABS:
+        assert kinds(tmp_path, site) == ["register", "reserve", "step", "step", "settle"]
+
+
 def test_too_few_survivors_stop_the_study_after_the_last_good_round(conduct, tmp_path, monkeypatch):
     contribution = Contributor.contribution
 

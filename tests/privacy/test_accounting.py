@@ -167,3 +167,12 @@ class TestTraps:
     def test_the_central_limit_accountant_is_too_low(self):
         truth = epsilon(plan(sampled(0.01, 0.6, 1000)), delta=DELTA)
         assert opacus(GaussianAccountant(), (0.6, 0.01, 1000)).get_epsilon(DELTA) < 0.9 * truth
+
+
+@given(st.lists(st.tuples(st.floats(2.0, 50.0), st.integers(1, 20)), min_size=2, max_size=4))
+@settings(max_examples=10, deadline=None)
+def test_gaussians_of_different_noise_cost_what_one_of_their_precision_costs(parts):
+    precision = sum(count / noise**2 for noise, count in parts)
+    together = epsilon(plan(*(gaussian(noise, count) for noise, count in parts)), delta=DELTA)
+    assert together == pytest.approx(epsilon(plan(gaussian(precision**-0.5)), delta=DELTA), rel=1e-9)
+    assert epsilon(plan(gaussian(0.0), *(gaussian(noise) for noise, _ in parts)), delta=DELTA) == math.inf

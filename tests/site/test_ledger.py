@@ -76,13 +76,13 @@ def test_settling_keeps_only_the_rounds_that_were_computed(ledger, policy):
     reserve(ledger, policy, rounds=5)
     ledger.step("heart", RUN, 1)
     ledger.step("heart", RUN, 4)
-    assert ledger.settle("heart", RUN, policy=policy, used=used) == 2
+    assert ledger.settle("heart", RUN, policy=policy, used=used) == (2, 0)
     assert spent(ledger, policy) == pytest.approx(charge_cost(events(2), policy))
 
 
 def test_settling_a_run_that_computed_nothing_frees_it_all(ledger, policy):
     reserve(ledger, policy)
-    assert ledger.settle("heart", RUN, policy=policy, used=used) == 0
+    assert ledger.settle("heart", RUN, policy=policy, used=used) == (0, 0)
     assert spent(ledger, policy) == 0
 
 
@@ -91,12 +91,12 @@ def test_settling_twice_changes_nothing(ledger, policy):
     ledger.step("heart", RUN, 1)
     ledger.settle("heart", RUN, policy=policy, used=used)
     before = len(ledger.entries())
-    assert ledger.settle("heart", RUN, policy=policy, used=used) == 1
+    assert ledger.settle("heart", RUN, policy=policy, used=used) == (1, 0)
     assert len(ledger.entries()) == before
 
 
 def test_settling_a_run_that_was_never_charged_writes_nothing(ledger, policy):
-    assert ledger.settle("heart", RUN, policy=policy, used=used) == 0
+    assert ledger.settle("heart", RUN, policy=policy, used=used) == (0, 0)
     assert [entry.kind for entry in ledger.entries()] == ["register"]
 
 
@@ -181,18 +181,15 @@ def test_evaluations_are_reserved_measured_once_and_settled(ledger, policy):
     reserve(ledger, policy, rounds=2, measurements=2)
     ledger.step("heart", RUN, 1)
     ledger.measure("heart", RUN, 2)
-    with pytest.raises(BudgetRefused, match=r"evaluation 2 of run a+ was already computed"):
+    with pytest.raises(BudgetRefused, match=r"the model after round 2 of run a+ was already measured"):
         ledger.measure("heart", RUN, 2)
-    for number in (0, 3):
-        with pytest.raises(BudgetRefused, match="beyond the 2 evaluations charged"):
-            ledger.measure("heart", RUN, number)
     seen = []
 
     def of(rounds: int, measurements: int) -> EventPlan:
         seen.append((rounds, measurements))
         return used(rounds, measurements)
 
-    assert ledger.settle("heart", RUN, policy=policy, used=of) == 1
+    assert ledger.settle("heart", RUN, policy=policy, used=of) == (1, 1)
     assert seen == [(1, 1)]
     assert spent(ledger, policy) == pytest.approx(charge_cost(events(2), policy))
     with pytest.raises(BudgetRefused, match="no open charge"):
@@ -202,8 +199,16 @@ def test_evaluations_are_reserved_measured_once_and_settled(ledger, policy):
 def test_an_evaluation_alone_keeps_its_charge(ledger, policy):
     reserve(ledger, policy, measurements=1)
     ledger.measure("heart", RUN, 1)
-    assert ledger.settle("heart", RUN, policy=policy, used=used) == 0
+    assert ledger.settle("heart", RUN, policy=policy, used=used) == (0, 1)
     assert spent(ledger, policy) > 0
+
+
+def test_no_more_measurements_than_were_reserved(ledger, policy):
+    reserve(ledger, policy, measurements=2)
+    ledger.measure("heart", RUN, 0)
+    ledger.measure("heart", RUN, 3)
+    with pytest.raises(BudgetRefused, match="paid for 2 measurements and made them"):
+        ledger.measure("heart", RUN, 1)
 
 
 def fill(ledger: Ledger, policy, rounds: int) -> None:
@@ -326,7 +331,7 @@ class Filter(RuleBasedStateMachine):
     def settle(self, data: st.DataObject) -> None:
         if self.open:
             run = data.draw(st.sampled_from(sorted(self.open)))
-            assert self.ledger.settle("heart", run, policy=self.policy, used=used) == len(self.released[run])
+            assert self.ledger.settle("heart", run, policy=self.policy, used=used) == (len(self.released[run]), 0)
             del self.open[run]
 
     @rule()

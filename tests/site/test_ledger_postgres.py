@@ -70,7 +70,7 @@ def test_a_study_is_charged_stepped_and_settled(make):
     ledger.step("heart", RUN, 1)
     assert spent(make()) == pytest.approx(charge_cost(events(5), ledger.register("heart", **BUDGET)))
     policy = ledger.register("heart", **BUDGET)
-    assert ledger.settle("heart", RUN, policy=policy, used=lambda rounds, _: events(rounds)) == 1
+    assert ledger.settle("heart", RUN, policy=policy, used=lambda rounds, _: events(rounds)) == (1, 0)
     assert spent(make()) == pytest.approx(charge_cost(events(1), policy))
     assert [entry.kind for entry in ledger.entries()] == ["register", "reserve", "step", "settle"]
     assert ledger.inspect().problem is None

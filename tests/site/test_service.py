@@ -9,6 +9,7 @@ import pytest
 
 from fedsci.config.site import load_site
 from fedsci.errors import DataError
+from fedsci.site.dataset import content_digest
 from fedsci.site.service import SiteService
 from fedsci.training.metrics import MetricSums
 from fedsci.transport.messages import ACTIONS, Reply, Request
@@ -386,6 +387,87 @@ def test_a_delta_that_gives_away_a_record_is_refused_and_not_charged(serve, make
     reply = Study(service, plan).prepare()
     assert reply.error["message"] == "delta 0.03 is larger than 1 / 40 records"
     assert service.ledger.entries()[-1].body["rounds"] == 0
+
+
+def test_a_site_says_how_many_rounds_it_pays_for_and_computes_no_more(serve, make_plan):
+    service = serve(dataset={"privacy": {"epsilon": 4.0, "when_exceeded": "stop"}})
+    study = Study(service, make_plan(training={"rounds": 40}))
+    allowed = good(study.prepare()).fields["rounds_allowed"]
+    assert 1 <= allowed < 40
+    good(study.train(allowed))
+    refused = study.train(allowed + 1)
+    assert (code(refused), refused.error["exit_code"]) == ("budget", 3)
+    assert refused.error["message"] == "this round is beyond what the site's privacy budget pays for"
+    assert kinds(service) == ["register", "reserve", "step"]
+
+
+def test_without_the_officers_leave_a_study_is_refused_and_not_stopped(serve, make_plan):
+    service = serve(dataset={"privacy": {"epsilon": 4.0}})
+    assert code(Study(service, make_plan(training={"rounds": 40})).prepare()) == "budget"
+    assert kinds(service) == ["register"]
+
+
+def test_a_study_that_is_paid_for_whole_runs_all_its_rounds(study):
+    assert good(study.prepare()).fields["rounds_allowed"] == 2
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 3, "2", True])
+def test_a_study_cannot_end_after_rounds_that_it_does_not_have(study, rounds):
+    study.prepare()
+    for action in ("evaluate", "alone"):
+        reply = study.ask(action, records=study.records, vector=MODEL, rounds=rounds)
+        assert code(reply) in ("policy", "input", "config")
+
+
+def test_the_same_file_under_another_name_is_refused(serve, make_plan, tmp_path):
+    good(Study(serve(), make_plan()).prepare())
+    again = {"path": "lab-1.csv", "privacy": {"epsilon": 8.0, "delta": 1e-5}}
+    renamed = serve(datasets={"points": None, "dots": again})
+    reply = Study(renamed, make_plan(dataset="dots")).prepare()
+    assert (code(reply), reply.error["exit_code"]) == ("budget", 3)
+    message = renamed.log.last_error(reply_run(renamed))["message"]
+    assert "data set dots holds the same data as points, whose budget holds" in message
+
+
+def reply_run(service: SiteService) -> str:
+    lines = (service.state / "site.log").read_text().splitlines()
+    return json.loads(lines[-1])["run"]
+
+
+def test_the_same_file_without_a_budget_is_refused_too(serve, make_plan):
+    """Else a second name, with no budget, would let out without noise what the first one protects."""
+    good(Study(serve(), make_plan()).prepare())
+    renamed = serve(datasets={"points": None, "dots": {"path": "lab-1.csv"}})
+    plan = make_plan(dataset="dots", privacy={"mechanism": "none", "epsilon": None})
+    assert code(Study(renamed, plan).prepare()) == "budget"
+
+
+def test_a_file_that_changed_draws_on_the_same_budget(serve, make_plan, tmp_path):
+    service = serve()
+    good(Study(service, make_plan()).prepare())
+    file = tmp_path / "lab-1.csv"
+    file.write_text(file.read_text() + "0.5,0.25,1\n")
+    good(Study(service, make_plan()).prepare())
+    assert kinds(service) == ["register", "reserve", "data", "reserve"]
+
+
+def test_parts_of_a_builtin_data_set_are_told_apart(serve, make_plan, make_lab, tmp_path):
+    def digest(**builtin):
+        site = load_site(make_lab(dataset={"path": None, "builtin": {"name": "digits", "shard": 1, "of": 3} | builtin}))
+        return content_digest(site, site.datasets["points"])
+
+    several = [{}, {"shard": 2}, {"of": 4}, {"skew": 0.5}, {"uneven": 0.5}, {"name": "diabetes"}]
+    assert len({digest(**one) for one in several}) == len(several)
+    assert digest() == digest()
+
+
+def test_a_missing_file_is_named_and_nothing_is_charged(serve, make_plan, tmp_path):
+    service = serve()
+    (tmp_path / "lab-1.csv").unlink()
+    study = Study(service, make_plan())
+    assert code(study.prepare()) == "data"
+    assert service.log.last_error(study.run)["message"].startswith("lab-1: ")
+    assert kinds(service) == []
 
 
 def test_every_action_has_an_answer(study):
