@@ -31,7 +31,7 @@ class Charge:
         distance: of its noise from exact, in total variation.
         events: what was released or may be, as JSON.
         exact_evaluation: unnoised metric sums may have left beside it.
-        settled: nothing more is computed for it.
+        settled: nothing more is computed for it: it was settled, or open when the ledger was adopted.
         steps, measures: the rounds, and rounds after which the model was measured, whose noise was drawn.
     """
 
@@ -181,6 +181,8 @@ class Books:
                 account.highest_epsilon = max(account.highest_epsilon, epsilon)
             case "adopt":
                 self._check_officer(entry)
+                for charge in self.charges.values():
+                    charge.settled = True  # which of its rounds were computed may be among what is lost
                 for dataset, lost in body["lost"].items():
                     self._carry(dataset, Spent(**lost))
             case _:
