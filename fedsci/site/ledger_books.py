@@ -16,6 +16,8 @@ from fedsci.site.anchor import Spent
 from fedsci.site.ledger_store import GENESIS, Entry, LedgerBroken
 from fedsci.site.officer import is_signed
 
+_ONE = 1 << 1074  # over the smallest float there is
+
 
 @dataclass(kw_only=True)
 class Charge:
@@ -29,7 +31,7 @@ class Charge:
         distance: of its noise from exact, in total variation.
         events: what was released or may be, as JSON.
         exact_evaluation: unnoised metric sums may have left beside it.
-        settled: nothing more is computed for it.
+        settled: nothing more is computed for it: it was settled, or open when the ledger was adopted.
         steps, measures: the rounds, and rounds after which the model was measured, whose noise was drawn.
     """
 
@@ -98,7 +100,8 @@ class Books:
     no_privacy: dict[str, list[str]] = field(default_factory=dict)
     carried: dict[str, Spent] = field(default_factory=dict)
     foreign: Entry | None = None
-    _spent: dict[str, Spent] = field(default_factory=dict)
+    _rdp: dict[str, int] = field(default_factory=dict)
+    _distance: dict[str, int] = field(default_factory=dict)
 
     def take(self, entry: Entry) -> None:
         """Count one more entry.
@@ -118,19 +121,13 @@ class Books:
         self.sequence, self.before, self.head = entry.sequence, self.head, entry.hash
 
     def spent(self, dataset: str) -> Spent:
-        """Return what ``dataset`` has spent: open reservations whole, settled runs as computed."""
-        if dataset in self._spent:
-            return self._spent[dataset]
-        mine = [charge for charge in self.charges.values() if charge.dataset == dataset]
-        lost = self.carried.get(dataset)
-        account = self.accounts.get(dataset)
-        order = account.policy.order if account else lost.order if lost else 0
-        self._spent[dataset] = Spent(
-            rdp=math.fsum([charge.rdp for charge in mine] + ([lost.rdp] if lost else [])),
-            distance=math.fsum([charge.distance for charge in mine] + ([lost.distance] if lost else [])),
-            order=order,
+        """Return what ``dataset`` has spent: open reservations whole, settled runs as computed, and what was lost."""
+        lost, account = self.carried.get(dataset), self.accounts.get(dataset)
+        return Spent(
+            rdp=self._rdp.get(dataset, 0) / _ONE,
+            distance=self._distance.get(dataset, 0) / _ONE,
+            order=account.policy.order if account else lost.order if lost else 0,
         )
-        return self._spent[dataset]
 
     def everything_spent(self) -> dict[str, Spent]:
         """Return :meth:`spent` of every data set, for the anchor."""
@@ -142,8 +139,6 @@ class Books:
 
     def _count(self, entry: Entry) -> None:
         body = entry.body
-        if entry.kind not in ("step", "measure"):
-            self._spent.clear()
         match entry.kind:
             case "register":
                 policy = budget_policy_at(
@@ -157,7 +152,7 @@ class Books:
             case "data":
                 self._bind(entry)
             case "reserve":
-                self.charges[entry.run] = Charge(
+                charge = Charge(
                     dataset=entry.dataset,
                     run=entry.run,
                     time=entry.time,
@@ -168,15 +163,19 @@ class Books:
                     events=body["events"],
                     exact_evaluation=body["exact_evaluation"],
                 )
+                self.charges[entry.run] = charge
+                self._spend(entry.dataset, charge.rdp, charge.distance)
             case "step":
                 self.charges[entry.run].steps.add(body["round"])
             case "measure":
                 self.charges[entry.run].measures.add(body["after"])
             case "settle":
                 charge = self.charges[entry.run]
+                self._spend(charge.dataset, -charge.rdp, -charge.distance)
                 charge.rounds, charge.measurements = body["rounds"], body["measurements"]
                 charge.rdp, charge.distance = _charged(body["rdp"]), _charged(body["distance"])
                 charge.events, charge.settled = body["events"], True
+                self._spend(charge.dataset, charge.rdp, charge.distance)
             case "no_privacy":
                 self.no_privacy.setdefault(entry.dataset, []).append(entry.run)
                 self._bind(entry)
@@ -189,6 +188,8 @@ class Books:
                 account.highest_epsilon = max(account.highest_epsilon, epsilon)
             case "adopt":
                 self._check_officer(entry)
+                for charge in self.charges.values():
+                    charge.settled = True  # which of its rounds were computed may be among what is lost
                 for dataset, lost in body["lost"].items():
                     self._carry(dataset, Spent(**lost))
             case _:
@@ -199,12 +200,18 @@ class Books:
         if content is not None:
             self.contents.setdefault(content, entry.dataset)
 
+    def _spend(self, dataset: str, rdp: float, distance: float) -> None:
+        """Add to the sums, exactly: rounding must not build up over thousands of charges and settlements."""
+        self._rdp[dataset] = self._rdp.get(dataset, 0) + _exact(rdp)
+        self._distance[dataset] = self._distance.get(dataset, 0) + _exact(distance)
+
     def _carry(self, dataset: str, lost: Spent) -> None:
         before = self.carried.get(dataset)
         rdp, distance = (before.rdp, before.distance) if before else (0.0, 0.0)
         self.carried[dataset] = Spent(
             rdp=rdp + _charged(lost.rdp), distance=distance + _charged(lost.distance), order=lost.order
         )
+        self._spend(dataset, lost.rdp, lost.distance)
 
     def _check_officer(self, entry: Entry) -> None:
         key, signature = str(entry.body["key"]), str(entry.body["signature"])
@@ -226,6 +233,12 @@ def signed_part(books: Books, kind: str, dataset: str, body: dict[str, Any]) -> 
         "previous": books.head,
         "body": {name: value for name, value in body.items() if name != "signature"},
     }
+
+
+def _exact(value: float) -> int:
+    """Return a finite float in units of the smallest one there is."""
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * (_ONE // denominator)
 
 
 def _charged(value: Any) -> float:

@@ -99,13 +99,18 @@ class KeptLedger:
             entries: list[Entry] = []
             problem: VerificationFailed | None = None
             try:
+                anchor = None
                 if self._store.exists():
                     with self._alone(), self._store.begin() as connection:
                         rows = self._store.rows(connection, since=0)
+                        with contextlib.suppress(BudgetRefused):  # the chain is looked at first
+                            anchor = read_anchor(self._anchor_path)
                 for entry in follow(rows, sequence=0, head=books.head):
                     books.take(entry)
                     entries.append(entry)
-                misfit = self._misfit(books, read_anchor(self._anchor_path))
+                if anchor is None:  # none there, damaged, or no ledger to go with it
+                    anchor = read_anchor(self._anchor_path)
+                misfit = self._misfit(books, anchor)
                 if misfit is not None:
                     where = books.foreign.sequence if books.foreign else books.sequence
                     field = "writer" if books.foreign else "anchor"
@@ -122,7 +127,8 @@ class KeptLedger:
     def adopt(self, *, reason: str, key: SigningKey) -> str:
         """Take a ledger that does not fit its anchor, or that another installation wrote, as this site's own.
 
-        What was spent in entries that are lost stays charged as far as the anchor knows it.
+        What was spent in entries that are lost stays charged as far as the anchor knows it. Open charges are
+        closed, whole: which of their rounds were computed may be among what is lost.
 
         Returns:
             What was found.

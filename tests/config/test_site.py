@@ -21,6 +21,28 @@ def test_a_site_knows_its_folder(make_lab, tmp_path, monkeypatch):
     assert load_site(file.relative_to(tmp_path.parent)).folder == tmp_path.resolve()
 
 
+def test_a_budget_refuses_unless_the_officer_lets_it_stop(make_lab, refusal):
+    assert load_site(make_lab()).datasets["points"].privacy.when_exceeded == "refuse"
+    stopping = load_site(make_lab(dataset={"privacy": {"when_exceeded": "stop"}}))
+    assert stopping.datasets["points"].privacy.when_exceeded == "stop"
+    assert (
+        "datasets.points.privacy.when_exceeded is 'warn'"
+        in refusal(dataset={"privacy": {"when_exceeded": "warn"}}).message
+    )
+
+
+@pytest.mark.parametrize("key", ["", "ab" * 31, "AB" * 32, "zz" * 32])
+def test_an_officer_is_a_public_key(refusal, key):
+    error = refusal(officer=key)
+    assert error.message.endswith("officer is not a public key")
+    assert "64 hexadecimal digits" in error.hint
+
+
+def test_a_ledgers_password_is_not_shown(make_lab):
+    site = load_site(make_lab(ledger="postgresql+psycopg://me:hunter2@host/db"))
+    assert "hunter2" not in repr(site) + str(site) + site.model_dump_json()
+
+
 def test_without_a_policy_section_there_is_none(make_lab):
     file = make_lab()
     values = yaml.safe_load(file.read_text())

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from fedsci.errors import InputError
 from fedsci.privacy.accounting import epsilon
 from fedsci.privacy.budget import (
+    SAMPLER_SHARE,
     BudgetPolicy,
     admits,
     budget_policy,
     budget_policy_at,
     charge_cost,
+    distance_capacity,
     epsilon_enforced,
     remaining,
     too_much,
@@ -125,6 +127,34 @@ def test_a_ledger_that_makes_no_sense_is_refused(spent):
 def test_a_budget_without_meaning_is_refused(target, delta):
     with pytest.raises(InputError):
         budget_policy(epsilon=target, delta=delta)
+
+
+@given(budgets, st.floats(0.01, 20))
+def test_another_epsilon_at_the_frozen_order_keeps_that_epsilon(policy, epsilon):
+    changed = budget_policy_at(policy.order, epsilon=epsilon, delta=policy.delta)
+    assert changed.order == policy.order
+    if changed.rdp_capacity:
+        assert epsilon_enforced(changed, changed.rdp_capacity) == pytest.approx(epsilon)
+    else:  # the order cannot show so small an epsilon
+        assert not admits(changed, 0.0, 1e-300)
+
+
+def test_at_its_own_epsilon_it_is_the_policy_itself():
+    policy = budget_policy(epsilon=3, delta=1e-5)
+    assert budget_policy_at(policy.order, epsilon=3, delta=1e-5) == policy
+
+
+@pytest.mark.parametrize("change", [{"order": 1}, {"order": 257}, {"epsilon": 0}, {"epsilon": math.nan}, {"delta": 1}])
+def test_a_changed_budget_without_meaning_is_refused(change):
+    values = {"order": 8, "epsilon": 3.0, "delta": 1e-5} | change
+    with pytest.raises(InputError):
+        budget_policy_at(values.pop("order"), **values)
+
+
+def test_inexact_noise_takes_no_more_of_delta_than_is_kept_for_it():
+    policy = budget_policy(epsilon=8, delta=1e-5)
+    assert distance_capacity(policy) * (1 + math.exp(8)) == pytest.approx(SAMPLER_SHARE * 1e-5)
+    assert 0 < distance_capacity(budget_policy(epsilon=5000, delta=1e-5)) < 1e-300
 
 
 @pytest.mark.parametrize("change", [{"rdp_capacity": 0.6}, {"rdp_capacity": 0.0}, {"order": 1}, {"order": 300}])

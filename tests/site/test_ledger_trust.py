@@ -264,7 +264,7 @@ def test_two_daemons_on_one_ledger_are_noticed(ledger, state, tmp_path):
     second = Ledger(other, anchor=tmp_path / "anchors" / "lab-1.json")
     check_refused(second, "entry 1 was written by another installation .*; two daemons must not share a ledger")
     second.adopt(reason="moved to a new machine", key=KEY)
-    second.step("heart", RUN, 2)
+    reserve(second, OTHER)
     # and the first one, should it still run on the same file, is refused in turn
     shutil.copy(other / "ledger.sqlite", state / "ledger.sqlite")
     check_refused(ledger, "entry 4 was written by another installation")
@@ -287,7 +287,7 @@ class TestAdoption:
         anchor.unlink()
         found = Ledger(state).adopt(reason="the disk with the anchors died", key=KEY)
         assert "no anchor" in found
-        ledger.step("heart", RUN, 2)
+        reserve(ledger, OTHER)
         entry = ledger.entries()[3]
         assert (entry.kind, entry.body["reason"]) == ("adopt", "the disk with the anchors died")
         assert entry.body["key"] == KEY.public.hex()
@@ -316,7 +316,21 @@ class TestAdoption:
     def test_a_damaged_anchor(self, ledger, state, anchor):
         anchor.write_text("{")
         Ledger(state).adopt(reason="a torn file", key=KEY)
-        ledger.step("heart", RUN, 2)
+        reserve(ledger, OTHER)
+
+    def test_what_was_open_is_closed_whole_since_its_rounds_may_have_been_computed(self, state, path):
+        """Else a round that was computed after the backup could be computed again, for one charge."""
+        ledger = Ledger(state)
+        reserve(ledger)
+        backup, before = path.read_bytes(), spent(ledger)
+        ledger.step("heart", RUN, 1)
+        path.write_bytes(backup)
+        Ledger(state).adopt(reason="restored", key=KEY)
+        with pytest.raises(BudgetRefused, match="no open charge"):
+            ledger.step("heart", RUN, 1)
+        policy = ledger.register("heart", **BUDGET)
+        ledger.settle("heart", RUN, policy=policy, used=lambda rounds, _: events(rounds))
+        assert spent(ledger) == before
 
     def test_a_broken_chain_is_not_adopted(self, ledger, state, path):
         edit(path, *FORGERIES["a smaller charge"][1:])
