@@ -22,7 +22,7 @@ class Admission:
         schema: digest of the schema as the site reads it.
         privacy: see :func:`read_privacy`.
         exact_evaluation: the site lets exact metrics of its holdout leave, inside sums.
-        rounds_allowed: how many of the study's rounds the site pays for.
+        rounds_allowed, measurements_allowed: how much of the study the site's budget pays for.
         advert: the site's part of the first setup, or empty.
     """
 
@@ -34,6 +34,7 @@ class Admission:
     privacy: Mapping[str, Any]
     exact_evaluation: bool
     rounds_allowed: int
+    measurements_allowed: int
     advert: str
 
 
@@ -58,12 +59,19 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             privacy=read_privacy(fields["privacy"]),
             exact_evaluation=fields["exact_evaluation"] is True,
             rounds_allowed=counts[4],
+            measurements_allowed=_count(fields["measurements_allowed"]),
             advert=str(fields.get("advert", "")),
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{site} answered with facts that make no sense", hint="are all sites on the same version of fedsci?"
         ) from None
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST_RECORDS:
+        raise ValueError
+    return value
 
 
 #: What a site states of its privacy; see :func:`read_privacy`.

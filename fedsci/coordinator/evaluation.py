@@ -120,19 +120,22 @@ class Meter:
         cost: its price, None without privacy.
         holdouts: every site's public count of held-out records.
         noised: whether metrics carry noise.
+        paid: whether every site's budget pays for noised metrics.
     """
 
     plan: Plan
     cost: Cost | None
     holdouts: Mapping[SiteId, int]
     noised: bool
+    paid: bool = True
 
     @property
     def evaluate(self) -> str | None:
         """What requests ask for; None: nothing."""
         if not self.noised:
             return "exact"
-        return "noised" if self.cost is not None and self.cost.metric_noise is not None else None
+        known = self.cost is not None and self.cost.metric_noise is not None
+        return "noised" if known and self.paid else None
 
     @property
     def table(self) -> MetricTable:

@@ -180,7 +180,9 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
             weights = dict.fromkeys(weights, 1.0)  # a site counts as a site, whatever its size
     noised = plan.private and not all(said.exact_evaluation for said in progress.sites.values())
     holdouts = {SiteId(site): holdout for site, (_, holdout) in counts.items()}
-    meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=noised)
+    needed = cost.measurements if cost is not None else 0
+    paid = all(said.measurements_allowed >= needed for said in progress.sites.values())
+    meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=noised, paid=paid)
     _ = meter.table  # refuses holdouts whose sums do not fit, before anything is computed
     if not masked or roster is None:
         return PlainAggregation(link=link, plan=plan, weights=weights), meter

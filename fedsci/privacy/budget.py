@@ -135,7 +135,7 @@ def charge_cost(plan: Plan, policy: BudgetPolicy) -> float:
     """
     if plan.neighbouring is not policy.neighbouring:
         raise InputError(f"{plan.neighbouring.value} cannot be charged to a budget for {policy.neighbouring.value}")
-    releases = sum(part.count for part in (*plan.events, *plan.held_out))
+    releases = max(sum(part.count for part in side) for side in (plan.events, plan.held_out))
     return float(rdp_curve(plan, (policy.order,))[0]) * _ROUNDING + releases * _FLOAT_ERROR
 
 

@@ -4,6 +4,7 @@
 ``local_noise``: what the study would have reached had every lab added all the noise itself.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
@@ -19,13 +20,15 @@ from fedsci.data.table import concatenate
 from fedsci.errors import RoundAborted
 from fedsci.names import SiteId
 from fedsci.site.dataset import SiteData, load_site_data
+from fedsci.site.gate import allows_no_privacy
 from fedsci.site.round import Contributor, contributor, train_alone
+from fedsci.site.service import dimension_of
 from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, cost_of
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
-from fedsci.training.metrics import Metrics, finish, half_range
+from fedsci.training.metrics import Metrics, MetricSums, finish, half_range
 from fedsci.training.models import initial_vector, layout_of
 
 
@@ -95,3 +98,27 @@ def _measured(plan: Plan, labs: Mapping[SiteId, SiteData], train: Callable[[], N
     sums = reduce(add, [evaluate(plan, model, lab.holdout, device=CPU) for lab in labs.values()])
     metrics = finish(sums, half_range=half_range(plan.study))
     return {name: metrics.get(name) for name in plan.metrics}
+
+
+def alone_baseline(
+    plan: Plan, site_files: tuple[Path, ...], split_key: Callable[[Site], bytes]
+) -> dict[SiteId, MetricSums]:
+    """Return the exact metrics of each lab that trains alone under the study's epsilon, where only a simulation may know.
+
+    In a private study a lab gives what it reaches alone only where it accepts results without any guarantee: nobody
+    charges for it. Labs on this machine hold no secrets from it, so it is computed here, for labs that let exact
+    metrics leave. A lab whose training diverged is absent.
+    """
+    found: dict[SiteId, MetricSums] = {}
+    for site in map(load_site, site_files):
+        policy = site.policy
+        if policy is None or not policy.exact_evaluation or allows_no_privacy(site, plan.study.dataset):
+            continue
+        lab = load_site_data(plan, site, split_key=split_key(site))
+        cost = cost_of(plan, dimension=dimension_of(plan), alone=True)
+        worker = contributor(
+            plan, site.site, lab.train, public_records=lab.train_count, cost=cost, device=CPU, random_bytes=os.urandom
+        )
+        with contextlib.suppress(RoundAborted):
+            found[SiteId(site.site)] = evaluate(plan, train_alone(worker), lab.holdout, device=CPU)
+    return found

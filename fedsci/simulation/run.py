@@ -4,10 +4,14 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
+from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.study import Progress, RoundResult, run_study
 from fedsci.coordinator.summary import summarise
 from fedsci.errors import FedsciError, InputError, SiteFailed
@@ -15,11 +19,11 @@ from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder, create_run_folder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
-from fedsci.simulation.pooled import pooled_baselines
+from fedsci.simulation.pooled import alone_baseline, pooled_baselines
 from fedsci.site.dataset import schema_of
 from fedsci.training.accountant import cost_of
 from fedsci.training.learner import module_for
-from fedsci.training.metrics import Metrics
+from fedsci.training.metrics import Metrics, MetricSums
 from fedsci.training.models import layout_of
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
 from fedsci.transport.link import SiteLink, Traffic
@@ -85,6 +89,8 @@ class SimulatedRun:
             self._consortium = SimulatedConsortium(state)
             labs.enrol(self._consortium.public)
             self._exchange(labs)
+            if "local" in plan.study.evaluation.baselines and plan.private and plan.study.privacy.unit != "site":
+                self._add_alone(alone_baseline(plan, self.study.site_files, labs.split_key))
             if "pooled" in plan.study.evaluation.baselines:
                 self.display.phase("pooled")
                 began = time.monotonic()
@@ -113,6 +119,18 @@ class SimulatedRun:
             else:
                 self._save_what_there_is(summary)
         return summary
+
+    def _add_alone(self, sums: dict[SiteId, MetricSums]) -> None:
+        """Add labs that would not say what they reach alone; one by one only those that show their own metrics."""
+        known = self.progress.alone.get("local")
+        if not sums or not isinstance(known, Measured):
+            return
+        shown = {
+            site.site for site in map(load_site, self.study.site_files) if site.policy and site.policy.show_own_metrics
+        }
+        own = {site: found for site, found in sums.items() if site in shown}
+        total = reduce(add, sums.values(), known.total)
+        self.progress.alone["local"] = Measured(plan=known.plan, total=total, own={**known.own, **own})
 
     def _exchange(self, labs: Labs) -> None:
         plan = self.study.plan

@@ -34,7 +34,7 @@ class Room:
     """What of a study would still fit a budget.
 
     Attributes:
-        rounds: at the study's noise; 0 if not even one.
+        rounds: at the study's noise, without measurements; 0 if not even one.
         epsilon_of_rounds: what so many rounds cost, by PLD.
         epsilon: the largest ``privacy.epsilon``, to two decimals, at which the whole study fits; 0 if none does.
     """
@@ -146,24 +146,29 @@ def forecast(
     budget_section = site.datasets[dataset].privacy
     stop = budget_section is not None and budget_section.when_exceeded == "stop"
     if stop and refusal is not None and refusal.exit_code == 3 and room is not None and room.rounds:
-        return replace(_answer(site, records, None, spending, cost, room.rounds, room), stops_after=room.rounds)
+        return _answer(site, records, None, spending, cost, room.rounds, room, stops_after=room.rounds)
     return _answer(site, records, refusal, spending, cost, rounds, room)
 
 
 def room_for(plan: Plan, cost: Cost, spending: Spending, *, dimension: int, limit: float | None) -> Room:
     """Return how much of a study fits what is left of a budget, and a policy's limit on one study."""
 
-    def fits(candidate: Cost, rounds: int) -> bool:
-        charge = charge_cost(candidate.events(rounds, candidate.measurements), spending.policy)
-        dear = limit is not None and candidate.epsilon_at(rounds, delta=spending.policy.delta) > limit
+    def fits(candidate: Cost, rounds: int, measurements: int) -> bool:
+        charge = charge_cost(candidate.events(rounds, measurements), spending.policy)
+        strict = replace(candidate, delta=min(candidate.delta, spending.policy.delta))
+        dear = limit is not None and strict.epsilon(rounds, measurements) > limit
         return admits(spending.policy, spending.spent_rdp, charge) and not dear
+
+    def whole_fits(epsilon: float) -> bool:
+        candidate = _cost_at(plan, epsilon, dimension)
+        return fits(candidate, plan.training.rounds, candidate.measurements)
 
     low, high = 0, plan.training.rounds  # the most rounds that fit, by bisection
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(cost, middle) else (low, middle - 1)
+        low, high = (middle, high) if fits(cost, middle, 0) else (low, middle - 1)
     epsilon = _largest_epsilon(plan, cost, spending, limit)
-    while epsilon >= _LEAST_EPSILON and not fits(_cost_at(plan, epsilon, dimension), plan.training.rounds):
+    while epsilon >= _LEAST_EPSILON and not whole_fits(epsilon):
         epsilon = round(epsilon - 0.01, 2)
     return Room(
         rounds=low,
@@ -214,12 +219,12 @@ def _answer(
     cost: Cost | None,
     rounds: int,
     room: Room | None,
+    stops_after: int | None = None,
 ) -> Forecast:
-    charge = (
-        0.0
-        if cost is None or spending is None
-        else charge_cost(cost.events(rounds, cost.measurements), spending.policy)
-    )
+    charge = 0.0
+    if cost is not None and spending is not None:
+        measurements = cost.measurements if stops_after is None else 0
+        charge = charge_cost(cost.events(rounds, measurements), spending.policy)
     policy, spent = (None, 0.0) if spending is None else (spending.policy, spending.spent_rdp)
     return Forecast(
         site=site.site,
@@ -232,4 +237,5 @@ def _answer(
         exit_code=0 if refusal is None else refusal.exit_code,
         hint="" if refusal is None else refusal.hint,
         room=room,
+        stops_after=stops_after,
     )

@@ -7,6 +7,8 @@ import re
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.errors import BudgetRefused, ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
+from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
 from fedsci.site.dataset import content_digest, load_site_data, schema_of
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
@@ -36,6 +39,14 @@ from fedsci.transport.binding import unpack
 from fedsci.transport.messages import Reply, Request
 
 _RUN = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paid:
+    """How many rounds and noised measurements of a study a site's budget pays for."""
+
+    rounds: int
+    measurements: int
 
 
 class SiteService:
@@ -104,7 +115,7 @@ class SiteService:
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
         policy = check_policy(plan, self.site)
-        cost, rounds_allowed = self._charge(run, plan, policy)
+        cost, paid = self._charge(run, plan, policy)
         try:
             masking, joined = self._join(request, run, plan)
             active = self._activate(plan, policy, cost, masking)
@@ -128,17 +139,18 @@ class SiteService:
                 "parameters": dimension_of(plan),
                 "schema": schema.digest(),
                 "exact_evaluation": policy.exact_evaluation,
-                "privacy": self._privacy(active, None, allowed=rounds_allowed),
-                "rounds_allowed": rounds_allowed,
+                "privacy": self._privacy(active, (0, 0), charged=paid),
+                "rounds_allowed": paid.rounds,
+                "measurements_allowed": paid.measurements,
             }
             | joined
         )
 
-    def _charge(self, run: str, plan: Plan, policy: Policy) -> tuple[Cost | None, int]:
+    def _charge(self, run: str, plan: Plan, policy: Policy) -> "tuple[Cost | None, Paid]":
         """Write down, durably and before any data is opened, what the study may release.
 
         Returns:
-            Its price, and how many of its rounds are paid for.
+            Its price, and how much of it is paid for.
         """
         cost, dataset, rounds = cost_for(plan), plan.study.dataset, plan.training.rounds
         try:
@@ -148,21 +160,29 @@ class SiteService:
             raise
         if cost is None:
             self.ledger.record_no_privacy(dataset, run, content=content)
-            return None, rounds
+            return None, Paid(rounds=rounds, measurements=0)
         budget, source = self._budget(dataset, content), self.site.datasets[dataset].privacy
         check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
-        allowed = self.ledger.reserve(
-            dataset,
-            run,
-            policy=budget,
-            plan=lambda some: cost.events(some, cost.measurements),
-            rounds=rounds,
-            measurements=cost.measurements,
-            distance=cost.total_variation(rounds, cost.measurements),
-            exact_evaluation=policy.exact_evaluation,
-            stop=source is not None and source.when_exceeded == "stop",
-        )
-        return cost, allowed
+        stop = source is not None and source.when_exceeded == "stop"
+        # a measurement costs a held-out record as much as the whole study: where that does not fit, none is made
+        for measurements in (cost.measurements, 0) if stop else (cost.measurements,):
+            try:
+                allowed = self.ledger.reserve(
+                    dataset,
+                    run,
+                    policy=budget,
+                    plan=partial(_events, cost, measurements),
+                    rounds=rounds,
+                    measurements=measurements,
+                    distance=cost.total_variation(rounds, measurements),
+                    exact_evaluation=policy.exact_evaluation,
+                    stop=stop and not measurements,
+                )
+                break
+            except BudgetRefused:
+                if not stop or not measurements:
+                    raise
+        return cost, Paid(rounds=allowed, measurements=measurements)
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
@@ -341,11 +361,10 @@ class SiteService:
             dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, content=content
         )
 
-    def _privacy(self, active: ActiveRun, used: tuple[int, int] | None, *, allowed: int = 0) -> dict[str, Any]:
+    def _privacy(self, active: ActiveRun, used: tuple[int, int], *, charged: "Paid | None" = None) -> dict[str, Any]:
         """What the study cost, and all studies together (infinite: "inf").
 
-        ``used`` are its rounds and measurements; None before the first, when ``allowed`` rounds and all measurements
-        are reserved.
+        ``used`` are its rounds and measurements so far; ``charged`` is what is charged for it now, if that is more.
         """
         dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
         budget, cost = self.site.datasets[dataset].privacy, active.cost
@@ -356,16 +375,16 @@ class SiteService:
         spending = self.ledger.spending(dataset, policy)
         everything = one_after_another(spending.plans)
         total = plan_epsilon(everything, delta=delta)
-        charged = (allowed, cost.measurements) if used is None else used
-        charge = charge_cost(cost.events(*charged), policy)
+        charged = charged or Paid(rounds=used[0], measurements=used[1])
+        charge = charge_cost(cost.events(charged.rounds, charged.measurements), policy)
         return limits | {
-            "study": cost.epsilon(*(used or (0, 0))),
+            "study": cost.epsilon(*used),
             "total": "inf" if spending.no_privacy_runs else total,
             "enforced_total": spending.epsilon_enforced,
             "enforced_before": epsilon_enforced(policy, _less(spending.spent_rdp, charge)),
             "noise_multiplier": cost.noise_multiplier,
-            "rounds_charged": charged[0],
-            "measurements_charged": charged[1],
+            "rounds_charged": charged.rounds,
+            "measurements_charged": charged.measurements,
             "rdp_order": policy.order,
             "rdp_study": charge,
             "rdp_total": spending.spent_rdp,
@@ -395,6 +414,10 @@ def dimension_of(plan: Plan) -> int:
 def _less(total: float, part: float) -> float:
     """Return the difference, and zero where only rounding is left of it."""
     return total - part if total - part > 1e-9 * total else 0.0
+
+
+def _events(cost: Cost, measurements: int, rounds: int) -> EventPlan:
+    return cost.events(rounds, measurements)
 
 
 def _last_round(active: ActiveRun, request: Request) -> int:

@@ -218,7 +218,7 @@ class TestRounding:
         assert "1.5e" not in caught.value.message
 
     def test_the_largest_centre_is_rounded(self, keystream):
-        values = np.array([-1.0, 1.0]) * rounding_noise.LARGEST_CENTRE * 0.3
+        values = np.array([-1.0, 1.0]) * (rounding_noise.LARGEST_CENTRE - 1) * 0.3
         drawn = round_and_noise(values, gamma=0.3, deviation=64.0, keystream=keystream)
         assert (np.abs(drawn - values / 0.3) < 13.5 * 64).all()
 

@@ -234,7 +234,7 @@ def test_a_site_that_shows_nothing_withholds(serve, make_plan, own):
 
 
 def test_a_sites_own_metrics_are_in_sums_only_unless_its_policy_shows_them(serve, make_plan):
-    study = Study(serve(policy={"show_own_metrics": False}), make_plan())
+    study = Study(serve(policy={"show_own_metrics": False, "mechanisms": ["local", "none"]}), make_plan())
     good(study.prepare())
     for reply in (study.train(1, evaluate="exact"), study.evaluate(), study.alone()):
         assert "own" not in good(reply).fields
@@ -242,10 +242,13 @@ def test_a_sites_own_metrics_are_in_sums_only_unless_its_policy_shows_them(serve
 
 
 def test_what_a_lab_reaches_without_privacy_is_told_only_where_no_privacy_is_allowed(serve, make_plan):
-    """Exact metrics of a model trained without noise tell of training records, whatever was charged for."""
+    """Exact metrics of a model trained at the lab tell of training records once more, and nobody charged for that."""
     study = Study(serve(), make_plan())
     good(study.prepare())
-    assert [sums is None for sums in good(study.alone()).fields["metrics"]] == [False, True]
+    assert good(study.alone()).fields["metrics"] == [None, None]
+    open_to_all = Study(serve(policy={"mechanisms": ["local", "none"]}), make_plan())
+    good(open_to_all.prepare())
+    assert None not in good(open_to_all.alone()).fields["metrics"]
 
 
 def test_a_second_process_on_the_state_folder_waits(serve, make_plan):

@@ -134,7 +134,7 @@ def test_a_charge_for_another_unit_is_refused_everywhere(make_plan, tmp_path):
         one_after_another([group, record])
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.register("points", epsilon=8.0, delta=1e-5, unit="record")
-    with pytest.raises(BudgetRefused, match="for each record"):
+    with pytest.raises(BudgetRefused, match="the ledger was opened with unit record"):
         ledger.register("points", epsilon=8.0, delta=1e-5, unit="group")
 
 

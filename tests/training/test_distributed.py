@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fedsci.config.masking import grid_for
 from fedsci.data.table import EncodingReport, Table
 from fedsci.errors import InputError
 from fedsci.privacy.calibration import epsilon_with_distance, gaussian_plan
+from fedsci.secagg import plan_quantisation
 from fedsci.site.round import contributor
 from fedsci.training.accountant import cost_of
 from fedsci.training.device import CPU
@@ -89,9 +91,9 @@ def test_no_share_can_pass_the_ring_however_large_the_sum(plan):
     table = table_of(30, rng)
     cost = cost_of(plan, dimension=DIMENSION)
     worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
-    room = 44  # far too small for this sum
-    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), share, room=room)
-    assert np.abs(sent).max() <= room + LARGEST_NOISE * share.deviation
+    grid = SimpleNamespace(site_bound=300)  # far too small for this sum
+    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), share, grid)
+    assert np.abs(sent).max() <= 300
     whole = room_for_noise(grid_for(plan), deviation=share.deviation)
     assert 0 < whole + LARGEST_NOISE * share.deviation <= grid_for(plan).site_bound
     with pytest.raises(InputError, match="no room for the noise"):
@@ -104,8 +106,9 @@ def test_a_wide_ring_does_not_let_a_large_sum_be_refused(plan):
     table = table_of(30, np.random.default_rng(1))
     worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
     tiny = replace(cost.share, gamma=1e-12)  # sums of 10^12 steps
-    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), tiny, largest=2**52)
-    assert 2**30 < np.abs(sent).max() <= 2**31
+    grid = plan_quantisation(bound=16.0, sites=SITES, ring_bits=64)
+    sent = worker.private.noised_share(np.zeros(DIMENSION, np.float32), tiny, grid)
+    assert 2**31 < np.abs(sent).max() <= 2**32
 
 
 def test_more_records_than_a_float64_sum_is_exact_for_are_refused(plan, monkeypatch):
