@@ -42,7 +42,7 @@ def released(plan):
         worker = contributor(plan, f"lab-{number}", table, cost=cost, device=CPU, random_bytes=os.urandom)
         total += worker.contribution(model, 1)
         load_vector(worker.learner.module, model)
-        exact -= worker.private.clipped_sum(np.arange(table.rows), DIMENSION)
+        exact -= worker.private.clipped_sum(np.arange(table.rows))
     return total * cost.share.gamma - exact
 
 
