@@ -59,9 +59,10 @@ class BookKeeping:
                     hint="leave dropout out",
                 )
             self._check_nothing_missed(loss, uses)
+        multiplications = sum(map(_multiplications, uses))
         pieces = self._pieces(uses, gradients)
         values = sum(piece.values_per_record for piece in pieces.values())
-        return Footprint(values=values, multiplications=sum(map(_multiplications, uses)))
+        return Footprint(values=values, multiplications=multiplications)
 
     def _passes(self, features: Tensor, targets: Tensor) -> tuple[Tensor, list[Use], list[Tensor]]:
         """Return the loss, the layers' uses, and the loss's gradients at their outputs."""
@@ -107,7 +108,7 @@ def _sum(first: Piece, second: Piece) -> Rows:
     """The gradient of a parameter that was used twice."""
     if not isinstance(first, Rows) or not isinstance(second, Rows):
         raise TypeError("only rows can be added")
-    return Rows(first.values + second.values)
+    return Rows.of(first.values + second.values)
 
 
 def _multiplications(use: Use) -> int:

@@ -6,6 +6,7 @@ of public shapes (:func:`_matrix`).
 """
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from fedsci.training.per_record.pieces import Piece, Products, Rows, TableRows
 
 Found: TypeAlias = Iterator[tuple[Tensor, Piece]]
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 InstanceNorm: TypeAlias = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 Rule: TypeAlias = Callable[[Any, Tensor, Tensor, bool], Found]
 
@@ -48,10 +50,10 @@ def _linear(layer: nn.Linear, inputs: Tensor, gradients: Tensor, shared: bool) -
     right = inputs.reshape(len(inputs), -1, inputs.shape[-1])
     yield layer.weight, _matrix(left, right, shared)
     if layer.bias is not None:
-        yield layer.bias, Rows(left.sum(1))
+        yield layer.bias, Rows.of(left.sum(1))
 
 
-def _convolution(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
+def _convolution(layer: Convolution, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
     n, groups = len(inputs), layer.groups
     left = gradients.reshape(n, layer.out_channels, -1)
     if layer.weight.requires_grad:
@@ -60,21 +62,34 @@ def _convolution(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients: Tensor
             yield layer.weight, _matrix(left.mT, patches.mT, shared)
         else:
             by_group = left.reshape(n * groups, -1, left.shape[2])
-            yield layer.weight, Rows(torch.bmm(by_group, patches.reshape(n * groups, -1, left.shape[2]).mT).view(n, -1))
+            yield (
+                layer.weight,
+                Rows.of(torch.bmm(by_group, patches.reshape(n * groups, -1, left.shape[2]).mT).view(n, -1)),
+            )
     if layer.bias is not None:
-        yield layer.bias, Rows(left.sum(2))
+        yield layer.bias, Rows.of(left.sum(2))
 
 
-def _patches(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor) -> Tensor:
+def _patches(layer: Convolution, inputs: Tensor) -> Tensor:
     """What each output position of a convolution saw, ``(n, channels * kernel, positions)``."""
     padding = layer._reversed_padding_repeated_twice
     if any(padding):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         inputs = functional.pad(inputs, padding, mode=mode)
-    kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
-    if isinstance(layer, nn.Conv1d):
-        inputs, kernel, stride, dilation = inputs.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
-    return functional.unfold(inputs, kernel, dilation=dilation, stride=stride)
+    inputs = inputs.contiguous()
+    sizes, strides = inputs.shape[2:], inputs.stride()[2:]
+    axes = range(len(sizes))
+    reach = [layer.dilation[i] * (layer.kernel_size[i] - 1) for i in axes]
+    places = [(sizes[i] - reach[i] - 1) // layer.stride[i] + 1 for i in axes]
+    windows = inputs.as_strided(
+        (*inputs.shape[:2], *layer.kernel_size, *places),
+        (
+            *inputs.stride()[:2],
+            *(strides[i] * layer.dilation[i] for i in axes),
+            *(strides[i] * layer.stride[i] for i in axes),
+        ),
+    )
+    return windows.reshape(len(inputs), -1, prod(places))
 
 
 def _matrix(left: Tensor, right: Tensor, shared: bool) -> Piece:
@@ -83,7 +98,7 @@ def _matrix(left: Tensor, right: Tensor, shared: bool) -> Piece:
     short = positions == 1 or (positions <= _MOST_POSITIONS and positions * (rows + columns) <= rows * columns)
     if short and not shared:
         return Products(left.double(), right.double())
-    return Rows(torch.bmm(left.mT, right).flatten(1))
+    return Rows.of_products(left, right)
 
 
 def _embedding(layer: nn.Embedding, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
@@ -95,7 +110,7 @@ def _embedding(layer: nn.Embedding, inputs: Tensor, gradients: Tensor, shared: b
     if shared:
         table = values.new_zeros(n, layer.num_embeddings, layer.embedding_dim)
         table.scatter_add_(1, numbers[:, :, None].expand_as(values), values)
-        yield layer.weight, Rows(table.flatten(1))
+        yield layer.weight, Rows.of(table.flatten(1))
     else:
         same = numbers[:, :, None] == numbers[:, None, :]
         first = same.to(torch.uint8).argmax(2)  # where each position's row was first mentioned
@@ -106,14 +121,14 @@ def _embedding(layer: nn.Embedding, inputs: Tensor, gradients: Tensor, shared: b
 def _layer_norm(layer: nn.LayerNorm, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
     normal = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
     shape = (len(inputs), -1, layer.weight.numel())
-    yield layer.weight, Rows((normal * gradients).reshape(shape).sum(1))
+    yield layer.weight, Rows.of((normal * gradients).reshape(shape).sum(1))
     if layer.bias is not None:
-        yield layer.bias, Rows(gradients.reshape(shape).sum(1))
+        yield layer.bias, Rows.of(gradients.reshape(shape).sum(1))
 
 
 def _rms_norm(layer: nn.RMSNorm, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
     normal = functional.rms_norm(inputs, layer.normalized_shape, eps=layer.eps)
-    yield layer.weight, Rows((normal * gradients).reshape(len(inputs), -1, layer.weight.numel()).sum(1))
+    yield layer.weight, Rows.of((normal * gradients).reshape(len(inputs), -1, layer.weight.numel()).sum(1))
 
 
 def _group_norm(layer: nn.GroupNorm, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
@@ -126,15 +141,16 @@ def _instance_norm(layer: InstanceNorm, inputs: Tensor, gradients: Tensor, share
 
 def _by_channel(layer: nn.GroupNorm | InstanceNorm, normal: Tensor, gradients: Tensor) -> Found:
     shape = (*normal.shape[:2], -1)
-    yield layer.weight, Rows((normal * gradients).reshape(shape).sum(2))
+    yield layer.weight, Rows.of((normal * gradients).reshape(shape).sum(2))
     if layer.bias is not None:
-        yield layer.bias, Rows(gradients.reshape(shape).sum(2))
+        yield layer.bias, Rows.of(gradients.reshape(shape).sum(2))
 
 
 RULES: Final[dict[type[nn.Module], Rule]] = {
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
     nn.Embedding: _embedding,
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _rms_norm,

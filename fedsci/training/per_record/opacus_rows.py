@@ -57,7 +57,7 @@ class OpacusRows:
                         f"no gradient a record was found for parameter {name}",
                         hint="build the model from torch.nn layers, with records in the first dimension",
                     )
-                pieces[parameter] = Rows(found.flatten(1))
+                pieces[parameter] = Rows.of(found.flatten(1))
         finally:
             for parameter in self.module.parameters():
                 parameter.grad_sample = None  # type: ignore[attr-defined]
