@@ -1,8 +1,9 @@
 """Samples a second of DP-SGD's clipped sums beside plain SGD and Opacus' default, one thread; and peak memory.
 
-A step of plain SGD: draw a batch, forward, backward, update. Of ours: the clipped sum of a Poisson sample of the
-same expected size, its padding included, and the same update. Of Opacus: hooks, its optimiser's clipping, and the
-same update. None of them makes noise (bench_noise.py does). Time is CPU time; the three take turns.
+A step of plain SGD: fetch a batch, forward, backward, update. Of ours: the clipped sum of a Poisson sample of the
+same expected size, padding included (it counts as time, not as samples), and the same update. Of Opacus: hooks, its
+optimiser's clipping, and the same update. Drawing the sample is not timed, and none of them makes noise
+(bench_noise.py does). Time is CPU time; the three take turns.
 
 Memory: what a fresh process needs for a step beyond what it needed for one of a single record.
 """
@@ -14,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from harness import Results, check, main
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +28,7 @@ from fedsci.config.study import ModelSpec
 from fedsci.training.models import build_model
 from fedsci.training.per_record import ClippedGradients
 
+Step: TypeAlias = Callable[[NDArray[np.int64]], None]
 CLIPPING_NORM, RATE = 1.0, 0.125
 CLASSES, VOCABULARY, LENGTH, WIDTH = 10, 1000, 64, 128
 SIZES = [("mlp", 512), ("cnn", 64), ("cnn", 512), ("transformer", 128)]
@@ -90,55 +93,51 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, targets, reduction="none")
 
 
-def plain(name: str, batch: int) -> Callable[[], int]:
-    """Return a step of plain SGD, which tells how many records it took."""
+def plain(name: str, batch: int) -> Step:
+    """Return a step of plain SGD."""
     model, features, targets = model_and_data(name, int(batch / RATE))
-    optimiser, rng = torch.optim.SGD(model.parameters(), lr=0.01), np.random.default_rng(0)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
 
-    def step() -> int:
-        index = torch.from_numpy(rng.choice(len(features), batch, replace=False))
+    def step(rows: NDArray[np.int64]) -> None:
+        index = torch.from_numpy(rows)
         optimiser.zero_grad()
         losses(model(features[index]), targets[index]).mean().backward()
         optimiser.step()
-        return batch
 
     return step
 
 
-def ours(name: str, batch: int) -> Callable[[], int]:
+def ours(name: str, batch: int) -> Step:
     """Return a step with this project's clipped sum."""
     model, features, targets = model_and_data(name, int(batch / RATE))
-    optimiser, rng = torch.optim.SGD(model.parameters(), lr=0.01), np.random.default_rng(0)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     clipped = ClippedGradients(module=model, losses=losses, clipping_norm=CLIPPING_NORM, expected=batch)
     parameters = list(model.parameters())
 
-    def step() -> int:
-        chosen = np.flatnonzero(rng.random(len(features)) < RATE)
-        total = torch.from_numpy((clipped.sum_of(features, targets, chosen) / batch).astype(np.float32))
+    def step(rows: NDArray[np.int64]) -> None:
+        total = torch.from_numpy((clipped.sum_of(features, targets, rows) / batch).astype(np.float32))
         for p, part in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
             p.grad = part.view(p.shape)
         optimiser.step()
-        return len(chosen)
 
     return step
 
 
-def opacus(name: str, batch: int) -> Callable[[], int]:
+def opacus(name: str, batch: int) -> Step:
     """Return a step with Opacus' hooks and its optimiser."""
     from opacus import GradSampleModule
     from opacus.optimizers import DPOptimizer
 
     model, features, targets = model_and_data(name, int(batch / RATE))
-    wrapped, rng = GradSampleModule(model), np.random.default_rng(0)
+    wrapped = GradSampleModule(model)
     inner = torch.optim.SGD(wrapped.parameters(), lr=0.01)
     optimiser = DPOptimizer(inner, noise_multiplier=0.0, max_grad_norm=CLIPPING_NORM, expected_batch_size=batch)
 
-    def step() -> int:
-        index = torch.from_numpy(rng.choice(len(features), batch, replace=False))
+    def step(rows: NDArray[np.int64]) -> None:
+        index = torch.from_numpy(rows)
         optimiser.zero_grad()
         losses(wrapped(features[index]), targets[index]).mean().backward()
         optimiser.step()
-        return batch
 
     return step
 
@@ -146,14 +145,22 @@ def opacus(name: str, batch: int) -> Callable[[], int]:
 WAYS = {"plain": plain, "ours": ours, "opacus": opacus}
 
 
+def draw(way: str, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the rows of a step: a Poisson sample for ours, ``batch`` of them for the others."""
+    records = int(batch / RATE)
+    return np.flatnonzero(rng.random(records) < RATE) if way == "ours" else rng.choice(records, batch, replace=False)
+
+
 def rates(name: str, batch: int, repeats: int) -> dict[str, float]:
     """Return each way's median samples a second."""
-    steps = {way: make(name, batch) for way, make in WAYS.items()}
+    rng, steps = np.random.default_rng(0), {way: make(name, batch) for way, make in WAYS.items()}
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(repeats + 2):
         for way, step in steps.items():
-            start, taken = time.process_time(), step()
-            found[way].append(taken / (time.process_time() - start))
+            rows = draw(way, batch, rng)
+            start = time.process_time()
+            step(rows)
+            found[way].append(len(rows) / (time.process_time() - start))
     return {way: median(values[2:]) for way, values in found.items()}
 
 
@@ -169,11 +176,12 @@ def print_peak(name: str, way: str, batch: int) -> None:
     """Print what :func:`peak_mb` reads."""
     torch.set_num_threads(1)
     model_and_data(name, int(batch / RATE))
-    WAYS[way](name, 1)()
+    rng = np.random.default_rng(0)
+    WAYS[way](name, 1)(np.arange(1))
     step = WAYS[way](name, batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step()
-    step()
+    for _ in range(3):
+        step(draw(way, batch, rng))
     print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
 
 

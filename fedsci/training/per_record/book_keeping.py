@@ -14,7 +14,7 @@ from fedsci.training.per_record.layers import pieces_of
 from fedsci.training.per_record.losses import Losses, losses_of
 from fedsci.training.per_record.passes import Footprint
 from fedsci.training.per_record.pieces import Piece, Rows
-from fedsci.training.per_record.recording import Use, graph_uses, parameter_uses, recorded
+from fedsci.training.per_record.recording import Layer, Use, graph_uses, layers_of, parameter_uses, recorded
 
 _HINT = "call the layer itself, with records in the first dimension"
 
@@ -29,6 +29,10 @@ class BookKeeping:
     @cached_property
     def _names(self) -> dict[Tensor, str]:
         return {p: name for name, p in self.module.named_parameters()}
+
+    @cached_property
+    def _layers(self) -> list[Layer]:
+        return layers_of(self.module)
 
     def pieces(self, features: Tensor, targets: Tensor) -> dict[Tensor, Piece]:
         """Return the gradients of every trainable parameter that was used, for each record.
@@ -66,7 +70,7 @@ class BookKeeping:
 
     def _passes(self, features: Tensor, targets: Tensor) -> tuple[Tensor, list[Use], list[Tensor]]:
         """Return the loss, the layers' uses, and the loss's gradients at their outputs."""
-        with torch.enable_grad(), recorded(self.module) as uses:
+        with torch.enable_grad(), recorded(self._layers) as uses:
             loss = losses_of(self.module, self.losses, features, targets).sum()
         if not uses:
             return loss, [], []
@@ -76,10 +80,10 @@ class BookKeeping:
             use.check_inputs()
             if gradient is None:
                 raise ConfigError(
-                    f"the output of layer {use.name} does not reach the loss", hint="leave out what is not used"
+                    f"the output of layer {use.layer.name} does not reach the loss", hint="leave out what is not used"
                 )
             if len(use.inputs) != len(features) or use.shape[0] != len(features):
-                raise ConfigError(f"layer {use.name} was not called with one record a row", hint=_HINT)
+                raise ConfigError(f"layer {use.layer.name} was not called with one record a row", hint=_HINT)
             gradients.append(gradient.reshape(use.shape))
         return loss, uses, gradients
 
@@ -88,8 +92,8 @@ class BookKeeping:
         pieces: dict[Tensor, Piece] = {}
         while uses:  # what a use keeps in memory is freed as soon as it is turned into gradients
             use, gradient = uses.pop(), gradients.pop()
-            shared = any(counts[p] > 1 for p in use.layer.parameters(recurse=False))
-            for parameter, piece in pieces_of(use.layer, use.inputs, gradient, shared=shared):
+            shared = any(counts[p] > 1 for p in use.layer.parameters)
+            for parameter, piece in pieces_of(use.layer.module, use.inputs, gradient, shared=shared):
                 pieces[parameter] = _sum(pieces[parameter], piece) if parameter in pieces else piece
         return pieces
 
@@ -113,6 +117,6 @@ def _sum(first: Piece, second: Piece) -> Rows:
 
 def _multiplications(use: Use) -> int:
     """Of a forward pass, a record: every output value of a layer with a matrix is a product of that many terms."""
-    weight = use.layer.weight
+    weight = use.layer.module.weight
     terms = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 1
     return terms * use.shape[1:].numel()

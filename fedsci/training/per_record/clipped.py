@@ -65,15 +65,16 @@ class ClippedGradients:
         """
         check_clipping_norm(self.clipping_norm)
         per_pass = self._rows_per_pass(features, targets)
-        totals: dict[Tensor, Tensor] = {
-            p: torch.zeros(p.numel(), dtype=torch.float64, device=p.device) for p in self.module.parameters()
-        }
+        parameters = list(self.module.parameters())
+        total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=features.device)
+        parts = torch.split(total, [p.numel() for p in parameters])
+        totals: dict[Tensor, Tensor] = dict(zip(parameters, parts, strict=True))
         for start in range(0, len(rows), per_pass):
             chosen = rows[start : start + per_pass]
             filled = np.concatenate([chosen, np.zeros(per_pass - len(chosen), rows.dtype)])
             index = torch.from_numpy(filled).to(features.device)
             self._add_pass(features[index], targets[index], totals, count=len(chosen))
-        return torch.cat(list(totals.values())).cpu().numpy()
+        return total.cpu().numpy()
 
     def _add_pass(self, features: Tensor, targets: Tensor, totals: dict[Tensor, Tensor], *, count: int) -> None:
         """Add the first ``count`` records of a pass to the totals; the others only give it its shape."""

@@ -48,9 +48,13 @@ def pieces_of(layer: nn.Module, inputs: Tensor, gradients: Tensor, *, shared: bo
 def _linear(layer: nn.Linear, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
     left = gradients.reshape(len(gradients), -1, gradients.shape[-1])
     right = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-    yield layer.weight, _matrix(left, right, shared)
+    matrix = _matrix(left, right, shared)
+    yield layer.weight, matrix
     if layer.bias is not None:
-        yield layer.bias, Rows.of(left.sum(1))
+        if isinstance(matrix, Products) and left.shape[1] == 1:  # already there
+            yield layer.bias, Rows(matrix.left[:, 0], matrix.left_norms[:, 0].square())
+        else:
+            yield layer.bias, Rows.of(left.sum(1))
 
 
 def _convolution(layer: Convolution, inputs: Tensor, gradients: Tensor, shared: bool) -> Found:
@@ -92,12 +96,12 @@ def _patches(layer: Convolution, inputs: Tensor) -> Tensor:
     return windows.reshape(len(inputs), -1, prod(places))
 
 
-def _matrix(left: Tensor, right: Tensor, shared: bool) -> Piece:
+def _matrix(left: Tensor, right: Tensor, shared: bool) -> Products | Rows:
     """The gradient sum_t g_t aᵀ_t of a matrix."""
     positions, rows, columns = left.shape[1], left.shape[2], right.shape[2]
     short = positions == 1 or (positions <= _MOST_POSITIONS and positions * (rows + columns) <= rows * columns)
     if short and not shared:
-        return Products(left.double(), right.double())
+        return Products.of(left, right)
     return Rows.of_products(left, right)
 
 

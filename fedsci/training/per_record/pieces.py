@@ -116,15 +116,19 @@ def squared_norms(values: Tensor) -> Tensor:
     """
     width = values.shape[1]
     if values.dtype != torch.float32 or width < _LONG:
-        exact: Tensor = values.double().square().sum(1)
-        return exact
+        return _exact_squares(values)
     whole = width - width % _RUN
     runs: Tensor = torch.linalg.vector_norm(values[:, :whole].reshape(len(values), -1, _RUN), dim=2)
-    squares: Tensor = runs.double().square().sum(1) * (1 + _RUN_ERROR) + values[:, whole:].double().square().sum(1)
+    squares: Tensor = runs.double().square().sum(1) * (1 + _RUN_ERROR) + _exact_squares(values[:, whole:])
     unsure = ~((squares > _SMALLEST_SQUARE) & squares.isfinite())
     if unsure.any():
-        squares[unsure] = values[unsure].double().square().sum(1)
+        squares[unsure] = _exact_squares(values[unsure])
     return squares
+
+
+def _exact_squares(values: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(values.double(), dim=1)
+    return norms.square()
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +150,7 @@ class TableRows:
 
     def lengths(self) -> Lengths:
         """See :class:`Piece`."""
-        squares = self.values.square().sum((1, 2))
+        squares = torch.linalg.vector_norm(self.values, dim=(1, 2)).square()
         return Lengths(squares, squares)
 
     def add_to(self, total: Tensor, factors: Tensor, left_out: Tensor | None) -> None:
@@ -163,10 +167,20 @@ class Products:
     Attributes:
         left: g, float64 ``(n, t, rows)``.
         right: a, float64 ``(n, t, columns)``.
+        left_norms: of each g, float64 ``(n, t)``.
+        right_norms: of each a.
     """
 
     left: Tensor
     right: Tensor
+    left_norms: Tensor
+    right_norms: Tensor
+
+    @classmethod
+    def of(cls, left: Tensor, right: Tensor) -> "Products":
+        """Return gradients from g and a of any float type."""
+        left, right = left.double(), right.double()
+        return cls(left, right, torch.linalg.vector_norm(left, dim=2), torch.linalg.vector_norm(right, dim=2))
 
     @property
     def values_per_record(self) -> int:
@@ -175,22 +189,23 @@ class Products:
 
     def lengths(self) -> Lengths:
         """See :class:`Piece`."""
-        left, right = self.left.square().sum(2), self.right.square().sum(2)
-        positions = left.shape[1]
+        spreads = (self.left_norms * self.right_norms).sum(1).square()
+        positions = self.left.shape[1]
         if positions == 1:
-            squares = (left * right)[:, 0]
-            return Lengths(squares, squares)
-        spread = (left * right).sqrt().sum(1).square()
+            return Lengths(spreads, spreads)
         products = torch.bmm(self.left, self.left.mT) * torch.bmm(self.right, self.right.mT)
         terms = self.left.shape[2] + self.right.shape[2] + positions**2
-        return Lengths(products.sum((1, 2)).clamp(min=0) + terms * _UNIT * spread, spread)
+        return Lengths(products.sum((1, 2)).clamp(min=0) + terms * _UNIT * spreads, spreads)
 
     def add_to(self, total: Tensor, factors: Tensor, left_out: Tensor | None) -> None:
         """See :class:`Piece`."""
-        left = _without(self.left, left_out) * factors[:, None, None]
-        right = _without(self.right, left_out)
+        left, right = _without(self.left, left_out), _without(self.right, left_out)
         matrix = total.view(left.shape[2], right.shape[2])
-        step = max(1, _BLOCK_TERMS // left.shape[1])
+        if left.shape[2] < right.shape[2]:
+            left = left * factors[:, None, None]
+        else:
+            right = right * factors[:, None, None]
+        step = max(1, _BLOCK_TERMS // left.shape[1]) if left.shape[1] > 1 else len(left)
         for start in range(0, len(left), step):
             rows = slice(start, start + step)
             matrix.addmm_(left[rows].flatten(0, 1).T, right[rows].flatten(0, 1))
@@ -202,8 +217,10 @@ def norms_of(pieces: Sequence[Piece]) -> Tensor:
     Larger than the norm only where a record's terms are ``CANCELLATION`` times as long as their sum.
     """
     lengths = [piece.lengths() for piece in pieces]
-    norms = torch.stack([item.squared_norms for item in lengths]).sum(0).sqrt()
-    spreads = torch.stack([item.squared_spreads for item in lengths]).sum(0).sqrt()
+    norms: Tensor = torch.stack([item.squared_norms for item in lengths]).sum(0).sqrt()
+    if all(item.squared_spreads is item.squared_norms for item in lengths):
+        return norms
+    spreads: Tensor = torch.stack([item.squared_spreads for item in lengths]).sum(0).sqrt()
     return torch.maximum(norms, spreads / CANCELLATION)  # NaN if either is
 
 

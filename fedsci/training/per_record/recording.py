@@ -1,9 +1,10 @@
 """What every layer was called with in one forward pass, and where the loss's gradient at its output is found."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +15,35 @@ from fedsci.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer with trainable parameters of its own.
+
+    Attributes:
+        name: its name in the model.
+        module: the layer.
+        parameters: those of its own that are trained.
+    """
+
+    name: str
+    module: nn.Module
+    parameters: tuple[nn.Parameter, ...]
+
+
+def layers_of(module: nn.Module) -> list[Layer]:
+    """Return the model's layers with trainable parameters of their own."""
+    found = []
+    for name, layer in module.named_modules():
+        parameters = tuple(p for p in layer.parameters(recurse=False) if p.requires_grad)
+        if parameters:
+            found.append(Layer(name or type(layer).__name__, layer, parameters))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
 class Use:
     """One call of a layer.
 
     Attributes:
-        name: the layer's name in the model.
         layer: the layer.
         inputs: what it was called with; the same memory, not a copy.
         version: how often that memory had been changed in place.
@@ -26,8 +51,7 @@ class Use:
         shape: the output's shape.
     """
 
-    name: str
-    layer: nn.Module
+    layer: Layer
     inputs: Tensor
     version: int
     edge: GradientEdge
@@ -37,34 +61,26 @@ class Use:
         """Pass if the input still holds what the layer was called with."""
         if self.inputs._version != self.version:
             raise ConfigError(
-                f"the input of layer {self.name} is changed in place after the layer has used it",
+                f"the input of layer {self.layer.name} is changed in place after the layer has used it",
                 hint="write x = x + y instead of x += y, and leave inplace=True out",
             )
 
 
 @contextmanager
-def recorded(module: nn.Module) -> Iterator[list[Use]]:
-    """Yield the list that every call of a layer with trainable parameters is added to."""
+def recorded(layers: Iterable[Layer]) -> Iterator[list[Use]]:
+    """Yield the list that every call of one of the layers is added to."""
     uses: list[Use] = []
 
-    def keep(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    def keep(layer: Layer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         inputs = args[0] if args else next(iter(kwargs.values()))
         # A linear layer's output may be a view of its product; only the product stays in the graph if
         # the view is changed in place.
         source = output if output._base is None or output._base.numel() != output.numel() else output._base
-        edge = get_gradient_edge(source)
-        uses.append(Use(name, layer, inputs.detach(), inputs._version, edge, output.shape))
+        uses.append(Use(layer, inputs.detach(), inputs._version, get_gradient_edge(source), output.shape))
 
-    handles = []
-    for name, layer in module.named_modules():
-        if any(p.requires_grad for p in layer.parameters(recurse=False)):
-
-            def hook(
-                layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor, name: str = name
-            ) -> None:
-                keep(name or type(layer).__name__, layer, args, kwargs, output)
-
-            handles.append(layer.register_forward_hook(hook, with_kwargs=True, prepend=True))
+    handles = [
+        layer.module.register_forward_hook(partial(keep, layer), with_kwargs=True, prepend=True) for layer in layers
+    ]
     try:
         yield uses
     finally:
@@ -74,7 +90,7 @@ def recorded(module: nn.Module) -> Iterator[list[Use]]:
 
 def parameter_uses(uses: list[Use]) -> Counter[Tensor]:
     """Return how often each trainable parameter was used, as the layers report it."""
-    return Counter(p for use in uses for p in use.layer.parameters(recurse=False) if p.requires_grad)
+    return Counter(p for use in uses for p in use.layer.parameters)
 
 
 def graph_uses(loss: Tensor) -> Counter[Tensor]:
