@@ -101,7 +101,7 @@ def plain(name: str, batch: int) -> Step:
     def step(rows: NDArray[np.int64]) -> None:
         index = torch.from_numpy(rows)
         optimiser.zero_grad()
-        losses(model(features[index]), targets[index]).mean().backward()
+        losses(model(features.index_select(0, index)), targets.index_select(0, index)).mean().backward()
         optimiser.step()
 
     return step
@@ -136,7 +136,7 @@ def opacus(name: str, batch: int) -> Step:
     def step(rows: NDArray[np.int64]) -> None:
         index = torch.from_numpy(rows)
         optimiser.zero_grad()
-        losses(wrapped(features[index]), targets[index]).mean().backward()
+        losses(wrapped(features.index_select(0, index)), targets.index_select(0, index)).mean().backward()
         optimiser.step()
 
     return step

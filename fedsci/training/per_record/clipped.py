@@ -73,7 +73,8 @@ class ClippedGradients:
             chosen = rows[start : start + per_pass]
             filled = np.concatenate([chosen, np.zeros(per_pass - len(chosen), rows.dtype)])
             index = torch.from_numpy(filled).to(features.device)
-            self._add_pass(features[index], targets[index], totals, count=len(chosen))
+            inputs, wanted = features.index_select(0, index), targets.index_select(0, index)
+            self._add_pass(inputs, wanted, totals, count=len(chosen))
         return total.cpu().numpy()
 
     def _add_pass(self, features: Tensor, targets: Tensor, totals: dict[Tensor, Tensor], *, count: int) -> None:
