@@ -74,10 +74,11 @@ class BookKeeping:
             loss = losses_of(self.module, self.losses, features, targets).sum()
         if not uses:
             return loss, [], []
+        for use in uses:
+            use.check_inputs()
         found = torch.autograd.grad(loss, [use.edge for use in uses], allow_unused=True)
         gradients = []
         for use, gradient in zip(uses, found, strict=True):
-            use.check_inputs()
             if gradient is None:
                 raise ConfigError(
                     f"the output of layer {use.layer.name} does not reach the loss", hint="leave out what is not used"

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +23,16 @@ class OpacusRows:
     module: nn.Module
     losses: Losses
 
-    @cached_property
-    def _wrapped(self) -> nn.Module:
+    def _wrapped(self) -> Any:
         from opacus import GradSampleModule
 
         try:
-            wrapped: nn.Module = GradSampleModule(self.module, batch_first=True, loss_reduction="sum")
+            return GradSampleModule(self.module, batch_first=True, loss_reduction="sum")
         except NotImplementedError as error:
             raise ConfigError(
                 f"the model cannot be trained with per-record gradients: {error}",
                 hint="use layers without buffers",
             ) from error
-        return wrapped
 
     def pieces(self, features: Tensor, targets: Tensor) -> dict[Tensor, Piece]:
         """Return the gradients of every trainable parameter that was used, for each record.
@@ -42,7 +40,7 @@ class OpacusRows:
         Raises:
             ConfigError: Opacus did not give one gradient a record.
         """
-        wrapped = self._wrapped
+        wrapped = self._wrapped()
         pieces: dict[Tensor, Piece] = {}
         try:
             with torch.enable_grad():
@@ -59,6 +57,7 @@ class OpacusRows:
                     )
                 pieces[parameter] = Rows.of(found.flatten(1))
         finally:
+            wrapped.remove_hooks()
             for parameter in self.module.parameters():
                 parameter.grad_sample = None  # type: ignore[attr-defined]
                 parameter.grad = None

@@ -3,6 +3,7 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedsci.errors import ConfigError
 
@@ -25,10 +26,12 @@ def _fault(layer: nn.Module) -> tuple[str, str]:
     """What is wrong with a layer and what would be right; empty if nothing is."""
     if isinstance(layer, _BatchNorm):
         return f"is a {type(layer).__name__}, which mixes records", "replace BatchNorm by GroupNorm or LayerNorm"
+    if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+        return "has track_running_stats, which mixes records", "leave track_running_stats out"
     if isinstance(layer, nn.MultiheadAttention):
         return (
             "is a MultiheadAttention, which uses its weights outside their layers",
-            "replace it by opacus.layers.DPMultiheadAttention, or attention built from Linear layers",
+            "replace it by attention built from Linear layers, such as opacus.layers.DPMultiheadAttention",
         )
     if isinstance(layer, (nn.LSTM, nn.GRU, nn.RNN)):
         kind = type(layer).__name__
