@@ -5,15 +5,17 @@ same expected size, padding included (it counts as time, not as samples), and th
 optimiser's clipping, and the same update. Drawing the sample is not timed, and none of them makes noise
 (bench_noise.py does). Time is CPU time; the three take turns.
 
-Memory: what a fresh process needs for a step beyond what it needed for one of a single record.
+Memory: what a fresh process needs at its highest for three steps beyond what it holds after a step of one record,
+by Linux' account.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -165,29 +167,39 @@ def rates(name: str, batch: int, repeats: int) -> dict[str, float]:
 
 
 def peak_mb(name: str, way: str, batch: int) -> float:
-    """Return by how many MB a step of ``batch`` raises the peak memory of a fresh process."""
+    """Return by how many MB three steps of ``batch`` raise the memory of a fresh process, at the highest."""
     done = subprocess.run(
-        [sys.executable, __file__, "--peak", name, way, str(batch)], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "ignore", __file__, "--peak", name, way, str(batch)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(json.loads(done.stdout))
+
+
+def status_mb(key: str) -> float:
+    """Return a number of this process that Linux keeps: VmRSS is memory now, VmHWM its highest."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def print_peak(name: str, way: str, batch: int) -> None:
     """Print what :func:`peak_mb` reads."""
     torch.set_num_threads(1)
-    model_and_data(name, int(batch / RATE))
     rng = np.random.default_rng(0)
     WAYS[way](name, 1)(np.arange(1))
     step = WAYS[way](name, batch)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+    before = status_mb("VmRSS")
     for _ in range(3):
         step(draw(way, batch, rng))
-    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    print(json.dumps(status_mb("VmHWM") - before))
 
 
 def measure(quick: bool) -> Results:
     """Measure every model in turn."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
     results = Results(bench="dpsgd")
     for name, batch in SIZES if quick else SIZES + ALSO:
         found = rates(name, batch, repeats=(5 if quick else 15) * (10 if name == "mlp" else 1))
