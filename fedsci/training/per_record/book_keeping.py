@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fedsci.errors import ConfigError
 from fedsci.training.per_record.layers import pieces_of
-from fedsci.training.per_record.losses import Losses, losses_of
 from fedsci.training.per_record.passes import Footprint
 from fedsci.training.per_record.pieces import Piece, Rows
 from fedsci.training.per_record.recording import Layer, Use, graph_uses, layers_of, parameter_uses, recorded
+from fedsci.training.per_record.trial import Losses, losses_of, trials
 
 _HINT = "call the layer itself, with records in the first dimension"
 
@@ -44,24 +44,14 @@ class BookKeeping:
         return self._pieces(uses, gradients)
 
     def footprint(self, features: Tensor, targets: Tensor) -> Footprint:
-        """Return what a record costs, after a trial of the model with zeros: none of the records is looked at.
-
-        Two and three rows: a layer for which the first dimension is something else than the record is found
-        even where the sizes agree by chance.
+        """Return what a record costs, after a trial of the model: none of the records is looked at.
 
         Raises:
             ConfigError: a parameter is used outside its layer, records are not in the first dimension, or random
                 numbers are drawn.
         """
-        for n in (2, 3):
-            trial = features.new_zeros((n, *features.shape[1:]))
-            before = torch.get_rng_state()
-            loss, uses, gradients = self._passes(trial, targets.new_zeros((n, *targets.shape[1:])))
-            if not torch.equal(before, torch.get_rng_state()):
-                raise ConfigError(
-                    "the model draws random numbers: a record's gradient would depend on the records before it",
-                    hint="leave dropout out",
-                )
+        for inputs, wanted in trials(features, targets):
+            loss, uses, gradients = self._passes(inputs, wanted)
             self._check_nothing_missed(loss, uses)
         multiplications = sum(map(_multiplications, uses))
         pieces = self._pieces(uses, gradients)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from fedsci.privacy.clipping import check_clipping_norm, clip_factors
 from fedsci.training.per_record.book_keeping import BookKeeping
 from fedsci.training.per_record.layers import is_known
-from fedsci.training.per_record.losses import Losses
 from fedsci.training.per_record.opacus_rows import OpacusRows
 from fedsci.training.per_record.passes import rows_per_pass
 from fedsci.training.per_record.pieces import norms_of
 from fedsci.training.per_record.refusals import check_model
+from fedsci.training.per_record.trial import Losses
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

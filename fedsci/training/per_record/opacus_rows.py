@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsci.errors import ConfigError
-from fedsci.training.per_record.losses import Losses, losses_of
 from fedsci.training.per_record.passes import Footprint
 from fedsci.training.per_record.pieces import Piece, Rows
+from fedsci.training.per_record.trial import Losses, losses_of, trials
 
 # Opacus hooks the first layer too, whose input needs no gradient; nothing is lost
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
@@ -64,6 +64,12 @@ class OpacusRows:
         return pieces
 
     def footprint(self, features: Tensor, targets: Tensor) -> Footprint:
-        """Return what a record costs, from the number of parameters."""
+        """Return what a record costs, from the number of parameters, after a trial of the model.
+
+        Raises:
+            ConfigError: Opacus does not give one gradient a record, or random numbers are drawn.
+        """
+        for inputs, wanted in trials(features, targets):
+            self.pieces(inputs, wanted)
         size = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
         return Footprint(values=size, multiplications=size)

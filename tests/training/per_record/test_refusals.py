@@ -118,6 +118,15 @@ def test_opacus_is_refused_where_it_gives_no_gradient_a_record(zoo):
     assert "no gradient a record was found for parameter layer" in refusal(zoo, MoreRows(), torch.randn(4, 1, 10))
 
 
+def test_random_numbers_are_noticed_where_opacus_makes_the_gradients(zoo):
+    class Dropping(nn.Module):
+        def forward(self, x):
+            return functional.dropout(x, 0.5)
+
+    module = nn.Sequential(nn.ConvTranspose1d(1, 1, 1), Dropping(), nn.Flatten(), nn.Linear(10, 3))
+    assert "draws random numbers" in refusal(zoo, module, torch.randn(4, 1, 10))
+
+
 def test_nothing_is_left_on_the_model(zoo, model):
     module, features, targets = zoo.made(model, 4)
     zoo.clipped(module).sum_of(features, targets, np.arange(4))
