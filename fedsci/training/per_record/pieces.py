@@ -81,7 +81,7 @@ class Rows:
         """Return gradients sum_t g_t aᵀ_t from ``(n, t, rows)`` and ``(n, t, columns)``."""
         n, width = len(left), left.shape[2] * right.shape[2]
         values, squares = left.new_empty(n, width), left.new_empty(n, dtype=torch.float64)
-        step = max(1, _BLOCK_VALUES // width)
+        step = _largest_divisor(n, at_most=_BLOCK_VALUES // width)  # equal shapes, so that no place is special
         for start in range(0, n, step):  # measured while a core's cache holds them
             rows = slice(start, start + step)
             made = values[rows]
@@ -222,6 +222,10 @@ def norms_of(pieces: Sequence[Piece]) -> Tensor:
         return norms
     spreads: Tensor = torch.stack([item.squared_spreads for item in lengths]).sum(0).sqrt()
     return torch.maximum(norms, spreads / CANCELLATION)  # NaN if either is
+
+
+def _largest_divisor(n: int, *, at_most: int) -> int:
+    return next((step for step in range(min(n, at_most), 1, -1) if n % step == 0), 1)
 
 
 def _without(values: Tensor, left_out: Tensor | None) -> Tensor:
