@@ -14,7 +14,7 @@ from fedsci.training.per_record.layers import pieces_of
 from fedsci.training.per_record.passes import Footprint
 from fedsci.training.per_record.pieces import Piece, Rows
 from fedsci.training.per_record.recording import Layer, Use, graph_uses, layers_of, parameter_uses, recorded
-from fedsci.training.per_record.trial import Losses, losses_of, trials
+from fedsci.training.per_record.trial import Losses, NoRandomNumbers, losses_of, trials
 
 _HINT = "call the layer itself, with records in the first dimension"
 
@@ -51,7 +51,8 @@ class BookKeeping:
                 numbers are drawn.
         """
         for inputs, wanted in trials(features, targets):
-            loss, uses, gradients = self._passes(inputs, wanted)
+            with NoRandomNumbers():  # type: ignore[no-untyped-call]
+                loss, uses, gradients = self._passes(inputs, wanted)
             self._check_nothing_missed(loss, uses)
         multiplications = sum(map(_multiplications, uses))
         pieces = self._pieces(uses, gradients)

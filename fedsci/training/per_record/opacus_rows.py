@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsci.errors import ConfigError
 from fedsci.training.per_record.passes import Footprint
 from fedsci.training.per_record.pieces import Piece, Rows
-from fedsci.training.per_record.trial import Losses, losses_of, trials
+from fedsci.training.per_record.trial import Losses, NoRandomNumbers, losses_of, trials
 
 # Opacus hooks the first layer too, whose input needs no gradient; nothing is lost
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
@@ -70,6 +70,7 @@ class OpacusRows:
             ConfigError: Opacus does not give one gradient a record, or random numbers are drawn.
         """
         for inputs, wanted in trials(features, targets):
-            self.pieces(inputs, wanted)
+            with NoRandomNumbers():  # type: ignore[no-untyped-call]
+                self.pieces(inputs, wanted)
         size = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
         return Footprint(values=size, multiplications=size)

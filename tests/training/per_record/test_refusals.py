@@ -1,6 +1,7 @@
 """Models that mix records, hide a parameter's use or draw random numbers are refused, with what to use instead."""
 
 from dataclasses import replace
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -125,6 +126,34 @@ def test_random_numbers_are_noticed_where_opacus_makes_the_gradients(zoo):
 
     module = nn.Sequential(nn.ConvTranspose1d(1, 1, 1), Dropping(), nn.Flatten(), nn.Linear(10, 3))
     assert "draws random numbers" in refusal(zoo, module, torch.randn(4, 1, 10))
+
+
+@pytest.mark.parametrize(("dropout", "refused"), [(0.0, False), (0.1, True)])
+def test_attention_is_refused_only_where_it_drops_something(zoo, dropout, refused):
+    module = Model(lambda model, x: functional.scaled_dot_product_attention(x, x, x, dropout_p=dropout).mean(1))
+    features = torch.randn(4, 2, 5)
+    if refused:
+        assert "random numbers" in refusal(zoo, module, features)
+    else:
+        assert zoo.clipped(module).sum_of(features, torch.zeros(4, dtype=torch.int64), np.arange(4)).any()
+
+
+def test_random_numbers_drawn_by_other_threads_are_no_obstacle(zoo):
+    done = Event()
+
+    def draw() -> None:
+        while not done.is_set():
+            torch.randn(8)
+
+    thread = Thread(target=draw)
+    thread.start()
+    try:
+        for seed in range(20):
+            module, features, targets = zoo.made("mlp", 4, seed=seed)
+            zoo.clipped(module).sum_of(features, targets, np.arange(4))
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_nothing_is_left_on_the_model(zoo, model):
