@@ -38,14 +38,16 @@ def check_clipping_norm(clipping_norm: float) -> None:
         raise InputError(f"clipping norm {clipping_norm!r} is not usable", hint="use a positive number, such as 1.0")
 
 
-def most_summed(per_pass: int) -> int:
+def most_summed(per_pass: int, *, each: float = 0.0) -> int:
     """Return the most records whose float64 sum keeps the clipping norm, added up ``per_pass`` at a time.
+
+    ``each`` is what a record adds to the distance of neighbouring sums besides, over C.
 
     >>> most_summed(1), most_summed(256)
     (201325, 3188497)
     """
-    # 2 (B + N / B + 1) N 2^-53 = slack, solved for N
-    b = per_pass + 1.0
+    # 2 (B + N / B + 1) N 2^-53 + each N = slack, solved for N
+    b = per_pass + 1.0 + each * 2.0**52
     return int(per_pass / 2 * (math.sqrt(b * b + 4 / per_pass * _SLACK_OF_SUMS * 2.0**52) - b))
 
 

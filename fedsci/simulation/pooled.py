@@ -103,10 +103,10 @@ def _measured(plan: Plan, labs: Mapping[SiteId, SiteData], train: Callable[[], N
 def alone_baseline(
     plan: Plan, site_files: tuple[Path, ...], split_key: Callable[[Site], bytes]
 ) -> dict[SiteId, MetricSums]:
-    """Return the exact metrics of each lab that trains alone under the study's epsilon, where only a simulation may know.
+    """Return the exact metrics of each lab that trains alone under the study's epsilon: known to a simulation only.
 
-    In a private study a lab gives what it reaches alone only where it accepts results without any guarantee: nobody
-    charges for it. Labs on this machine hold no secrets from it, so it is computed here, for labs that let exact
+    In a private study a lab gives what it reaches alone only where it accepts results without any guarantee, since
+    nobody charges for it. Labs on this machine hold no secrets from it, so it is computed here, for labs that let exact
     metrics leave. A lab whose training diverged is absent.
     """
     found: dict[SiteId, MetricSums] = {}

@@ -10,13 +10,13 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.errors import InputError
-from fedsci.privacy.clipping import clip_rows, most_summed
+from fedsci.privacy.clipping import clip_rows
 from fedsci.privacy.randomness import KeyStream, RandomBytes
 from fedsci.secagg import Quantisation
 from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, Share
 from fedsci.training.device import Device
-from fedsci.training.learner import CHUNK, Learner
+from fedsci.training.learner import Learner
 from fedsci.training.models import initial_vector
 from fedsci.training.noise_share import with_share
 from fedsci.training.private import PrivateLearner
@@ -126,12 +126,6 @@ def contributor(
             keystream=KeyStream(random_bytes),
         )
     elif cost is not None:
-        most = most_summed(CHUNK if table.groups is None else 1)
-        if table.units > most:
-            raise InputError(
-                f"{table.units} training records are more than {most}: their sum may be too inexact",
-                hint="split the data set between two sites, or use fewer of its records",
-            )
         share = cost.share
         private = PrivateLearner(
             learner=learner,
@@ -140,6 +134,11 @@ def contributor(
             sample_rate=cost.sample_rate,
             random_bytes=random_bytes,
         )
+        if table.units > private.most_units:
+            raise InputError(
+                f"{table.units} training records are more than {private.most_units}: their sum may be too inexact",
+                hint="split the data set between two sites, or use fewer of its records",
+            )
     return Contributor(plan=plan, name=name, learner=learner, private=private, share=share, whole=whole)
 
 

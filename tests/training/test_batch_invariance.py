@@ -13,8 +13,8 @@ from fedsci.data.table import EncodingReport, Table
 from fedsci.site.round import contributor
 from fedsci.training.accountant import cost_of
 from fedsci.training.device import CPU
+from fedsci.training.learner import CHUNK
 from fedsci.training.models import load_vector
-from fedsci.training.private import CHUNK
 
 
 def table_of(features, target):
@@ -42,7 +42,7 @@ def test_one_record_less_moves_the_clipped_sum_by_no_more_than_the_clipping_norm
         sums = []
         for worker in workers:
             load_vector(worker.learner.module, model)
-            sums.append(worker.private.clipped_sum(np.arange(worker.learner.records), width + 1))
+            sums.append(worker.private.clipped_sum(np.arange(worker.learner.records)))
         worst = max(worst, float(np.linalg.norm(sums[0] - sums[1])))
     assert 0.5 < worst <= plan.study.privacy.clipping_norm * (1 + 1e-6)
 
@@ -72,7 +72,7 @@ def test_a_record_does_the_same_at_every_place_among_whatever_others(make_plan, 
     worst = 0.0
     for _ in range(10):
         load_vector(worker.learner.module, hostile(rng, size))
-        whole = worker.private.clipped_sum(np.arange(records), size)
-        others = worker.private.clipped_sum(np.delete(np.arange(records), left_out), size)
+        whole = worker.private.clipped_sum(np.arange(records))
+        others = worker.private.clipped_sum(np.delete(np.arange(records), left_out))
         worst = max(worst, float(np.linalg.norm(whole - others)))
     assert 0.5 < worst <= plan.study.privacy.clipping_norm

@@ -47,7 +47,7 @@ def released(plan):
         worker = contributor(plan, f"lab-{number}", table, cost=cost, device=CPU, random_bytes=os.urandom)
         total += worker.contribution(model, 1)
         load_vector(worker.learner.module, model)
-        exact -= worker.private.clipped_sum(np.arange(table.rows), DIMENSION)
+        exact -= worker.private.clipped_sum(np.arange(table.rows))
     return total * cost.share.gamma - exact
 
 
@@ -113,9 +113,9 @@ def test_a_wide_ring_does_not_let_a_large_sum_be_refused(plan):
 
 def test_more_records_than_a_float64_sum_is_exact_for_are_refused(plan, monkeypatch):
     table, cost = table_of(30, np.random.default_rng(1)), cost_of(plan, dimension=DIMENSION)
-    monkeypatch.setattr("fedsci.site.round.most_summed", lambda _: 30)
+    monkeypatch.setattr("fedsci.training.per_record.clipped.most_summed", lambda *_, **__: 30)
     assert contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
-    monkeypatch.setattr("fedsci.site.round.most_summed", lambda _: 29)
+    monkeypatch.setattr("fedsci.training.per_record.clipped.most_summed", lambda *_, **__: 29)
     with pytest.raises(InputError, match="more than 29"):
         contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
     assert contributor(plan, "lab-1", table, cost=None, device=CPU, random_bytes=os.urandom)
