@@ -7,7 +7,7 @@ from typing import Any
 from fedsci.config.site import Site
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import admits, distance_capacity, epsilon_enforced, remaining
-from fedsci.privacy.events import Plan as EventPlan
+from fedsci.privacy.events import one_after_another
 from fedsci.site.ledger_books import Account, Books, Charge
 from fedsci.site.ledger_store import Entry
 
@@ -93,7 +93,7 @@ def _report(site: Site, books: Books, dataset: str, account: Account, charges: l
     policy, spent = account.policy, books.spent(dataset)
     source, no_privacy = site.datasets.get(dataset), len(books.no_privacy.get(dataset, []))
     enforced, lost = epsilon_enforced(policy, spent.rdp), dataset in books.carried
-    everything = EventPlan(events=tuple(event for charge in charges for event in charge.plan.events))
+    everything = one_after_another(charge.plan for charge in charges)
     paid = [charge.rdp for charge in charges if charge.rdp > 0]
     mean = math.fsum(paid) / len(paid) if paid else 0.0
     capacity = policy.rdp_capacity

@@ -360,7 +360,8 @@ def test_nothing_but_sums_is_in_the_clear(conduct):
     allowed = {
         "hello": {"site", "key"},
         "prepare": {
-            *("records", "inputs", "parameters", "schema", "exact_evaluation", "privacy", "advert", "rounds_allowed"),
+            *("records", "inputs", "parameters", "schema", "exact_evaluation", "privacy", "advert"),
+            *("rounds_allowed", "measurements_allowed"),
         },
         "share": {"envelopes"},
         "train": {"header", "advert"},
