@@ -3,7 +3,7 @@
 The demonstration study (digits, 17 labs with different mixes, the recipe's defaults) at epsilon 1, 3 and 8, linear
 model and mlp. ``distributed`` is the real pipeline, masked, a run a seed. ``pooled_dp`` is the baseline of the same
 run: all records in one place, the same recipe, the noise of one data holder; ``pooled_dp_own_best`` has the learning
-rate, rounds and clipping norm that were best for it among those tried on other seeds. ``local`` is the study with
+rate, rounds and clipping norm chosen for it on other seeds (momentum 0.9, last iterate). ``local`` is the study with
 mechanism local, without masks, which change no sum. Accuracy is over all labs' holdouts (about 450 records); gaps
 are paired by seed: the same split.
 
@@ -31,7 +31,7 @@ MODELS = {"linear": "{name: linear}", "mlp": "{name: mlp, hidden: [32]}"}
 EPSILONS = (1, 3, 8)
 TARGET_POINTS = 1.0
 BUDGET = 100.0
-#: Best for pooled DP-SGD among the recipes of docs/decisions/0007-distributed-noise-recipe.md, on seeds 101 to 104.
+#: Chosen for pooled DP-SGD on seeds 101 to 104; see docs/decisions/0007-distributed-noise-recipe.md.
 BEST_POOLED = {
     ("linear", 1): {"learning_rate": 0.5},
     ("linear", 3): {"learning_rate": 0.5, "rounds": 60},
