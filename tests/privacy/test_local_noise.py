@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fedsci.errors import InputError
@@ -31,12 +31,14 @@ def test_the_input_is_left_alone(keystream):
 
 
 @settings(deadline=None)
+@example([(3e5, -0.5)], 0.01)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1, 1)), min_size=1, max_size=40), st.floats(1e-2, 1e2))
 def test_rounded_neighbours_stay_within_the_charged_sensitivity(pairs, noise_multiplier):
     """The argument of the module: C / gamma + 1.125 sqrt(d) bounds the integers' distance."""
     one = np.array([a for a, _ in pairs])
     two = one + np.array([b for _, b in pairs]) / np.sqrt(len(pairs))
     gamma = noise_multiplier / S
+    assume(np.abs(np.concatenate([one, two])).max() < gamma * 2.0**50)  # larger sums are refused
     moved = np.linalg.norm(np.rint(one / gamma) - np.rint(two / gamma))
     allowed = np.linalg.norm(one - two) / gamma + 1.125 * np.sqrt(len(pairs))
     assert moved <= allowed * (1 + 1e-12)
