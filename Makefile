@@ -13,7 +13,7 @@ test: lint test-fast
 	$(BIN)/python -m pytest -q -m slow
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
