@@ -93,7 +93,9 @@ def spending_of(site: Site, dataset: str, state: Path | None) -> Spending | None
     if state is None:
         policy = budget_policy(epsilon=budget.epsilon, delta=budget.delta, neighbouring=neighbouring_of(budget.unit))
         return Spending(policy=policy, spent_rdp=0.0, plans=(), no_privacy_runs=0, lost_rdp=0.0)
-    return open_ledger(site, state).look(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
+    return open_ledger(site, state).look(
+        dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, group_by=budget.group_by
+    )
 
 
 def forecast(

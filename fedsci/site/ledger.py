@@ -69,13 +69,20 @@ class Ledger(KeptLedger):
     """A site's ledger. Every method is one durable transaction that adds at most one entry."""
 
     def register(
-        self, dataset: str, *, epsilon: float, delta: float, unit: str, content: str | None = None
+        self,
+        dataset: str,
+        *,
+        epsilon: float,
+        delta: float,
+        unit: str,
+        group_by: str | None = None,
+        content: str | None = None,
     ) -> BudgetPolicy:
         """Fix a data set's budget, unit and filter order, once; later calls return what holds.
 
         Args:
             dataset: its name at this site.
-            epsilon, delta, unit: as the site file says now.
+            epsilon, delta, unit, group_by: as the site file says now.
             content: the digest of what the data set holds; noted at first use and whenever it is another.
                 Byte for byte only: the same records saved again are another digest.
 
@@ -94,14 +101,17 @@ class Ledger(KeptLedger):
                 if lost is not None:  # what the lost entries were charged is known at their order only
                     policy = budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)
                 body = {"epsilon": epsilon, "delta": delta, "unit": unit, "order": policy.order}
-                held.add("register", dataset, "", body if content is None else body | {"content": content})
+                more = {"group_by": group_by, "content": content}
+                held.add(
+                    "register", dataset, "", body | {key: value for key, value in more.items() if value is not None}
+                )
                 return policy
-            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit)
+            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
             if content is not None and content not in books.contents:
                 held.add("data", dataset, "", {"content": content})
             return account.policy
 
-    def look(self, dataset: str, *, epsilon: float, delta: float, unit: str) -> Spending:
+    def look(self, dataset: str, *, epsilon: float, delta: float, unit: str, group_by: str | None = None) -> Spending:
         """Return what :meth:`register` and :meth:`spending` would, with nothing written; a ledger need not be there.
 
         Raises:
@@ -114,17 +124,25 @@ class Ledger(KeptLedger):
         if account is None:
             policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=neighbouring_of(unit))
         else:
-            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit)
+            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
             policy = account.policy
         return spending_of(seen.books, dataset, policy)
 
-    def _check_same(self, dataset: str, account: Account, *, epsilon: float, delta: float, unit: str) -> None:
+    def _check_same(
+        self, dataset: str, account: Account, *, epsilon: float, delta: float, unit: str, group_by: str | None
+    ) -> None:
         now = account.policy
         if account.unit != unit:
             raise BudgetRefused(
                 f"{self.site}: data set {dataset}: the site file says unit {unit}, the ledger was opened with unit "
                 f"{account.unit}",
                 hint="write the old unit in the site file: a unit is fixed when a data set is first used",
+            )
+        if account.group_by != group_by:
+            raise BudgetRefused(
+                f"{self.site}: data set {dataset}: the site file groups records by {group_by!r}, the ledger was opened "
+                f"for groups by {account.group_by!r}",
+                hint="write the old column in the site file: what a group is, is fixed when a data set is first used",
             )
         if (now.epsilon, now.delta) != (epsilon, delta):
             raise BudgetRefused(

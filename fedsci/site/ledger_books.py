@@ -59,7 +59,7 @@ class Account:
     """One data set's budget.
 
     Attributes:
-        unit: whom the guarantee is for; frozen.
+        unit, group_by: whom the guarantee is for; frozen.
         policy: epsilon and delta as they are now, at the order frozen at the start.
         highest_epsilon: the highest ceiling there ever was; what can be claimed of everything released.
     """
@@ -67,6 +67,7 @@ class Account:
     unit: str
     policy: BudgetPolicy
     highest_epsilon: float
+    group_by: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -147,7 +148,9 @@ class Books:
                     delta=body["delta"],
                     neighbouring=neighbouring_of(body["unit"]),
                 )
-                self.accounts[entry.dataset] = Account(unit=body["unit"], policy=policy, highest_epsilon=policy.epsilon)
+                self.accounts[entry.dataset] = Account(
+                    unit=body["unit"], policy=policy, highest_epsilon=policy.epsilon, group_by=body.get("group_by")
+                )
                 self._bind(entry)
             case "data":
                 self._bind(entry)
