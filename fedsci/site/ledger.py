@@ -36,7 +36,7 @@ from fedsci.privacy.budget import (
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import neighbouring_of, to_json
 from fedsci.secagg import SigningKey
-from fedsci.site.ledger_books import Account, Books, Charge
+from fedsci.site.ledger_books import Account, Books, Charge, protected
 from fedsci.site.ledger_keeping import KeptLedger, check_reason
 from fedsci.site.ledger_store import read_url
 
@@ -98,6 +98,12 @@ class Ledger(KeptLedger):
                 lost = books.carried.get(dataset)
                 relation = neighbouring_of(unit)
                 policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=relation)
+                if lost is not None and lost.unit not in ("", protected(unit, group_by)):
+                    raise BudgetRefused(
+                        f"{self.site}: data set {dataset}: the site file says unit {protected(unit, group_by)}, what "
+                        f"its lost entries were charged is for unit {lost.unit}",
+                        hint="write the old unit in the site file: a unit is fixed when a data set is first used",
+                    )
                 if lost is not None:  # what the lost entries were charged is known at their order only
                     policy = budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)
                 body = {"epsilon": epsilon, "delta": delta, "unit": unit, "order": policy.order}

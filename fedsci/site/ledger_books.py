@@ -69,6 +69,11 @@ class Account:
     highest_epsilon: float
     group_by: str | None = None
 
+    @property
+    def protects(self) -> str:
+        """The unit and, where there is one, the column that makes groups."""
+        return protected(self.unit, self.group_by)
+
 
 @dataclass(kw_only=True)
 class Books:
@@ -128,6 +133,7 @@ class Books:
             rdp=self._rdp.get(dataset, 0) / _ONE,
             distance=self._distance.get(dataset, 0) / _ONE,
             order=account.policy.order if account else lost.order if lost else 0,
+            unit=account.protects if account else lost.unit if lost else "",
         )
 
     def everything_spent(self) -> dict[str, Spent]:
@@ -212,7 +218,10 @@ class Books:
         before = self.carried.get(dataset)
         rdp, distance = (before.rdp, before.distance) if before else (0.0, 0.0)
         self.carried[dataset] = Spent(
-            rdp=rdp + _charged(lost.rdp), distance=distance + _charged(lost.distance), order=lost.order
+            rdp=rdp + _charged(lost.rdp),
+            distance=distance + _charged(lost.distance),
+            order=lost.order,
+            unit=lost.unit,
         )
         self._spend(dataset, lost.rdp, lost.distance)
 
@@ -223,6 +232,11 @@ class Books:
         if not is_signed(self.to_sign(entry), public=key, signature=signature):
             raise LedgerBroken(entry.sequence, "signature", "it is not the officer's over this entry")
         self.pinned = key
+
+
+def protected(unit: str, group_by: str | None) -> str:
+    """Return one word for whom a guarantee is for: a unit and, where there is one, the column that makes groups."""
+    return unit if group_by is None else f"{unit} by {group_by}"
 
 
 def signed_part(books: Books, kind: str, dataset: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -352,6 +352,15 @@ class TestAdoption:
         assert new.order == policy.order
         assert again.spending("heart", new).spent_rdp == pytest.approx(before)
 
+    def test_a_lost_ledger_keeps_for_whom_it_was_charged(self, ledger, state, path):
+        """What was spent on records says nothing of groups of them."""
+        path.unlink()
+        again = Ledger(state)
+        again.adopt(reason="the disk died", key=KEY)
+        with pytest.raises(BudgetRefused, match=r"unit group by patient, .* for unit record"):
+            again.register("heart", epsilon=8.0, delta=1e-5, unit="group", group_by="patient")
+        assert spent(again) > 0
+
     def test_a_damaged_anchor(self, ledger, state, anchor):
         anchor.write_text("{")
         Ledger(state).adopt(reason="a torn file", key=KEY)
