@@ -51,6 +51,7 @@ class Spending:
         plans: the charged events, for a tighter after-the-fact epsilon.
         no_privacy_runs: studies that ran without any guarantee.
         lost_rdp: the part of ``spent_rdp`` whose entries were lost, so that ``plans`` does not hold them.
+        spent_distance: of all noise so far from exact, in total variation.
     """
 
     policy: BudgetPolicy
@@ -58,6 +59,7 @@ class Spending:
     plans: tuple[EventPlan, ...]
     no_privacy_runs: int
     lost_rdp: float
+    spent_distance: float = 0.0
 
     @property
     def epsilon_enforced(self) -> float:
@@ -200,7 +202,7 @@ class Ledger(KeptLedger):
             if dataset in books.accounts and books.accounts[dataset].policy != policy:
                 raise BudgetRefused(f"{self.site}: the budget of {dataset} was changed meanwhile", hint="ask again")
             spent = books.spent(dataset)
-            self._check_distance(dataset, policy, spent.distance, distance)
+            check_distance(policy, spent.distance, distance, site=self.site, dataset=dataset)
             cost, allowed = charge_cost(plan(rounds), policy), rounds
             if not admits(policy, spent.rdp, cost):
                 allowed = _most_rounds(policy, spent.rdp, plan, rounds) if stop else 0
@@ -340,17 +342,23 @@ class Ledger(KeptLedger):
                 hint=f"let studies name {other}, and take {dataset} out of the site file: one file has one budget",
             )
 
-    def _check_distance(self, dataset: str, policy: BudgetPolicy, spent: float, asked: float) -> None:
-        if not (asked >= 0 and math.isfinite(asked)):
-            raise InputError(f"the distance of noise from exact is {asked!r}", hint="give a number of at least 0")
-        if spent + asked > distance_capacity(policy):
-            raise BudgetRefused(
-                f"{self.site}: delta {policy.delta:g} of {dataset} does not pay for this study: all noise together "
-                f"would be {spent + asked:.1e} from exact, at epsilon {policy.epsilon:g} it may be "
-                f"{distance_capacity(policy):.1e}",
-                hint="ask the privacy officer: a lower epsilon or a higher delta leaves more room",
-                public=f"the budget for {dataset} does not allow this study",
-            )
+
+def check_distance(policy: BudgetPolicy, spent: float, asked: float, *, site: str, dataset: str) -> None:
+    """Pass if delta pays for how far all noise together may be from exact; ledger and plan ask the same.
+
+    Raises:
+        BudgetRefused: it does not.
+    """
+    if not (asked >= 0 and math.isfinite(asked)):
+        raise InputError(f"the distance of noise from exact is {asked!r}", hint="give a number of at least 0")
+    if spent + asked > distance_capacity(policy):
+        raise BudgetRefused(
+            f"{site}: delta {policy.delta:g} of {dataset} does not pay for this study: all noise together "
+            f"would be {spent + asked:.1e} from exact, at epsilon {policy.epsilon:g} it may be "
+            f"{distance_capacity(policy):.1e}",
+            hint="ask the privacy officer: a lower epsilon or a higher delta leaves more room",
+            public=f"the budget for {dataset} does not allow this study",
+        )
 
 
 def open_ledger(site: Site, state: Path) -> Ledger:
@@ -372,6 +380,7 @@ def spending_of(books: Books, dataset: str, policy: BudgetPolicy) -> Spending:
         plans=tuple(charge.plan for charge in mine),
         no_privacy_runs=len(books.no_privacy.get(dataset, [])),
         lost_rdp=lost.rdp if lost else 0.0,
+        spent_distance=books.spent(dataset).distance,
     )
 
 

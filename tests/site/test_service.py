@@ -11,7 +11,8 @@ import pytest
 from fedsci.config.site import load_site
 from fedsci.errors import DataError
 from fedsci.site.dataset import content_digest, load_site_data
-from fedsci.site.service import SiteService
+from fedsci.site.forecast import forecast
+from fedsci.site.service import SiteService, cost_for
 from fedsci.training.metrics import MetricSums
 from fedsci.training.noised_metrics import sums_of
 from fedsci.transport.messages import ACTIONS, Reply, Request
@@ -551,3 +552,26 @@ def test_a_study_whose_held_out_share_is_one_row_does_not_learn_whether_it_has_a
     good(study.evaluate("exact"))
     good(study.alone())
     good(study.finish())
+
+
+@pytest.mark.parametrize(
+    ("when_exceeded", "epsilon", "rounds"),
+    [("refuse", 30.0, None), ("stop", 30.0, 2), ("stop", 100.0, None)],
+)
+def test_plan_and_run_agree_on_a_budget_whose_delta_pays_for_no_noise(
+    serve, make_plan, tmp_path, when_exceeded, epsilon, rounds
+):
+    """With ``stop`` a study may still run without its measurements, whose noise is further from exact."""
+    privacy = {"epsilon": epsilon, "when_exceeded": when_exceeded}
+    service, plan = serve(dataset={"privacy": privacy}), make_plan()
+    said = forecast(plan, service.site, cost=cost_for(plan), dimension=3, state=tmp_path / "state")
+    reply = Study(service, plan).prepare()
+    assert said.stops_after == rounds
+    if rounds is None:
+        assert said.exit_code == 3
+        assert "does not pay for this study: all noise together" in said.refusal
+        assert code(reply) == "budget"
+    else:
+        assert said.exit_code == 0
+        assert good(reply).fields["rounds_allowed"] == rounds
+        assert reply.fields["measurements_allowed"] == 0
