@@ -183,7 +183,8 @@ def _prepare(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoste
     needed = cost.measurements if cost is not None else 0
     paid = all(said.measurements_allowed >= needed for said in progress.sites.values())
     meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=noised, paid=paid)
-    _ = meter.table  # refuses holdouts whose sums do not fit, before anything is computed
+    if meter.evaluate is not None:
+        _ = meter.table  # refuses holdouts whose sums do not fit, before anything is computed
     if not masked or roster is None:
         return PlainAggregation(link=link, plan=plan, weights=weights), meter
     aggregation = MaskedAggregation(

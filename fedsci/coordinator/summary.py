@@ -96,12 +96,12 @@ def summarise(
 
 
 def _spent(plan: Plan, progress: Progress, site: SiteId) -> dict[str, Any]:
-    """Return what a site stated; one that did not close its charge keeps that of the whole plan."""
+    """Return what a site stated; one that did not close its charge keeps all that it reserved."""
     values, settled = progress.privacy[site], site in progress.settled
     study = values["study"]
     if plan.private and not settled:
         cost = cost_of(plan, dimension=progress.sites[site].parameters)
-        study = cost.epsilon(plan.training.rounds, cost.measurements)
+        study = cost.epsilon(values["rounds_charged"], values["measurements_charged"])
     return {
         "epsilon_spent_study": study,
         "epsilon_spent_total": values["total"],

@@ -129,8 +129,10 @@ class Table:
         return f"Table({self.rows} rows, {self.features.shape[1]} inputs)"
 
 
-def encode(raw: RawTable, schema: Schema, source: str) -> Table:
+def encode(raw: RawTable, schema: Schema, source: str, *, may_be_empty: bool = False) -> Table:
     """Return the model's view of ``raw``; ``source`` names the file in errors.
+
+    With ``may_be_empty`` a table without rows is one too: where the answer tells of gaps, a refusal would.
 
     Raises:
         DataError: naming file, row, column and value, if a column is absent, a value does not fit, a gap
@@ -151,7 +153,7 @@ def encode(raw: RawTable, schema: Schema, source: str) -> Table:
         _refuse_gaps(parts)
     dropping = [target] if impute else [part for _, part in parts]
     kept = ~np.any([part.missing for part in dropping], axis=0)
-    if not kept.any():
+    if not kept.any() and not may_be_empty:
         raise DataError(
             f"{source}: every one of the {raw.rows} rows has a gap in a column that the study uses",
             hint="fill in the gaps, leave out mostly empty columns, or set `missing: impute` in the study",

@@ -14,6 +14,7 @@ from fedsci.config.plan import Plan
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.errors import InputError
+from fedsci.privacy.events import neighbouring_of
 from fedsci.privacy.meaning import Meaning, meaning_of, plain_words
 from fedsci.reporting.collusion import Against, collusion_table
 from fedsci.reporting.earlier_runs import EarlierRun, earlier_runs
@@ -106,7 +107,7 @@ class PlanFacts:
             "study": self.plan.study.study,
             "plan_digest": self.plan.digest,
             "unit": privacy.unit,
-            "neighbouring": "add_or_remove_one_record",
+            "neighbouring": neighbouring_of(privacy.unit).value,
             "mechanism": privacy.mechanism,
             "delta": privacy.delta,
             "epsilon": _number(self.epsilon),

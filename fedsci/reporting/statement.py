@@ -78,14 +78,15 @@ def _flags(evidence: Evidence) -> list[str]:
         flags.append(
             f"**Delta {privacy.delta:g} is above 1 / records at {', '.join(large)}**: a whole record may leak."
         )
-    flags.append("The unit is one record, which is event-level privacy: weak for a person with several rows.")
+    if privacy.unit == "record":
+        flags.append("The unit is one record, which is event-level privacy: weak for a person with several rows.")
     open_sites = [site.site for site in sites if not site.settled]
     if open_sites:
         flags.append(f"Not settled at {', '.join(open_sites)}: there the charge for the whole plan stays.")
     infinite = [site.site for site in sites if math.isinf(site.total)]
     if infinite:
         flags.append(f"**Studies without any privacy have run on the same data at {', '.join(infinite)}.**")
-    if mapping(evidence.summary, "metrics").get("federated") is not None:
+    if _exact_results(evidence):
         flags.append("Exact test results were released (see “Released without noise”).")
     return flags
 
@@ -98,7 +99,21 @@ def _meaning(evidence: Evidence) -> str:
     return _bullets(plain_words(meaning, epsilon=worst, delta=cost.delta))
 
 
+def _exact_results(evidence: Evidence) -> bool:
+    """Return whether results of the shared model left without noise."""
+    metrics = mapping(evidence.summary, "metrics")
+    return metrics.get("federated") is not None and metrics.get("noise_deviation") is None
+
+
 def _unit(evidence: Evidence) -> str:
+    privacy = evidence.plan.study.privacy
+    if privacy.unit == "group":
+        return (
+            f"One group: all records of a lab with the same value of {_plain(str(privacy.group_by))}, however many. "
+            "Somebody whose records carry several values is protected less."
+        )
+    if privacy.unit == "site":
+        return "One lab as a whole, with all its records. So each record is protected as well, at least as much."
     words = "One record: one row of a lab's data set, with all its columns."
     grown = [
         (rows, value)
@@ -116,6 +131,11 @@ def _unit(evidence: Evidence) -> str:
 def _guarantee(evidence: Evidence) -> str:
     privacy = evidence.plan.study.privacy
     worst = max(site.study for site in evidence.sites)
+    relation = {
+        "record": "one record at one lab. (Replacing one counts as two rows.)",
+        "group": "one group of records at one lab. (Replacing one counts as two.)",
+        "site": "the contribution of one lab.",
+    }[privacy.unit]
     return _bullets(
         [
             f"Epsilon **{_number(worst)}** at delta **{privacy.delta:g}** for this study "
@@ -123,7 +143,7 @@ def _guarantee(evidence: Evidence) -> str:
             "Variant: (epsilon, delta)-differential privacy, central over the labs' sum."
             if privacy.mechanism == "distributed"
             else "Variant: (epsilon, delta)-differential privacy, local to each lab.",
-            "Neighbouring relation: add or remove one record at one lab. (Replacing one counts as two rows.)",
+            f"Neighbouring relation: add or remove {relation}",
             "Accountant: privacy loss distributions (dp_accounting), over all rounds of the study together.",
         ]
     )
@@ -159,10 +179,15 @@ def _trust(evidence: Evidence) -> str:
 
 def _mechanism(evidence: Evidence) -> str:
     study, cost, training = evidence.plan.study, evidence.cost, evidence.plan.training
+    what, unit = {
+        "record": ("every record's gradient", "one record"),
+        "group": ("the mean gradient of every group's records", "one group"),
+        "site": ("every lab's update", "one lab"),
+    }[study.privacy.unit]
     clipped = (
-        f"In each step every record's gradient is scaled to an L2 norm of at most {study.privacy.clipping_norm:g}; a "
-        "gradient that is not finite contributes nothing. So a lab's sum moves by at most that norm when one record is "
-        "added or removed, and so does the sum over labs."
+        f"In each step {what} is scaled to an L2 norm of at most {study.privacy.clipping_norm:g}; one that is not "
+        f"finite contributes nothing. So the sum over labs moves by at most that norm when {unit} is added or removed"
+        + ("." if study.privacy.unit == "site" else ", and so does a lab's own sum.")
     )
     sampled = (
         "All records take part in each step."
@@ -269,7 +294,7 @@ def _without_noise(evidence: Evidence) -> list[str]:
         "Each lab's number of training and held-out records; they are treated as public.",
         "Whether a lab's data fits the study's schema: a lab that refuses for that reason tells one bit.",
     ]
-    if metrics.get("federated") is not None:
+    if _exact_results(evidence):
         lines.append(
             "Exact test results of the shared model on held-out records, as sums over the labs whose policy lets them "
             "out, in each evaluated round. They are not covered by epsilon."

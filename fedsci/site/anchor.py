@@ -18,11 +18,15 @@ from fedsci.errors import BudgetRefused
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What a data set had spent: Renyi divergence at ``order``, and the distance of its noise from exact."""
+    """What a data set had spent: Renyi divergence at ``order``, the distance of its noise from exact, and for whom.
+
+    ``unit`` is as :attr:`fedsci.site.ledger_books.Account.protects`; empty where it is not known.
+    """
 
     rdp: float
     distance: float
     order: int
+    unit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

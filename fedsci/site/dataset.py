@@ -122,12 +122,15 @@ def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:
     to count records of any kind. Where groups are protected, a group is held out as a whole. Without privacy the seed
     alone decides, so that a run can be repeated bit for bit.
 
+    A private study may find a side without a usable row, and goes on with noise alone: a study can choose the held-out
+    share so that one row is held out, and a refusal would then say whether that row has a gap.
+
     Raises:
         DataError: the file is missing, damaged, or does not fit the schema; nothing is half-loaded.
     """
     study = plan.study
     raw, name = load_raw(site, site.datasets[study.dataset], target=study.task.target)
-    table = encode(raw, schema_of(study), name)
+    table = encode(raw, schema_of(study), name, may_be_empty=plan.private)
     grouping = study.privacy.group_by if plan.private else None
     keys = record_keys(raw) if grouping is None else group_keys(raw, grouping, name)
     if grouping is not None:
@@ -142,7 +145,7 @@ def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:
     )
     of_row = dict(zip(raw.row_ids.tolist(), holdout.tolist(), strict=True))
     held = np.array([of_row[row] for row in table.row_ids.tolist()], dtype=np.bool_)
-    if held.all() or not held.any():
+    if not plan.private and (held.all() or not held.any()):
         raise DataError(
             f"{name}: after dropping rows with gaps none are left for {'training' if held.all() else 'holdout'}",
             hint="use missing: impute, or another holdout fraction",

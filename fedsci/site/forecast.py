@@ -22,7 +22,7 @@ from fedsci.privacy.budget import (
 )
 from fedsci.privacy.events import neighbouring_of
 from fedsci.site.gate import check_cost, check_delta, check_policy, require_budget
-from fedsci.site.ledger import Spending, open_ledger
+from fedsci.site.ledger import Spending, check_distance, open_ledger
 from fedsci.training.accountant import Cost, cost_of
 
 _STEPS = 50
@@ -93,7 +93,9 @@ def spending_of(site: Site, dataset: str, state: Path | None) -> Spending | None
     if state is None:
         policy = budget_policy(epsilon=budget.epsilon, delta=budget.delta, neighbouring=neighbouring_of(budget.unit))
         return Spending(policy=policy, spent_rdp=0.0, plans=(), no_privacy_runs=0, lost_rdp=0.0)
-    return open_ledger(site, state).look(dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit)
+    return open_ledger(site, state).look(
+        dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, group_by=budget.group_by
+    )
 
 
 def forecast(
@@ -109,7 +111,7 @@ def forecast(
         state: the folder of the site's ledger, None for one that has spent nothing.
         records: the site's training records, if known.
     """
-    spending, refusal = None, None
+    spending, refusal, stop = None, None, False
     dataset, rounds = plan.study.dataset, plan.training.rounds
     if dataset in site.datasets:
         try:
@@ -130,6 +132,11 @@ def forecast(
         if cost is not None and spending is not None:
             budget = spending.policy
             check_cost(plan, site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
+            stops = require_budget(site, dataset).when_exceeded == "stop"
+            for measurements in (0, cost.measurements):
+                distance = cost.total_variation(rounds, measurements)
+                check_distance(budget, spending.spent_distance, distance, site=site.site, dataset=dataset)
+                stop = stops  # it may run without measurements
             charge = charge_cost(cost.events(rounds, cost.measurements), budget)
             if not admits(budget, spending.spent_rdp, charge):
                 raise too_much(budget, spending.spent_rdp, charge, site=site.site, dataset=dataset)
@@ -143,8 +150,6 @@ def forecast(
     if (refusal is not None and refusal.exit_code == 3) or _too_dear(plan, site, cost, spending):
         limit = site.policy.max_epsilon_per_study if site.policy else None
         room = room_for(plan, cost, spending, dimension=dimension, limit=limit)
-    budget_section = site.datasets[dataset].privacy
-    stop = budget_section is not None and budget_section.when_exceeded == "stop"
     if stop and refusal is not None and refusal.exit_code == 3 and room is not None and room.rounds:
         return _answer(site, records, None, spending, cost, room.rounds, room, stops_after=room.rounds)
     return _answer(site, records, refusal, spending, cost, rounds, room)

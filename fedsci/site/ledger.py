@@ -36,7 +36,7 @@ from fedsci.privacy.budget import (
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import neighbouring_of, to_json
 from fedsci.secagg import SigningKey
-from fedsci.site.ledger_books import Account, Books, Charge
+from fedsci.site.ledger_books import Account, Books, Charge, protected
 from fedsci.site.ledger_keeping import KeptLedger, check_reason
 from fedsci.site.ledger_store import read_url
 
@@ -51,6 +51,7 @@ class Spending:
         plans: the charged events, for a tighter after-the-fact epsilon.
         no_privacy_runs: studies that ran without any guarantee.
         lost_rdp: the part of ``spent_rdp`` whose entries were lost, so that ``plans`` does not hold them.
+        spent_distance: of all noise so far from exact, in total variation.
     """
 
     policy: BudgetPolicy
@@ -58,6 +59,7 @@ class Spending:
     plans: tuple[EventPlan, ...]
     no_privacy_runs: int
     lost_rdp: float
+    spent_distance: float = 0.0
 
     @property
     def epsilon_enforced(self) -> float:
@@ -69,13 +71,20 @@ class Ledger(KeptLedger):
     """A site's ledger. Every method is one durable transaction that adds at most one entry."""
 
     def register(
-        self, dataset: str, *, epsilon: float, delta: float, unit: str, content: str | None = None
+        self,
+        dataset: str,
+        *,
+        epsilon: float,
+        delta: float,
+        unit: str,
+        group_by: str | None = None,
+        content: str | None = None,
     ) -> BudgetPolicy:
         """Fix a data set's budget, unit and filter order, once; later calls return what holds.
 
         Args:
             dataset: its name at this site.
-            epsilon, delta, unit: as the site file says now.
+            epsilon, delta, unit, group_by: as the site file says now.
             content: the digest of what the data set holds; noted at first use and whenever it is another.
                 Byte for byte only: the same records saved again are another digest.
 
@@ -91,17 +100,26 @@ class Ledger(KeptLedger):
                 lost = books.carried.get(dataset)
                 relation = neighbouring_of(unit)
                 policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=relation)
+                if lost is not None and lost.unit not in ("", protected(unit, group_by)):
+                    raise BudgetRefused(
+                        f"{self.site}: data set {dataset}: the site file says unit {protected(unit, group_by)}, what "
+                        f"its lost entries were charged is for unit {lost.unit}",
+                        hint="write the old unit in the site file: a unit is fixed when a data set is first used",
+                    )
                 if lost is not None:  # what the lost entries were charged is known at their order only
                     policy = budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)
                 body = {"epsilon": epsilon, "delta": delta, "unit": unit, "order": policy.order}
-                held.add("register", dataset, "", body if content is None else body | {"content": content})
+                more = {"group_by": group_by, "content": content}
+                held.add(
+                    "register", dataset, "", body | {key: value for key, value in more.items() if value is not None}
+                )
                 return policy
-            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit)
+            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
             if content is not None and content not in books.contents:
                 held.add("data", dataset, "", {"content": content})
             return account.policy
 
-    def look(self, dataset: str, *, epsilon: float, delta: float, unit: str) -> Spending:
+    def look(self, dataset: str, *, epsilon: float, delta: float, unit: str, group_by: str | None = None) -> Spending:
         """Return what :meth:`register` and :meth:`spending` would, with nothing written; a ledger need not be there.
 
         Raises:
@@ -114,17 +132,25 @@ class Ledger(KeptLedger):
         if account is None:
             policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=neighbouring_of(unit))
         else:
-            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit)
+            self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
             policy = account.policy
         return spending_of(seen.books, dataset, policy)
 
-    def _check_same(self, dataset: str, account: Account, *, epsilon: float, delta: float, unit: str) -> None:
+    def _check_same(
+        self, dataset: str, account: Account, *, epsilon: float, delta: float, unit: str, group_by: str | None
+    ) -> None:
         now = account.policy
         if account.unit != unit:
             raise BudgetRefused(
                 f"{self.site}: data set {dataset}: the site file says unit {unit}, the ledger was opened with unit "
                 f"{account.unit}",
                 hint="write the old unit in the site file: a unit is fixed when a data set is first used",
+            )
+        if account.group_by != group_by:
+            raise BudgetRefused(
+                f"{self.site}: data set {dataset}: the site file groups records by {group_by!r}, the ledger was opened "
+                f"for groups by {account.group_by!r}",
+                hint="write the old column in the site file: what a group is, is fixed when a data set is first used",
             )
         if (now.epsilon, now.delta) != (epsilon, delta):
             raise BudgetRefused(
@@ -176,7 +202,7 @@ class Ledger(KeptLedger):
             if dataset in books.accounts and books.accounts[dataset].policy != policy:
                 raise BudgetRefused(f"{self.site}: the budget of {dataset} was changed meanwhile", hint="ask again")
             spent = books.spent(dataset)
-            self._check_distance(dataset, policy, spent.distance, distance)
+            check_distance(policy, spent.distance, distance, site=self.site, dataset=dataset)
             cost, allowed = charge_cost(plan(rounds), policy), rounds
             if not admits(policy, spent.rdp, cost):
                 allowed = _most_rounds(policy, spent.rdp, plan, rounds) if stop else 0
@@ -316,17 +342,23 @@ class Ledger(KeptLedger):
                 hint=f"let studies name {other}, and take {dataset} out of the site file: one file has one budget",
             )
 
-    def _check_distance(self, dataset: str, policy: BudgetPolicy, spent: float, asked: float) -> None:
-        if not (asked >= 0 and math.isfinite(asked)):
-            raise InputError(f"the distance of noise from exact is {asked!r}", hint="give a number of at least 0")
-        if spent + asked > distance_capacity(policy):
-            raise BudgetRefused(
-                f"{self.site}: delta {policy.delta:g} of {dataset} does not pay for this study: all noise together "
-                f"would be {spent + asked:.1e} from exact, at epsilon {policy.epsilon:g} it may be "
-                f"{distance_capacity(policy):.1e}",
-                hint="ask the privacy officer: a lower epsilon or a higher delta leaves more room",
-                public=f"the budget for {dataset} does not allow this study",
-            )
+
+def check_distance(policy: BudgetPolicy, spent: float, asked: float, *, site: str, dataset: str) -> None:
+    """Pass if delta pays for how far all noise together may be from exact; ledger and plan ask the same.
+
+    Raises:
+        BudgetRefused: it does not.
+    """
+    if not (asked >= 0 and math.isfinite(asked)):
+        raise InputError(f"the distance of noise from exact is {asked!r}", hint="give a number of at least 0")
+    if spent + asked > distance_capacity(policy):
+        raise BudgetRefused(
+            f"{site}: delta {policy.delta:g} of {dataset} does not pay for this study: all noise together "
+            f"would be {spent + asked:.1e} from exact, at epsilon {policy.epsilon:g} it may be "
+            f"{distance_capacity(policy):.1e}",
+            hint="ask the privacy officer: a lower epsilon or a higher delta leaves more room",
+            public=f"the budget for {dataset} does not allow this study",
+        )
 
 
 def open_ledger(site: Site, state: Path) -> Ledger:
@@ -348,6 +380,7 @@ def spending_of(books: Books, dataset: str, policy: BudgetPolicy) -> Spending:
         plans=tuple(charge.plan for charge in mine),
         no_privacy_runs=len(books.no_privacy.get(dataset, [])),
         lost_rdp=lost.rdp if lost else 0.0,
+        spent_distance=books.spent(dataset).distance,
     )
 
 

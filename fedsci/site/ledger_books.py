@@ -59,7 +59,7 @@ class Account:
     """One data set's budget.
 
     Attributes:
-        unit: whom the guarantee is for; frozen.
+        unit, group_by: whom the guarantee is for; frozen.
         policy: epsilon and delta as they are now, at the order frozen at the start.
         highest_epsilon: the highest ceiling there ever was; what can be claimed of everything released.
     """
@@ -67,6 +67,12 @@ class Account:
     unit: str
     policy: BudgetPolicy
     highest_epsilon: float
+    group_by: str | None = None
+
+    @property
+    def protects(self) -> str:
+        """The unit and, where there is one, the column that makes groups."""
+        return protected(self.unit, self.group_by)
 
 
 @dataclass(kw_only=True)
@@ -127,6 +133,7 @@ class Books:
             rdp=self._rdp.get(dataset, 0) / _ONE,
             distance=self._distance.get(dataset, 0) / _ONE,
             order=account.policy.order if account else lost.order if lost else 0,
+            unit=account.protects if account else lost.unit if lost else "",
         )
 
     def everything_spent(self) -> dict[str, Spent]:
@@ -147,7 +154,9 @@ class Books:
                     delta=body["delta"],
                     neighbouring=neighbouring_of(body["unit"]),
                 )
-                self.accounts[entry.dataset] = Account(unit=body["unit"], policy=policy, highest_epsilon=policy.epsilon)
+                self.accounts[entry.dataset] = Account(
+                    unit=body["unit"], policy=policy, highest_epsilon=policy.epsilon, group_by=body.get("group_by")
+                )
                 self._bind(entry)
             case "data":
                 self._bind(entry)
@@ -209,7 +218,10 @@ class Books:
         before = self.carried.get(dataset)
         rdp, distance = (before.rdp, before.distance) if before else (0.0, 0.0)
         self.carried[dataset] = Spent(
-            rdp=rdp + _charged(lost.rdp), distance=distance + _charged(lost.distance), order=lost.order
+            rdp=rdp + _charged(lost.rdp),
+            distance=distance + _charged(lost.distance),
+            order=lost.order,
+            unit=lost.unit,
         )
         self._spend(dataset, lost.rdp, lost.distance)
 
@@ -220,6 +232,11 @@ class Books:
         if not is_signed(self.to_sign(entry), public=key, signature=signature):
             raise LedgerBroken(entry.sequence, "signature", "it is not the officer's over this entry")
         self.pinned = key
+
+
+def protected(unit: str, group_by: str | None) -> str:
+    """Return one word for whom a guarantee is for: a unit and, where there is one, the column that makes groups."""
+    return unit if group_by is None else f"{unit} by {group_by}"
 
 
 def signed_part(books: Books, kind: str, dataset: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fedsci.errors import BudgetRefused, InputError, PolicyRefused, Verification
 from fedsci.secagg import SigningKey
 from fedsci.site.anchor import Anchor, Spent, read_anchor, write_anchor
 from fedsci.site.keystore import random_seed, write_private
-from fedsci.site.ledger_books import Books, signed_part
+from fedsci.site.ledger_books import Account, Books, signed_part
 from fedsci.site.ledger_store import Entry, LedgerBroken, Store, entry_of, follow
 from fedsci.site.officer import sign
 
@@ -127,8 +127,11 @@ class KeptLedger:
     def adopt(self, *, reason: str, key: SigningKey) -> str:
         """Take a ledger that does not fit its anchor, or that another installation wrote, as this site's own.
 
-        What was spent in entries that are lost stays charged as far as the anchor knows it. Open charges are
-        closed, whole: which of their rounds were computed may be among what is lost.
+        What was spent in entries that are lost stays charged as far as the anchor knows it. A ledger that only ends
+        too early lacks the difference. One that went another way than the anchor has seen may share no charge with it,
+        so all that the anchor knows is added: too much, as far as both began alike. Where the two count for other
+        units or at other orders, and what is lost cannot be said in this one's, the data set's budget counts as used
+        up. Open charges are closed, whole: which of their rounds were computed may be among what is lost.
 
         Returns:
             What was found.
@@ -144,14 +147,27 @@ class KeptLedger:
             found = self._misfit(books, held.anchor)
             if found is None:
                 raise InputError(f"{self.site}: nothing is wrong with the ledger", hint="there is nothing to adopt")
-            lost = {}
-            for dataset, anchored in (held.anchor.spent if held.anchor else {}).items():
-                now = books.spent(dataset)
-                rdp, distance = max(0.0, anchored.rdp - now.rdp), max(0.0, anchored.distance - now.distance)
-                if rdp or distance:
-                    lost[dataset] = asdict(Spent(rdp=rdp, distance=distance, order=anchored.order))
-            held.add("adopt", "", "", {"found": found, "reason": reason, "lost": lost}, key)
+            held.add("adopt", "", "", {"found": found, "reason": reason, "lost": self._lost(held)}, key)
             return found
+
+    def _lost(self, held: Held) -> dict[str, dict[str, float]]:
+        """Return what the anchor knows was spent on each data set and the ledger does not hold."""
+        books, anchor = held.books, held.anchor
+        if anchor is None:
+            return {}
+        row = next(iter(self._store.rows(held.connection, since=anchor.sequence)), None)
+        reached = row is not None and (row.sequence, row.hash) == (anchor.sequence, anchor.hash)
+        cut = anchor.sequence > books.sequence and books.foreign is None and books.ledger in ("", anchor.ledger)
+        lost = {}
+        for dataset, anchored in anchor.spent.items():
+            now, account = books.spent(dataset), books.accounts.get(dataset)
+            shared = now if reached or cut else Spent(rdp=0.0, distance=0.0, order=anchored.order)
+            rdp, distance = max(0.0, anchored.rdp - shared.rdp), max(0.0, anchored.distance - shared.distance)
+            if rdp and account is not None and not _bounds(anchored, account):
+                rdp = max(rdp, account.policy.rdp_capacity)
+            if rdp or distance:
+                lost[dataset] = asdict(Spent(rdp=rdp, distance=distance, order=anchored.order, unit=anchored.unit))
+        return lost
 
     def close(self) -> None:
         """Let go of the database."""
@@ -282,6 +298,11 @@ class KeptLedger:
             f"the ledger in {self._state} cannot be used: {error.strerror or error}",
             hint="nothing is released without a ledger; check the disk and the folder's rights",
         )
+
+
+def _bounds(anchored: Spent, account: Account) -> bool:
+    """Tell whether a divergence bounds one of the account: of the same unit, and of no higher order."""
+    return anchored.unit in ("", account.protects) and account.policy.order <= anchored.order
 
 
 def check_reason(reason: str) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
 from fedsci.errors import BudgetRefused, ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.names import Digest
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
@@ -108,17 +109,18 @@ class SiteService:
         return Reply(fields={"site": self.site.site, "key": self.keystore.signing_key().public.hex()})
 
     def _prepare(self, request: Request) -> Reply:
-        run, content = _run_id(request), request.text("plan").encode()
-        plan = plan_from_bytes(content)
+        run, written = _run_id(request), request.text("plan").encode()
+        plan = plan_from_bytes(written)
         if self._run_folder(run).exists():
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
         policy = check_policy(plan, self.site)
-        cost, paid = self._charge(run, plan, policy)
+        content = self._content(plan)
+        cost, paid = self._charge(run, plan, policy, content)
         try:
             masking, joined = self._join(request, run, plan)
-            active = self._activate(plan, policy, cost, masking)
+            active = self._activate(plan, policy, cost, masking, content)
         except BaseException:
             self.keystore.forget(run)
             if cost is not None:  # nothing was computed, so nothing stays charged
@@ -127,7 +129,8 @@ class SiteService:
             raise
         folder = self._run_folder(run)
         folder.mkdir(parents=True, exist_ok=False)
-        (folder / "plan.json").write_bytes(content)
+        (folder / "plan.json").write_bytes(written)
+        (folder / "content").write_text(content, encoding="ascii")
         (folder / "roster").write_text(request.text("roster") if masking else "", encoding="ascii")
         self._runs[run] = active
         self.log.write("admitted", run=run, plan=plan.digest, report=active.data.report)
@@ -146,18 +149,21 @@ class SiteService:
             | joined
         )
 
-    def _charge(self, run: str, plan: Plan, policy: Policy) -> "tuple[Cost | None, Paid]":
+    def _content(self, plan: Plan) -> Digest:
+        """Return the digest of what the study's data set holds now."""
+        try:
+            return content_digest(self.site, self.site.datasets[plan.study.dataset])
+        except DataError as error:
+            error.message = _named(self.site.site, error.message)
+            raise
+
+    def _charge(self, run: str, plan: Plan, policy: Policy, content: Digest) -> "tuple[Cost | None, Paid]":
         """Write down, durably and before any data is opened, what the study may release.
 
         Returns:
             Its price, and how much of it is paid for.
         """
         cost, dataset, rounds = cost_for(plan), plan.study.dataset, plan.training.rounds
-        try:
-            content = content_digest(self.site, self.site.datasets[dataset])
-        except DataError as error:
-            error.message = _named(self.site.site, error.message)
-            raise
         if cost is None:
             self.ledger.record_no_privacy(dataset, run, content=content)
             return None, Paid(rounds=rounds, measurements=0)
@@ -319,10 +325,17 @@ class SiteService:
         self.log.write("finished", run=run, rounds=used[0], measurements=used[1])
         return Reply(fields={"privacy": self._privacy(active, used)})
 
-    def _activate(self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None) -> ActiveRun:
+    def _activate(
+        self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None, content: str
+    ) -> ActiveRun:
         try:
             device = pick_device(self.site.device)
             data = load_site_data(plan, self.site, split_key=self.keystore.split_key())
+            if self._content(plan) != content:
+                raise DataError(
+                    f"data set {plan.study.dataset} is not what it was when the study was let in, and charged",
+                    hint="put the file back to go on, or start a new study",
+                )
             if cost is not None:
                 check_delta(plan, self.site, records=max(data.train_count, data.holdout_count))
         except FedsciError as error:
@@ -348,7 +361,8 @@ class SiteService:
                 if plan.study.secure_aggregation.enabled:
                     roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
                     masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)
-                self._runs[run] = self._activate(plan, policy, cost_for(plan), masking)
+                content = (self._run_folder(run) / "content").read_text(encoding="ascii")
+                self._runs[run] = self._activate(plan, policy, cost_for(plan), masking, content)
         if run not in self._runs:
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was never admitted here", public="this run was never admitted here"
@@ -358,7 +372,12 @@ class SiteService:
     def _budget(self, dataset: str, content: str | None = None) -> BudgetPolicy:
         budget = require_budget(self.site, dataset)
         return self.ledger.register(
-            dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, content=content
+            dataset,
+            epsilon=budget.epsilon,
+            delta=budget.delta,
+            unit=budget.unit,
+            group_by=budget.group_by,
+            content=content,
         )
 
     def _privacy(self, active: ActiveRun, used: tuple[int, int], *, charged: "Paid | None" = None) -> dict[str, Any]:

@@ -103,8 +103,9 @@ def _outputs(module: nn.Module, table: Table, device: torch.device, *, rows: int
     """Return the model's outputs; with ``rows`` every pass has exactly so many, the last one filled up."""
     features = torch.from_numpy(table.features)
     count, size = len(features), rows or 16 * CHUNK
-    if rows is not None:
-        features = torch.cat([features, features.new_zeros(-count % rows, *features.shape[1:])])
+    if rows is not None or count == 0:
+        added = -count % size if count else size
+        features = torch.cat([features, features.new_zeros(added, *features.shape[1:])])
     with torch.no_grad():
         parts = [module(features[i : i + size].to(device)).cpu() for i in range(0, len(features), size)]
-    return torch.cat(parts)[:count] if parts else torch.empty(0)
+    return torch.cat(parts)[:count]

@@ -228,3 +228,62 @@ def test_a_lab_that_crashed_and_one_that_never_settled_are_in_it(fedsci, study, 
     text = (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
     assert "3 labs in 1, 4 labs in 2" in text
     assert "Not settled at lab-2" in text
+
+
+def protect(study, unit):
+    """Labs with two rows a patient, which let no exact results leave; distributed noise for each ``unit``."""
+    grouping = {"group_by": "patient"} if unit == "group" else {}
+    study.use_csv()
+    distributed(study)
+    rows = [f"{10 + i % 15},{('low', 'high')[i % 2]},{i % 2},p{i // 2}" for i in range(80)]
+    for lab in study.labs:
+        (study.folder / f"{lab}.csv").write_text("\n".join(["radius,grade,benign,patient", *rows]) + "\n")
+        study.sites[lab]["policy"]["exact_evaluation"] = False
+        study.sites[lab]["datasets"]["tumours"]["privacy"] |= {"unit": unit} | grouping
+    study.values["privacy"] |= {"unit": unit} | grouping
+    study.write()
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        ("record", ["add or remove one record at one lab", "every record's gradient is scaled", "event-level"]),
+        ("group", ["add or remove one group", "same value of patient", "of every group's records is scaled"]),
+        ("site", ["add or remove the contribution of one lab", "One lab as a whole", "every lab's update is scaled"]),
+    ],
+)
+def test_it_names_what_is_protected_and_calls_no_noised_result_exact(fedsci, study, unit, words):
+    protect(study, unit)
+    outcome = fedsci("run", "study.yaml", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert (fedsci.summary(outcome)["metrics"]["federated"] is None) == (unit == "site")
+    text = (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
+    for part in words:
+        assert part in text, part
+    assert "Exact test results" not in text
+    assert ("event-level" in text) == (unit == "record")
+    planned = json.loads(fedsci("privacy", "plan", "study.yaml", "--json").out)
+    assert planned["neighbouring"] == f"add_or_remove_one_{unit}"
+
+
+def test_a_lab_that_stopped_early_and_never_settled_keeps_what_it_reserved_and_no_more(fedsci, study, monkeypatch):
+    distributed(study)
+    study.values["training"]["rounds"] = 40
+    for site in study.sites.values():
+        site["datasets"]["tumours"]["privacy"] |= {"epsilon": 2.5, "when_exceeded": "stop"}
+    study.write()
+    finish = SiteService._finish
+
+    def vanish(self, request):
+        if self.site.site == "lab-2":
+            raise OSError("gone")
+        return finish(self, request)
+
+    monkeypatch.setattr(SiteService, "_finish", vanish)
+    outcome = fedsci("run", "study.yaml", "--quiet")
+    assert outcome.code == 0, outcome.err
+    sites = fedsci.summary(outcome)["privacy"]["by_site"]
+    assert [sites[lab]["settled"] for lab in study.labs] == [True, False, True]
+    for figure in ("rounds_charged", "epsilon_spent_study", "rdp_study"):
+        assert sites["lab-2"][figure] == sites["lab-1"][figure]
+    assert "Not settled at lab-2" in (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()

@@ -304,6 +304,45 @@ class TestAdoption:
         spending = ledger.spending("heart", ledger.register("heart", **BUDGET))
         assert spending.lost_rdp == pytest.approx(before * 5 / 8)
 
+    @pytest.mark.parametrize("rounds", [1, 3, 9])
+    def test_a_ledger_that_went_another_way_is_charged_for_both(self, state, path, anchor, rounds):
+        """What each way spent after they parted was released, whichever of them spent more."""
+        ledger = Ledger(state)
+        reserve(ledger)
+        backup, common = (path.read_bytes(), anchor.read_bytes()), spent(ledger)
+        reserve(ledger, OTHER, rounds=3)
+        seen, lost = anchor.read_bytes(), spent(ledger) - common
+        path.write_bytes(backup[0])
+        anchor.write_bytes(backup[1])
+        reserve(Ledger(state), "c" * 32, rounds=rounds)
+        kept = spent(Ledger(state))
+        anchor.write_bytes(seen)
+        Ledger(state).adopt(reason="two copies of this machine ran", key=KEY)
+        assert spent(Ledger(state)) >= kept + lost
+
+    def test_what_was_charged_at_a_lower_order_uses_the_budget_up(self, ledger, state, path, anchor):
+        """A Renyi divergence says nothing of a higher order's."""
+        seen = anchor.read_bytes()
+        path.unlink()
+        anchor.unlink()
+        small = {"epsilon": 0.5, "delta": 1e-5, "unit": "record"}
+        policy = Ledger(state).register("heart", **small)
+        assert policy.order > json.loads(seen)["spent"]["heart"]["order"]
+        anchor.write_bytes(seen)
+        Ledger(state).adopt(reason="the anchor was found again", key=KEY)
+        again = Ledger(state)
+        assert again.spending("heart", policy).epsilon_enforced >= 0.5
+        with pytest.raises(BudgetRefused, match="would pass the budget"):
+            again.reserve(
+                "heart",
+                OTHER,
+                policy=policy,
+                plan=lambda n: charged_plan(noise_multiplier=1000.0, sample_rate=1.0, steps=n, dimension=10),
+                rounds=1,
+                measurements=0,
+                distance=0.0,
+            )
+
     def test_a_lost_ledger_keeps_what_the_anchor_knows_was_spent_and_at_which_order(self, ledger, state, path):
         policy, before = ledger.register("heart", **BUDGET), spent(ledger)
         path.unlink()
@@ -312,6 +351,15 @@ class TestAdoption:
         new = again.register("heart", epsilon=3.0, delta=1e-5, unit="record")
         assert new.order == policy.order
         assert again.spending("heart", new).spent_rdp == pytest.approx(before)
+
+    def test_a_lost_ledger_keeps_for_whom_it_was_charged(self, ledger, state, path):
+        """What was spent on records says nothing of groups of them."""
+        path.unlink()
+        again = Ledger(state)
+        again.adopt(reason="the disk died", key=KEY)
+        with pytest.raises(BudgetRefused, match=r"unit group by patient, .* for unit record"):
+            again.register("heart", epsilon=8.0, delta=1e-5, unit="group", group_by="patient")
+        assert spent(again) > 0
 
     def test_a_damaged_anchor(self, ledger, state, anchor):
         anchor.write_text("{")

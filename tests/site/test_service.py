@@ -10,9 +10,11 @@ import pytest
 
 from fedsci.config.site import load_site
 from fedsci.errors import DataError
-from fedsci.site.dataset import content_digest
-from fedsci.site.service import SiteService
+from fedsci.site.dataset import content_digest, load_site_data
+from fedsci.site.forecast import forecast
+from fedsci.site.service import SiteService, cost_for
 from fedsci.training.metrics import MetricSums
+from fedsci.training.noised_metrics import sums_of
 from fedsci.transport.messages import ACTIONS, Reply, Request
 
 MARKER = "zebra4711"
@@ -498,3 +500,78 @@ def test_what_a_lab_reaches_alone_is_computed_once_in_a_run_also_by_another_proc
     later = Study(study.service, study.plan)
     good(later.prepare())
     good(later.alone())
+
+
+def test_data_that_changed_since_the_study_was_let_in_is_not_used_after_a_restart(study, tmp_path):
+    """Its budget may be another data set's, and a record that changed sides pays for one of them only."""
+    good(study.prepare())
+    file = tmp_path / "lab-1.csv"
+    text = file.read_text()
+    file.write_text(text.replace(text.splitlines()[5], "0.5,0.25,1"))
+    again = Study(SiteService(study.service.site, tmp_path / "state"), study.plan, study.run)
+    for reply in (again.train(), again.evaluate(), again.alone()):
+        assert code(reply) == "data"
+    assert kinds(study.service) == ["register", "reserve"]
+    file.write_text(text)
+    good(again.train())
+
+
+def test_data_that_changes_while_it_is_read_is_not_used(serve, make_plan, tmp_path, monkeypatch):
+    service = serve()
+
+    def read(*arguments, **more):
+        data = load_site_data(*arguments, **more)
+        (tmp_path / "lab-1.csv").write_text("a,b,above\n")
+        return data
+
+    monkeypatch.setattr("fedsci.site.service.load_site_data", read)
+    study = Study(service, make_plan())
+    assert code(study.prepare()) == "data"
+    assert service.ledger.entries()[-1].body["rounds"] == 0
+
+
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("side", ["holdout", "train"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_study_whose_held_out_share_is_one_row_does_not_learn_whether_it_has_a_gap(
+    serve, make_plan, tmp_path, gap, side, exact
+):
+    """The share is the coordinator's choice and the counts are public: a refusal would tell of that one row."""
+    service = serve(policy={"exact_evaluation": exact})
+    rows = (tmp_path / "lab-1.csv").read_text().splitlines()
+    if gap:
+        rows = [rows[0], *(",".join(["", *row.split(",")[1:]]) for row in rows[1:])]
+        (tmp_path / "lab-1.csv").write_text("\n".join(rows) + "\n")
+    plan = make_plan(missing="drop", evaluation={"holdout": 0.02 if side == "holdout" else 0.98}, seed=0)
+    study = Study(service, plan)
+    counts = good(study.prepare()).fields["records"]
+    study.records = {site: list(counts.values()) for site in plan.sites}
+    for number in (1, 2):
+        assert np.isfinite(good(study.train(number)).vector).all()
+    assert len(good(study.evaluate("noised")).fields["metrics"][0]) == len(sums_of(plan))
+    good(study.evaluate("exact"))
+    good(study.alone())
+    good(study.finish())
+
+
+@pytest.mark.parametrize(
+    ("when_exceeded", "epsilon", "rounds"),
+    [("refuse", 30.0, None), ("stop", 30.0, 2), ("stop", 100.0, None)],
+)
+def test_plan_and_run_agree_on_a_budget_whose_delta_pays_for_no_noise(
+    serve, make_plan, tmp_path, when_exceeded, epsilon, rounds
+):
+    """With ``stop`` a study may still run without its measurements, whose noise is further from exact."""
+    privacy = {"epsilon": epsilon, "when_exceeded": when_exceeded}
+    service, plan = serve(dataset={"privacy": privacy}), make_plan()
+    said = forecast(plan, service.site, cost=cost_for(plan), dimension=3, state=tmp_path / "state")
+    reply = Study(service, plan).prepare()
+    assert said.stops_after == rounds
+    if rounds is None:
+        assert said.exit_code == 3
+        assert "does not pay for this study: all noise together" in said.refusal
+        assert code(reply) == "budget"
+    else:
+        assert said.exit_code == 0
+        assert good(reply).fields["rounds_allowed"] == rounds
+        assert reply.fields["measurements_allowed"] == 0

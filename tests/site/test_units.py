@@ -19,8 +19,10 @@ from fedsci.site.dataset import load_site_data
 from fedsci.site.gate import check_policy
 from fedsci.site.ledger import Ledger
 from fedsci.site.round import contributor
+from fedsci.site.service import SiteService
 from fedsci.training.accountant import cost_of, noise_over_update
 from fedsci.training.device import CPU
+from fedsci.transport.messages import Request
 
 PATIENTS = {"unit": "group", "group_by": "patient"}
 
@@ -136,6 +138,26 @@ def test_a_charge_for_another_unit_is_refused_everywhere(make_plan, tmp_path):
     ledger.register("points", epsilon=8.0, delta=1e-5, unit="record")
     with pytest.raises(BudgetRefused, match="the ledger was opened with unit record"):
         ledger.register("points", epsilon=8.0, delta=1e-5, unit="group")
+
+
+def test_the_column_that_makes_groups_is_fixed_when_a_data_set_is_first_used(tmp_path):
+    """What was spent on patients protects no hospital, and a visit's epsilon no patient."""
+    ledger = Ledger(tmp_path / "state")
+    budget = {"epsilon": 8.0, "delta": 1e-5, "unit": "group"}
+    policy = ledger.register("points", **budget, group_by="patient")
+    assert ledger.register("points", **budget, group_by="patient") == policy
+    for use in (ledger.register, ledger.look):
+        for other in ("visit", None):
+            with pytest.raises(BudgetRefused, match=f"groups records by {other!r}, .* for groups by 'patient'"):
+                use("points", **budget, group_by=other)
+
+
+def test_a_site_tells_its_ledger_which_column_makes_groups(lab_of_patients, make_plan, tmp_path):
+    plan = make_plan(privacy=PATIENTS, secure_aggregation={"enabled": False})
+    service = SiteService(lab_of_patients(), tmp_path / "state")
+    reply = service.handle(Request(action="prepare", fields={"run": "a" * 32, "plan": plan.to_bytes().decode()}))
+    assert reply.error is None
+    assert service.ledger.entries()[0].body["group_by"] == "patient"
 
 
 @pytest.fixture
