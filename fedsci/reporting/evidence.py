@@ -15,6 +15,7 @@ from typing import Any
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.errors import InputError
 from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced
+from fedsci.privacy.events import neighbouring_of
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
 from fedsci.site.service import dimension_of
 from fedsci.training.accountant import Cost, cost_of
@@ -101,7 +102,7 @@ def read_evidence(folder: Path) -> Evidence:
     wanted = plan.study.privacy
     for key, right in (("unit", wanted.unit), ("mechanism", wanted.mechanism), ("delta", wanted.delta)):
         _same(folder, f"privacy.{key}", privacy.get(key), right)
-    _same(folder, "privacy.neighbouring", privacy.get("neighbouring"), "add_or_remove_one_record")
+    _same(folder, "privacy.neighbouring", privacy.get("neighbouring"), neighbouring_of(wanted.unit).value)
     _same(folder, "secure_aggregation.enabled", masking.get("enabled"), plan.study.secure_aggregation.enabled)
     _same(folder, "secure_aggregation.min_survivors", masking.get("min_survivors"), plan.min_survivors)
     status, rounds = text(summary.get("status")), count(summary.get("rounds_completed"))

@@ -1,7 +1,8 @@
 """What a study would cost and to whom, before anything runs: computed from the plan, site files and ledgers alone.
 
-Every epsilon holds for adding or removing one record. No data is opened: numbers of records come from the reader or
-from an earlier run, and what accuracy the noise leaves is measured by runs only.
+Every epsilon holds for adding or removing one unit of privacy: a record, a group of records or a site. No data is
+opened: numbers of records come from the reader or from an earlier run, and what accuracy the noise leaves is measured
+by runs only.
 """
 
 import math
@@ -14,6 +15,7 @@ from fedsci.config.plan import Plan
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.errors import InputError
+from fedsci.privacy.events import neighbouring_of
 from fedsci.privacy.meaning import Meaning, meaning_of, plain_words
 from fedsci.reporting.collusion import Against, collusion_table
 from fedsci.reporting.earlier_runs import EarlierRun, earlier_runs
@@ -55,7 +57,7 @@ class PlanFacts:
         dimension: the model's number of parameters.
         forecasts: what each site would answer.
         records: training records in all, and where that number is from; None where not known.
-        meaning: for one record, None without privacy.
+        meaning: for one unit of privacy, None without privacy.
         by_rounds: rounds and their epsilon, at the study's noise.
         by_epsilon: noise for other values of epsilon.
         collusion: with the fewest labs that may finish, and with all.
@@ -87,10 +89,11 @@ class PlanFacts:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What the guarantee means for one record, in sentences."""
+        """What the guarantee means for one unit of privacy, in sentences."""
         if self.meaning is None:
             return ("There is no guarantee (privacy.mechanism: none): a single record may be read from the model.",)
-        return plain_words(self.meaning, epsilon=self.epsilon, delta=self.plan.study.privacy.delta)
+        privacy = self.plan.study.privacy
+        return plain_words(self.meaning, epsilon=self.epsilon, delta=privacy.delta, unit=privacy.unit)
 
     def noise_length(self, deviation: float) -> float | None:
         """Return the length of the noise in one step's mean gradient, over the clipping norm; None without records."""
@@ -106,7 +109,7 @@ class PlanFacts:
             "study": self.plan.study.study,
             "plan_digest": self.plan.digest,
             "unit": privacy.unit,
-            "neighbouring": "add_or_remove_one_record",
+            "neighbouring": neighbouring_of(privacy.unit).value,
             "mechanism": privacy.mechanism,
             "delta": privacy.delta,
             "epsilon": _number(self.epsilon),

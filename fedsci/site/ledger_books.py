@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from fedsci.privacy.budget import BudgetPolicy, budget_policy_at
+from fedsci.privacy.budget import BudgetPolicy, budget_policy, budget_policy_at
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import from_json, neighbouring_of
 from fedsci.site.anchor import Spent
@@ -251,3 +251,11 @@ def _charged(value: Any) -> float:
 @lru_cache(maxsize=512)
 def _plan(events: str) -> EventPlan:
     return from_json(events)
+
+
+def opening_policy(books: Books, dataset: str, *, epsilon: float, delta: float, unit: str) -> BudgetPolicy:
+    """Return the budget with which a data set enters the ledger; with entries lost, at the order they were charged."""
+    lost, relation = books.carried.get(dataset), neighbouring_of(unit)
+    if lost is not None:  # what the lost entries were charged is known at their order only
+        return budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)
+    return budget_policy(epsilon=epsilon, delta=delta, neighbouring=relation)
