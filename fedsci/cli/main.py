@@ -67,8 +67,13 @@ def main() -> None:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:  # click's own errors: unknown option, missing argument
-            if usage():  # empty where the command's help was shown instead
-                sys.stderr.write(f"fedsci: {usage()}\nhint: fedsci --help, or fedsci COMMAND --help\n")
+            said = usage()
+            if said:  # empty where the command's help was shown instead
+                first, _, more = said.partition(" Did you mean ")  # two libraries suggest the same
+                said = f"{first} Did you mean {more.split(' Did you mean ')[0]}" if more else first
+                context = getattr(error, "ctx", None)
+                command = context.command_path if context is not None else "fedsci"
+                sys.stderr.write(f"fedsci: {said}\nhint: {command} --help\n")
             sys.exit(2)
         _bug(error)
     if code == _INTERRUPTED:

@@ -37,7 +37,7 @@ def print_plan(facts: PlanFacts, page: Path | None) -> None:
     _say(console, f"{study.study}: {len(facts.plan.sites)} labs, {training.rounds} rounds, {rate} in each step")
     _heading(console, "What is promised")
     _say(console, promise(facts), *trust(facts))
-    _heading(console, "What it means for one record")
+    _heading(console, f"What it means for one {study.privacy.unit}")
     _say(console, *facts.words)
     _heading(console, "What each lab would answer")
     _sites(console, facts)

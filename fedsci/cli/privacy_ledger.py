@@ -23,7 +23,10 @@ State = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
-Key = Annotated[Path | None, typer.Option("--key", help="The officer's key file; made at first use.")]
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", help="The officer's key file, by default ~/.config/fedsci/officer.key; made at first use."),
+]
 _SHOWN = 10
 
 
@@ -181,6 +184,10 @@ def _print_budgets(site: "Site", seen: "Inspection", reports: "list[BudgetReport
     console.print("  budget, spent, left  epsilon as enforced: holds however studies are chosen after results")
     console.print("  in advance           epsilon had the same studies been fixed in advance; refuses nothing")
     console.print("  more fit             studies like the last one / like the mean one")
+    console.print("  of budget            share of what the budget admits: these add up; epsilons do not")
+    console.print("  alone                epsilon as enforced, had there been no other study")
+    console.print("  open                 it runs, or broke off: charged for all rounds of its plan")
+    console.print("  exact metrics        the lab lets exact metric sums leave too; no epsilon counts those")
     console.print("  every epsilon is for adding or removing one unit, at the delta shown")
     for each in reports:
         for line in _remarks(each):
@@ -220,7 +227,7 @@ def _print_uses(console: Any, report: "BudgetReport") -> None:
         table.add_column(heading, no_wrap=True)
     for heading in ("rounds", "of budget", "alone"):
         table.add_column(heading, justify="right")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for use in report.uses[-_SHOWN:]:
         state = "open, charged whole" if use.open else "settled"
         table.add_row(

@@ -166,8 +166,9 @@ def too_much(
         f"(spent {now:.2f}, left {max(0.0, policy.epsilon - now):.2f}, this study alone "
         f"{epsilon_enforced(policy, cost):.2f}, at delta {policy.delta:g}; all as enforced, for studies chosen one "
         "after the other: more than the study's own epsilon, and together less than their sum)",
-        hint="lower privacy.epsilon or the number of rounds, or ask the privacy officer: fedsci privacy budget "
-        f"SITE shows what used it, fedsci privacy set SITE {dataset} changes it",
+        hint=f"lower privacy.epsilon{'' if rounds else ' or the number of rounds'} (fedsci privacy plan STUDY says "
+        "what would fit), or ask the privacy officer: fedsci privacy budget SITE shows what used it, fedsci privacy "
+        f"set SITE {dataset} changes it",
         public=f"the budget for {dataset} does not allow this study",
     )
 

@@ -106,14 +106,14 @@ def _lowest(bound: Callable[[float], float]) -> float:
     return low
 
 
-def plain_words(meaning: Meaning, *, epsilon: float, delta: float) -> tuple[str, ...]:
-    """Return what the numbers mean for one record, in sentences without formulae."""
+def plain_words(meaning: Meaning, *, epsilon: float, delta: float, unit: str = "record") -> tuple[str, ...]:
+    """Return what the numbers mean for one unit of privacy, in sentences without formulae."""
     return (
-        f"Suppose somebody knows every other record and must guess whether one record was used, as likely as not. "
+        f"Suppose somebody knows every other {unit} and must guess whether one {unit} was used, as likely as not. "
         f"Whatever they compute from what is released, they are right at most {percent(meaning.promised_guess)} of "
         f"the time (a coin is right 50 %): that is epsilon {epsilon:.3g} at delta {delta:g}.",
         f"The noise of this plan allows less: at most {percent(meaning.best_guess)}. And who may accuse wrongly in "
-        f"only 1 % of cases finds at most {percent(meaning.detected)} of the records that were used.",
+        f"only 1 % of cases finds at most {percent(meaning.detected)} of the {unit}s that were used.",
         f"Delta is counted in these figures: with a chance of at most one in {1 / delta:,.0f} something that tells "
         f"more than epsilon allows may come out.",
     )

@@ -1,7 +1,8 @@
 """What a study would cost and to whom, before anything runs: computed from the plan, site files and ledgers alone.
 
-Every epsilon holds for adding or removing one record. No data is opened: numbers of records come from the reader or
-from an earlier run, and what accuracy the noise leaves is measured by runs only.
+Every epsilon holds for adding or removing one unit of privacy: a record, a group of records or a site. No data is
+opened: numbers of records come from the reader or from an earlier run, and what accuracy the noise leaves is measured
+by runs only.
 """
 
 import math
@@ -56,7 +57,7 @@ class PlanFacts:
         dimension: the model's number of parameters.
         forecasts: what each site would answer.
         records: training records in all, and where that number is from; None where not known.
-        meaning: for one record, None without privacy.
+        meaning: for one unit of privacy, None without privacy.
         by_rounds: rounds and their epsilon, at the study's noise.
         by_epsilon: noise for other values of epsilon.
         collusion: with the fewest labs that may finish, and with all.
@@ -88,10 +89,11 @@ class PlanFacts:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What the guarantee means for one record, in sentences."""
+        """What the guarantee means for one unit of privacy, in sentences."""
         if self.meaning is None:
             return ("There is no guarantee (privacy.mechanism: none): a single record may be read from the model.",)
-        return plain_words(self.meaning, epsilon=self.epsilon, delta=self.plan.study.privacy.delta)
+        privacy = self.plan.study.privacy
+        return plain_words(self.meaning, epsilon=self.epsilon, delta=privacy.delta, unit=privacy.unit)
 
     def noise_length(self, deviation: float) -> float | None:
         """Return the length of the noise in one step's mean gradient, over the clipping norm; None without records."""

@@ -77,12 +77,13 @@ def render_plan(facts: PlanFacts) -> str:
 
 
 def _promise(facts: PlanFacts) -> str:
-    tiles = [tile("Epsilon of this study<br>one record", epsilon_words(facts.epsilon), "less is more private")]
+    unit = facts.plan.study.privacy.unit
+    tiles = [tile(f"Epsilon of this study<br>one {unit}", epsilon_words(facts.epsilon), "less is more private")]
     if facts.meaning is not None:
         guess, found = facts.meaning.best_guess, facts.meaning.detected
         tiles += [
             tile("Right guesses<br>in or out, at most", percent(guess), "a coin is right 50 %"),
-            tile("Records found<br>at most", percent(found), "by who accuses wrongly in 1 %"),
+            tile(f"{unit.capitalize()}s found<br>at most", percent(found), "by who accuses wrongly in 1 %"),
         ]
     return section(
         "promise",

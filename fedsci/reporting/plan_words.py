@@ -5,6 +5,7 @@ import math
 from fedsci.reporting.earlier_runs import EarlierRun
 from fedsci.reporting.page import epsilon_words
 from fedsci.reporting.plan_facts import PlanFacts
+from fedsci.reporting.units import unit_words
 from fedsci.site.forecast import Forecast
 
 ABOUT_ACCURACY = (
@@ -31,10 +32,10 @@ def promise(facts: PlanFacts) -> str:
     privacy = facts.plan.study.privacy
     if facts.cost is None:
         return "Nothing (privacy.mechanism: none). Epsilon is infinite; for public data only."
+    words = unit_words(privacy)
     return (
-        f"Epsilon {epsilon_words(facts.epsilon)} at delta {privacy.delta:g} for one record: whether any one row of any "
-        f"lab is added or removed hardly changes what can be concluded. Noise: {privacy.mechanism}. A person with "
-        "several rows is protected less."
+        f"Epsilon {epsilon_words(facts.epsilon)} at delta {privacy.delta:g} for one {words.unit}: whether "
+        f"{words.relation} hardly changes what can be concluded. Noise: {privacy.mechanism}. {words.limits}"
     )
 
 
@@ -48,7 +49,7 @@ def trust(facts: PlanFacts) -> tuple[str, ...]:
     colluding = plan.study.privacy.colluding_sites
     return (
         "Labs add shares of one noise, under masks. It holds against whoever sees the model, and against the "
-        f"coordinator together with up to {colluding} labs; at least {plan.min_survivors} labs must finish each round. "
+        f"coordinator together with {_up_to(colluding)}; at least {plan.min_survivors} labs must finish each round. "
         "More labs that collude with the coordinator, or leave out their noise, raise epsilon as in the table below.",
     )
 
@@ -103,6 +104,11 @@ def _room(each: Forecast) -> str:
     if room is None or (room.rounds == 0 and room.epsilon == 0):
         return "nothing of it"
     cost = epsilon_words(room.epsilon_of_rounds)
-    rounds = f"{room.rounds} rounds at this noise (epsilon {cost})" if room.rounds else ""
+    count = "1 round" if room.rounds == 1 else f"{room.rounds} rounds"
+    rounds = f"{count} at this noise (epsilon {cost})" if room.rounds else ""
     whole = f"all rounds at privacy.epsilon {room.epsilon:g}" if room.epsilon else ""
     return ", or ".join(filter(None, (rounds, whole)))
+
+
+def _up_to(labs: int) -> str:
+    return "one lab" if labs == 1 else f"up to {labs} labs"

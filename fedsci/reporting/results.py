@@ -149,7 +149,7 @@ def labs(facts: RunFacts) -> str:
         "labs",
         "Lab by lab",
         paragraph(
-            "The labs did not show their own numbers: metrics left them in sums only, with privacy noise."
+            "Labs that let no exact metrics leave show no numbers of their own: theirs are in the noised sums only."
             if facts.noised
             else _tally(facts, measure, [worth for worth, _ in verdicts])
         ),

@@ -2,9 +2,10 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fedsci.config.study import Privacy
 from fedsci.errors import InputError
 from fedsci.privacy import local_noise, rounding_noise
 from fedsci.privacy.meaning import meaning_of, plain_words
@@ -12,6 +13,7 @@ from fedsci.reporting.collusion import collusion_table
 from fedsci.reporting.evidence import Evidence, read_evidence
 from fedsci.reporting.page import epsilon_words
 from fedsci.reporting.run_folder import mapping, text
+from fedsci.reporting.units import unit_words
 from fedsci.reporting.whole_file import write_whole
 
 STATEMENT = "privacy_statement.md"
@@ -44,7 +46,7 @@ def render_statement(evidence: Evidence) -> str:
         f"Run `{_plain(evidence.name)}`, plan `{evidence.plan.digest}`, {_how_it_ended(evidence)}. This text is made "
         "from the run's files; every epsilon of this study was recomputed from the plan.",
         _section("To be decided by a person", _bullets(_flags(evidence))),
-        _section("What it means for one record", _meaning(evidence)),
+        _section(f"What it means for one {study.privacy.unit}", _meaning(evidence)),
         _section("Unit of privacy", _unit(evidence)),
         _section("Guarantee", _guarantee(evidence)),
         _section("Trust model", _trust(evidence)),
@@ -80,15 +82,23 @@ def _flags(evidence: Evidence) -> list[str]:
         )
     if privacy.unit == "record":
         flags.append("The unit is one record, which is event-level privacy: weak for a person with several rows.")
+    else:
+        flags.append(f"The unit is one {privacy.unit}. {unit_words(privacy).limits}")
     open_sites = [site.site for site in sites if not site.settled]
     if open_sites:
         flags.append(f"Not settled at {', '.join(open_sites)}: there the charge for the whole plan stays.")
     infinite = [site.site for site in sites if math.isinf(site.total)]
     if infinite:
         flags.append(f"**Studies without any privacy have run on the same data at {', '.join(infinite)}.**")
-    if _exact_results(evidence):
+    if _exact_results(mapping(evidence.summary, "metrics")):
         flags.append("Exact test results were released (see “Released without noise”).")
     return flags
+
+
+def _exact_results(metrics: Mapping[str, object]) -> bool:
+    """Whether any test result left a lab without noise: the shared model's, a lab's own, or of one trained alone."""
+    shared = metrics.get("federated") is not None and not metrics.get("noise_deviation")
+    return shared or any(metrics.get(key) is not None for key in ("local_mean_site", "local_no_dp_mean_site"))
 
 
 def _meaning(evidence: Evidence) -> str:
@@ -96,46 +106,25 @@ def _meaning(evidence: Evidence) -> str:
     meaning = meaning_of(
         epsilon=worst, delta=cost.delta, profile=lambda at: cost.delta_at(evidence.charged, epsilon=at)
     )
-    return _bullets(plain_words(meaning, epsilon=worst, delta=cost.delta))
-
-
-def _exact_results(evidence: Evidence) -> bool:
-    """Return whether results of the shared model left without noise."""
-    metrics = mapping(evidence.summary, "metrics")
-    return metrics.get("federated") is not None and metrics.get("noise_deviation") is None
+    return _bullets(plain_words(meaning, epsilon=worst, delta=cost.delta, unit=evidence.plan.study.privacy.unit))
 
 
 def _unit(evidence: Evidence) -> str:
-    privacy = evidence.plan.study.privacy
-    if privacy.unit == "group":
-        return (
-            f"One group: all records of a lab with the same value of {_plain(str(privacy.group_by))}, however many. "
-            "Somebody whose records carry several values is protected less."
-        )
-    if privacy.unit == "site":
-        return "One lab as a whole, with all its records. So each record is protected as well, at least as much."
-    words = "One record: one row of a lab's data set, with all its columns."
+    words = unit_words(evidence.plan.study.privacy)
     grown = [
         (rows, value)
         for rows in _ROWS_OF_ONE_PERSON
         if (value := evidence.cost.epsilon_of_rows(evidence.charged, rows)) is not None
     ]
     if not grown:
-        return words + " For a person with several rows no figure is computed here where records are sampled."
-    table = _table(
-        ("rows of one person", "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown]
-    )
-    return f"{words} A person with several rows is protected less:\n\n{table}"
+        return f"{words.what} {words.limits} By how much is not computed here where {words.unit}s are sampled."
+    table = _table((words.several, "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown])
+    return f"{words.what} {words.limits[:-1]}:\n\n{table}"
 
 
 def _guarantee(evidence: Evidence) -> str:
     privacy = evidence.plan.study.privacy
     worst = max(site.study for site in evidence.sites)
-    relation = {
-        "record": "one record at one lab. (Replacing one counts as two rows.)",
-        "group": "one group of records at one lab. (Replacing one counts as two.)",
-        "site": "the contribution of one lab.",
-    }[privacy.unit]
     return _bullets(
         [
             f"Epsilon **{_number(worst)}** at delta **{privacy.delta:g}** for this study "
@@ -143,7 +132,7 @@ def _guarantee(evidence: Evidence) -> str:
             "Variant: (epsilon, delta)-differential privacy, central over the labs' sum."
             if privacy.mechanism == "distributed"
             else "Variant: (epsilon, delta)-differential privacy, local to each lab.",
-            f"Neighbouring relation: add or remove {relation}",
+            _relation(privacy),
             "Accountant: privacy loss distributions (dp_accounting), over all rounds of the study together.",
         ]
     )
@@ -179,27 +168,37 @@ def _trust(evidence: Evidence) -> str:
 
 def _mechanism(evidence: Evidence) -> str:
     study, cost, training = evidence.plan.study, evidence.cost, evidence.plan.training
-    what, unit = {
-        "record": ("every record's gradient", "one record"),
-        "group": ("the mean gradient of every group's records", "one group"),
-        "site": ("every lab's update", "one lab"),
-    }[study.privacy.unit]
-    clipped = (
-        f"In each step {what} is scaled to an L2 norm of at most {study.privacy.clipping_norm:g}; one that is not "
-        f"finite contributes nothing. So the sum over labs moves by at most that norm when {unit} is added or removed"
-        + ("." if study.privacy.unit == "site" else ", and so does a lab's own sum.")
-    )
+    clipped = _clipped(study.privacy)
     sampled = (
         "All records take part in each step."
         if training.sample_rate == 1
-        else f"Each record takes part in a step with probability {training.sample_rate:g}, drawn secretly and anew "
-        "each time (Poisson); what is divided by is the public expected number."
+        else f"Each {study.privacy.unit} takes part in a step with probability {training.sample_rate:g}, drawn "
+        "secretly and anew each time (Poisson); what is divided by is the public expected number."
     )
     noise = (
         f"Discrete Gaussian noise of deviation {cost.noise_multiplier * study.privacy.clipping_norm:.4g} or more a "
         "coordinate is in every "
     ) + ("opened sum, in shares that add up." if cost.share else "lab's sum before it leaves.")
     return f"{clipped} {sampled} {noise} The full argument is in docs/privacy.md."
+
+
+def _clipped(privacy: Privacy) -> str:
+    if privacy.unit == "site":
+        what = f"In each round a lab's whole update is scaled to an L2 norm of at most {privacy.clipping_norm:g}"
+        return f"{what}. So the sum over labs moves by at most that norm when one lab is added or removed."
+    whose = "every record's gradient"
+    if privacy.unit == "group":
+        whose = "the mean of the gradients of each group's records"
+    return (
+        f"In each step {whose} is scaled to an L2 norm of at most {privacy.clipping_norm:g}; a gradient that is not "
+        f"finite contributes nothing. So a lab's sum moves by at most that norm when one {privacy.unit} is added or "
+        "removed, and so does the sum over labs."
+    )
+
+
+def _relation(privacy: Privacy) -> str:
+    where = "" if privacy.unit == "site" else " at one lab"
+    return f"Neighbouring relation: add or remove one {privacy.unit}{where}. (Replacing one counts as two.)"
 
 
 def _floating_point(evidence: Evidence) -> str:
@@ -294,7 +293,7 @@ def _without_noise(evidence: Evidence) -> list[str]:
         "Each lab's number of training and held-out records; they are treated as public.",
         "Whether a lab's data fits the study's schema: a lab that refuses for that reason tells one bit.",
     ]
-    if _exact_results(evidence):
+    if metrics.get("federated") is not None and not metrics.get("noise_deviation"):
         lines.append(
             "Exact test results of the shared model on held-out records, as sums over the labs whose policy lets them "
             "out, in each evaluated round. They are not covered by epsilon."
@@ -315,7 +314,7 @@ def _without_noise(evidence: Evidence) -> list[str]:
             "Baselines over all labs' records in one place. Only a simulation can compute them; real labs release none."
         )
     if len(lines) == 2:
-        lines.append("No test results.")
+        lines.append("No test results without noise." if metrics.get("noise_deviation") else "No test results.")
     return lines
 
 

@@ -186,8 +186,8 @@ def judge_lab(measure: Measure, scores: Scores, *, private: bool) -> tuple[Worth
 _KEEPS_ITS_MODEL = "A lab that trains alone without privacy can use its model inside but never releases it."
 
 _NOISED = (
-    "Not every lab lets exact metrics leave, so the joint model was measured with privacy noise, and no lab told what "
-    "it reaches alone.",
+    "Not every lab lets exact metrics leave, so the joint model was measured with privacy noise, and not every "
+    "lab told what it reaches alone.",
     "Whether joining pays cannot be answered from this run.",
     "Each lab can answer it for itself, by testing the joint model on its own records; this page can where all labs "
     "set exact_evaluation: true.",

@@ -26,7 +26,6 @@ from fedsci.errors import BudgetRefused, InputError
 from fedsci.privacy.budget import (
     BudgetPolicy,
     admits,
-    budget_policy,
     budget_policy_at,
     charge_cost,
     distance_capacity,
@@ -34,9 +33,9 @@ from fedsci.privacy.budget import (
     too_much,
 )
 from fedsci.privacy.events import Plan as EventPlan
-from fedsci.privacy.events import neighbouring_of, to_json
+from fedsci.privacy.events import to_json
 from fedsci.secagg import SigningKey
-from fedsci.site.ledger_books import Account, Books, Charge, protected
+from fedsci.site.ledger_books import Account, Books, Charge, opening_policy
 from fedsci.site.ledger_keeping import KeptLedger, check_reason
 from fedsci.site.ledger_store import read_url
 
@@ -97,17 +96,7 @@ class Ledger(KeptLedger):
             self._check_content(books, dataset, content)
             account = books.accounts.get(dataset)
             if account is None:
-                lost = books.carried.get(dataset)
-                relation = neighbouring_of(unit)
-                policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=relation)
-                if lost is not None and lost.unit not in ("", protected(unit, group_by)):
-                    raise BudgetRefused(
-                        f"{self.site}: data set {dataset}: the site file says unit {protected(unit, group_by)}, what "
-                        f"its lost entries were charged is for unit {lost.unit}",
-                        hint="write the old unit in the site file: a unit is fixed when a data set is first used",
-                    )
-                if lost is not None:  # what the lost entries were charged is known at their order only
-                    policy = budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)
+                policy = opening_policy(books, dataset, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
                 body = {"epsilon": epsilon, "delta": delta, "unit": unit, "order": policy.order}
                 more = {"group_by": group_by, "content": content}
                 held.add(
@@ -130,7 +119,7 @@ class Ledger(KeptLedger):
             raise BudgetRefused(f"{self.site}: {seen.problem.message}", hint=seen.problem.hint)
         account = seen.books.accounts.get(dataset)
         if account is None:
-            policy = budget_policy(epsilon=epsilon, delta=delta, neighbouring=neighbouring_of(unit))
+            policy = opening_policy(seen.books, dataset, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
         else:
             self._check_same(dataset, account, epsilon=epsilon, delta=delta, unit=unit, group_by=group_by)
             policy = account.policy

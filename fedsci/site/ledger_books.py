@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from fedsci.privacy.budget import BudgetPolicy, budget_policy_at
+from fedsci.errors import BudgetRefused
+from fedsci.privacy.budget import BudgetPolicy, budget_policy, budget_policy_at
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import from_json, neighbouring_of
 from fedsci.site.anchor import Spent
@@ -268,3 +269,24 @@ def _charged(value: Any) -> float:
 @lru_cache(maxsize=512)
 def _plan(events: str) -> EventPlan:
     return from_json(events)
+
+
+def opening_policy(
+    books: Books, dataset: str, *, epsilon: float, delta: float, unit: str, group_by: str | None
+) -> BudgetPolicy:
+    """Return the budget with which a data set enters the ledger; with entries lost, at the order they were charged.
+
+    Raises:
+        BudgetRefused: what was lost was charged for another unit.
+    """
+    lost, relation = books.carried.get(dataset), neighbouring_of(unit)
+    if lost is None:
+        return budget_policy(epsilon=epsilon, delta=delta, neighbouring=relation)
+    if lost.unit not in ("", protected(unit, group_by)):
+        raise BudgetRefused(
+            f"{books.site}: data set {dataset}: the site file says unit {protected(unit, group_by)}, what its lost "
+            f"entries were charged is for unit {lost.unit}",
+            hint="write the old unit in the site file: a unit is fixed when a data set is first used",
+        )
+    # what the lost entries were charged is known at their order only
+    return budget_policy_at(lost.order, epsilon=epsilon, delta=delta, neighbouring=relation)

@@ -19,7 +19,8 @@ from fedsci.site.ledger_store import Entry, LedgerBroken, Store, entry_of, follo
 from fedsci.site.officer import sign
 
 _WAY_OUT = (
-    "put the newest ledger and anchor back; if there are none, the privacy officer decides: "
+    "use the newest ledger, anchor and state folder that belong together; if there are none, the privacy officer "
+    "decides: "
     "fedsci privacy ledger SITE --adopt --reason TEXT"
 )
 
@@ -114,7 +115,9 @@ class KeptLedger:
                 if misfit is not None:
                     where = books.foreign.sequence if books.foreign else books.sequence
                     field = "writer" if books.foreign else "anchor"
-                    problem = VerificationFailed(f"entry {where}: {field}: {misfit}", hint=_WAY_OUT)
+                    problem = VerificationFailed(
+                        f"entry {where}: {field}: the ledger {self._store.name}: {misfit}", hint=_WAY_OUT
+                    )
             except (LedgerBroken, BudgetRefused) as error:
                 problem = VerificationFailed(error.message, hint=error.hint)
                 for row in rows[len(entries) :]:
@@ -245,7 +248,7 @@ class KeptLedger:
         if books.foreign is not None:
             return (
                 f"entry {books.foreign.sequence} was written by another installation ({books.foreign.writer[:8]}, this "
-                f"one is {books.writer[:8]}); two daemons must not share a ledger"
+                f"one is {books.writer[:8]}); a ledger belongs to one state folder"
             )
         if anchor is None:
             return f"it has {books.sequence} entries, but no anchor in {self._anchor_path}" if books.sequence else None

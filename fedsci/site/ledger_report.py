@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fedsci.config.site import Site
+from fedsci.config.site import Budget, Site
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import admits, distance_capacity, epsilon_enforced, remaining
 from fedsci.privacy.events import one_after_another
-from fedsci.site.ledger_books import Account, Books, Charge
+from fedsci.site.ledger_books import Account, Books, Charge, opening_policy
 from fedsci.site.ledger_store import Entry
 
 
@@ -85,7 +85,7 @@ def budget_reports(site: Site, books: Books) -> list[BudgetReport]:
         if account is not None:
             reports.append(_report(site, books, dataset, account, of_run.get(dataset, [])))
         elif source is not None and source.privacy is not None:
-            reports.append(_unused(dataset, source.privacy.unit, source.privacy.epsilon, source.privacy.delta, books))
+            reports.append(_unused(dataset, source.privacy, books))
     return reports
 
 
@@ -141,19 +141,24 @@ def _fit(account: Account, spent: float, cost: float) -> int:
     return count
 
 
-def _unused(dataset: str, unit: str, epsilon: float, delta: float, books: Books) -> BudgetReport:
+def _unused(dataset: str, budget: Budget, books: Books) -> BudgetReport:
+    policy = opening_policy(
+        books, dataset, epsilon=budget.epsilon, delta=budget.delta, unit=budget.unit, group_by=budget.group_by
+    )
+    spent, lost = books.spent(dataset), dataset in books.carried
+    enforced, capacity = epsilon_enforced(policy, spent.rdp), policy.rdp_capacity
     return BudgetReport(
         dataset=dataset,
-        unit=unit,
-        epsilon_budget=epsilon,
-        delta=delta,
-        highest_epsilon=epsilon,
-        epsilon_spent=0.0,
-        epsilon_left=epsilon,
-        epsilon_fixed_in_advance=None if books.no_privacy.get(dataset) else 0.0,
-        share_spent=0.0,
-        delta_share_spent=0.0,
-        lost=False,
+        unit=budget.unit,
+        epsilon_budget=policy.epsilon,
+        delta=policy.delta,
+        highest_epsilon=policy.epsilon,
+        epsilon_spent=enforced,
+        epsilon_left=max(0.0, policy.epsilon - enforced),
+        epsilon_fixed_in_advance=None if lost or books.no_privacy.get(dataset) else 0.0,
+        share_spent=min(1.0, spent.rdp / capacity) if capacity else 1.0,
+        delta_share_spent=spent.distance / distance_capacity(policy),
+        lost=lost,
         no_privacy_runs=len(books.no_privacy.get(dataset, [])),
         still_fit_last=None,
         still_fit_mean=None,

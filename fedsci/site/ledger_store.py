@@ -68,7 +68,8 @@ class LedgerBroken(VerificationFailed):
     def __init__(self, sequence: int, field: str, problem: str) -> None:
         super().__init__(
             f"entry {sequence}: {field}: {problem}",
-            hint="restore the ledger from the site's own copy; until then nothing is released",
+            hint="put the newest good copy of the ledger back; if there is none, move this one away, and the privacy "
+            "officer goes on from what the anchor knows: fedsci privacy ledger SITE --adopt --reason TEXT",
         )
         self.sequence, self.field = sequence, field
 

@@ -106,7 +106,7 @@ def test_an_edited_entry_is_named_with_its_field_and_all_are_still_listed(fedsci
     outcome = fedsci("privacy", "ledger", "lab-1.yaml")
     assert outcome.code == 6
     assert outcome.error_line == "fedsci: entry 6: hash: the entry was changed after it was written"
-    assert "restore the ledger" in outcome.hint_line
+    assert "--adopt" in outcome.hint_line
     assert len(outcome.out.splitlines()) == 11
     document = json.loads(fedsci("privacy", "ledger", "lab-1.yaml", "--json").out)
     assert (document["verified"], document["problem"]) == (False, outcome.error_line.removeprefix("fedsci: "))
@@ -154,3 +154,17 @@ def test_a_study_stops_at_the_last_round_that_every_budget_affords(fedsci, study
     kinds = {lab: [e.kind for e in Ledger(fedsci.folder / ".fedsci" / lab).entries()] for lab in study.labs}
     for lab in study.labs:
         assert kinds[lab] == ["register", "reserve", *["step"] * rounds, "settle"]
+
+
+def test_what_only_the_anchor_knows_is_shown_and_planned_as_a_run_would_charge_it(fedsci, ran):
+    assert fedsci("privacy", "set", "lab-1.yaml", "tumours", "--epsilon", "10", "--reason", "vote").code == 0
+    ran.sites["lab-1"]["datasets"]["tumours"]["privacy"]["epsilon"] = 10.0
+    ran.write()
+    before = budgets(fedsci)
+    (fedsci.folder / ".fedsci" / "lab-1" / "ledger.sqlite").unlink()
+    assert fedsci("privacy", "ledger", "lab-1.yaml", "--adopt", "--reason", "the disk died").code == 0
+    after = budgets(fedsci)
+    assert after["lost"]
+    assert after["epsilon_spent"] == pytest.approx(before["epsilon_spent"])
+    planned = json.loads(fedsci("privacy", "plan", "study.yaml", "--json").out)["by_site"]["lab-1"]
+    assert planned["epsilon_enforced_before"] == pytest.approx(before["epsilon_spent"])

@@ -248,8 +248,15 @@ def protect(study, unit):
     ("unit", "words"),
     [
         ("record", ["add or remove one record at one lab", "every record's gradient is scaled", "event-level"]),
-        ("group", ["add or remove one group", "same value of patient", "of every group's records is scaled"]),
-        ("site", ["add or remove the contribution of one lab", "One lab as a whole", "every lab's update is scaled"]),
+        (
+            "group",
+            [
+                "add or remove one group at one lab",
+                "with the same patient",
+                "gradients of each group's records is scaled",
+            ],
+        ),
+        ("site", ["add or remove one site", "everything that one lab contributes", "a lab's whole update is scaled"]),
     ],
 )
 def test_it_names_what_is_protected_and_calls_no_noised_result_exact(fedsci, study, unit, words):
@@ -287,3 +294,41 @@ def test_a_lab_that_stopped_early_and_never_settled_keeps_what_it_reserved_and_n
     for figure in ("rounds_charged", "epsilon_spent_study", "rdp_study"):
         assert sites["lab-2"][figure] == sites["lab-1"][figure]
     assert "Not settled at lab-2" in (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("unit", "told"),
+    [("group", "all rows of a lab's data set with the same"), ("site", "everything that one lab contributes")],
+)
+def test_another_unit_is_stated_and_planned_as_what_it_is(fedsci, study, unit, told):
+    distributed(study)
+    grouped = {"unit": unit} | ({"group_by": "patient"} if unit == "group" else {})
+    study.values["privacy"] |= grouped
+    study.use_csv()
+    for lab in study.labs:
+        study.sites[lab]["datasets"]["tumours"]["privacy"] |= grouped
+        table = study.folder / f"{lab}.csv"
+        head, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([f"{head},patient", *(f"{row},p{at // 2}" for at, row in enumerate(rows))]) + "\n")
+    study.write()
+    planned = fedsci("privacy", "plan", "study.yaml")
+    assert f"What it means for one {unit}" in planned.out
+    assert "for one record" not in planned.out
+    outcome = fedsci("run", "study.yaml", "--quiet")
+    assert outcome.code == 0, outcome.err
+    text = (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
+    assert told in text
+    assert f"add or remove one {unit}" in text
+    assert "one record" not in text
+
+
+def test_noised_results_are_not_said_to_be_exact(fedsci, study):
+    distributed(study)
+    study.values["evaluation"] = {"baselines": []}
+    for lab in study.labs:
+        study.sites[lab]["policy"] |= {"exact_evaluation": False, "show_own_metrics": False}
+    study.write()
+    outcome = fedsci("run", "study.yaml", "--quiet")
+    text = (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
+    assert "Exact test results" not in text
+    assert "No test results without noise." in text

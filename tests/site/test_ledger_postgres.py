@@ -113,11 +113,11 @@ def test_a_ledger_that_was_changed_is_refused(make, server, sql, match):
 def test_two_daemons_are_refused_until_the_officer_decides(make):
     first, second = make(machine="one"), make(machine="two")
     reserve(first)
-    with pytest.raises(BudgetRefused, match="two daemons must not share a ledger"):
+    with pytest.raises(BudgetRefused, match="a ledger belongs to one state folder"):
         reserve(second, OTHER)
     second.adopt(reason="a new machine", key=KEY)
     reserve(second, OTHER)
-    with pytest.raises(BudgetRefused, match="two daemons must not share a ledger"):
+    with pytest.raises(BudgetRefused, match="a ledger belongs to one state folder"):
         first.step("heart", RUN, 1)
 
 

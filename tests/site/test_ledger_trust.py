@@ -109,7 +109,7 @@ def test_a_ledger_that_was_changed_by_hand_refuses_everything_when_it_is_opened(
     field, *change = FORGERIES[name]
     edit(path, *change)
     refused = check_refused(Ledger(state), rf"lab-1: the ledger was changed: entry \d: {field}: ")
-    assert "restore the ledger" in refused.hint
+    assert "move this one away" in refused.hint
     assert f": {field}: " in Ledger(state).inspect().problem.message
 
 
@@ -262,7 +262,7 @@ def test_two_daemons_on_one_ledger_are_noticed(ledger, state, tmp_path):
     shutil.copytree(state, other)
     (other / "writer.id").unlink()
     second = Ledger(other, anchor=tmp_path / "anchors" / "lab-1.json")
-    check_refused(second, "entry 1 was written by another installation .*; two daemons must not share a ledger")
+    check_refused(second, "entry 1 was written by another installation .*; a ledger belongs to one state folder")
     second.adopt(reason="moved to a new machine", key=KEY)
     reserve(second, OTHER)
     # and the first one, should it still run on the same file, is refused in turn
