@@ -168,7 +168,16 @@ def _study_text(dataset: str, source: str, inferred: InferredSchema, names: list
     schema = inferred.schema
     survivors = min(len(names), 2 * len(names) // 3 + 1)
     aggregation = f"{{min_survivors: {survivors}}}"
+    colluding = 1 if len(names) < 5 else 2
+    training = f"""\
+strategy: dp_fedsgd
+training: {{rounds: 30}}    # its learning rate follows epsilon
+privacy: {{unit: record, mechanism: distributed, epsilon: 3.0, delta: 1.0e-5, colluding_sites: {colluding}}}"""
     if len(names) < 3:
+        training = """\
+strategy: fedavg
+training: {rounds: 30, learning_rate: 0.1, local_epochs: 1, batch_size: 32}
+privacy: {unit: record, mechanism: local, epsilon: 3.0, delta: 1.0e-5}    # shared noise needs masks, so three labs"""
         aggregation = (
             "{enabled: false, min_survivors: 2}    # masking needs three labs: of two, each could subtract its own"
         )
@@ -186,9 +195,7 @@ dataset: {_scalar(dataset)}
 task: {_task_text(schema)}
 features:
 {features}{left_out}{missing}model: {{name: linear}}
-strategy: fedavg
-training: {{rounds: 30, learning_rate: 0.1, local_epochs: 1, batch_size: 32}}
-privacy: {{unit: record, mechanism: local, epsilon: 3.0, delta: 1.0e-5, clipping_norm: 1.0}}
+{training}
 secure_aggregation: {aggregation}
 evaluation: {{holdout: 0.25, baselines: [local, pooled]}}
 sites: [{", ".join(f"{name}.yaml" for name in names)}]

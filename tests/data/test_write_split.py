@@ -59,7 +59,7 @@ def test_the_study_says_what_the_schema_says(tmp_path):
     assert study["privacy"]["delta"] == 1e-5
     assert study["secure_aggregation"] == {"min_survivors": 3}
     assert study["sites"] == [f"lab-0{number}.yaml" for number in range(1, 5)]
-    assert (study["strategy"], study["seed"], "missing" in study) == ("fedavg", 7, False)
+    assert (study["strategy"], study["seed"], "missing" in study) == ("dp_fedsgd", 7, False)
 
 
 def test_a_site_file_names_its_data_and_its_policy(tmp_path):

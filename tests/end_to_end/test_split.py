@@ -39,7 +39,7 @@ def test_a_split_runs_as_it_was_written(fedsci, split):
     assert outcome.code == 0, outcome.err
     summary = fedsci.summary(outcome)
     assert summary["sites"] == ["lab-01", "lab-02", "lab-03"]
-    assert summary["privacy"]["mechanism"] == "local"
+    assert summary["privacy"]["mechanism"] == "distributed"
     assert all(v["epsilon_spent_study"] == pytest.approx(3.0, abs=0.01) for v in summary["privacy"]["by_site"].values())
 
 
