@@ -5,6 +5,7 @@ registered here is empty and nothing ever executes it: the task is taken by this
 the coordinator's account can read.
 """
 
+import contextlib
 import fcntl
 import subprocess  # runs this package, nothing else
 import sys
@@ -12,14 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import ZipFile, ZipInfo
 
 import httpx
 from cryptography import x509
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
-from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import message_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
@@ -35,13 +37,15 @@ from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     GetNodesRequest,
     PullAppMessagesRequest,
+    PullAppMessagesResponse,
     PullTaskInputRequest,
     PushAppMessagesRequest,
+    PushAppMessagesResponse,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
 from flwr.serverapp import Grid
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TaskType
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TASK_TOKEN_HEADER, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
@@ -58,15 +62,27 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedsci.errors import ConnectionFailed, InputError
 from fedsci.names import SiteId, site_id
+from fedsci.transport.frames import pack_frames, unpack_frames
 from fedsci.transport.superlink import PORT, secret_of, socket_path
 from fedsci.transport.tls import CoordinatorTls, identity_of
-from fedsci.transport.wire import ExtraHeaders, is_passing, pull_message, push_message_objects
+from fedsci.transport.wire import (
+    STUDY_RECEIVE,
+    STUDY_SEND,
+    Wake,
+    assemble,
+    by_id,
+    is_passing,
+    post,
+    push_large,
+    small_and_large,
+)
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _HEARTBEAT_S = 10.0
 _OUTAGE_S = 50.0  # Flower gives a task up 60 s after its last heartbeat
 _WAIT_S = 1.0
 _OBJECTS_WAIT_S = 60.0
+_CALL_S = 30.0
 _MANIFEST = b"""[build-system]
 requires = []
 [project]
@@ -232,14 +248,15 @@ class SuperlinkGrid(Grid):
     def __init__(self, state: Path) -> None:
         self._state = state
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="grid")
-        self._headers = ExtraHeaders()
+        self._wake = Wake()
         self._lost: dict[str, Message] = {}
         self._closed = threading.Event()
         self.nodes: Mapping[SiteId, int] = register_sites(state, [])
         token, self._run = _begin(state)
         self._node = Node(node_id=SUPERLINK_NODE_ID)
+        self._headers = {TASK_TOKEN_HEADER: token}
         self._client = _client(
-            RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version(), self._headers
+            RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version(), self._wake
         )
         self._pulse = _client(RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version())
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -250,10 +267,8 @@ class SuperlinkGrid(Grid):
             return
         self._closed.set()
         request = PushTaskOutputRequest(sub_status=SubStatus.COMPLETED if completed else SubStatus.FAILED)
-        try:
+        with contextlib.suppress(httpx.HTTPError):  # Flower ends the run when its heartbeats stop
             self._client.PushTaskOutput(request)
-        except httpx.HTTPError:
-            pass  # Flower ends the run when its heartbeats stop
         self._pool.shutdown()
         self._client.close()
         self._pulse.close()
@@ -299,19 +314,18 @@ class SuperlinkGrid(Grid):
                 messages_list=[message_to_proto(remove_content_from_message(message)) for message in messages],
                 message_object_trees=[get_object_tree(message) for message in messages],
             )
-            response = self._again(lambda: self._client.PushMessages(request))
-            push = make_push_object_fn_protobuf(
-                lambda item: self._again(lambda: self._client.PushObject(item)),
-                self._node,
-                self._run.run_id,
-                response.session_id,
-            )
-
-            def finish(object_id: str, content: bytes) -> None:
-                with self._headers.sending(fedsci_wake="1"):
-                    push(object_id, content)
-
-            push_message_objects(messages, set(response.objects_to_push), push, finish, self._pool)
+            small, large = small_and_large(messages)
+            body = pack_frames([request.SerializeToString(), *small])
+            answer = self._again(lambda: post(self._client, STUDY_SEND, body, self._headers, timeout_s=_CALL_S))
+            response = PushAppMessagesResponse.FromString(answer)
+            if response.objects_to_push:
+                push = make_push_object_fn_protobuf(
+                    lambda item: self._again(lambda: self._client.PushObject(item)),
+                    self._node,
+                    self._run.run_id,
+                    response.session_id,
+                )
+                push_large(large, response.objects_to_push, push, self._wake, self._pool)
         for message, taken in zip(messages, response.message_ids, strict=True):
             if not taken:
                 self._lost[message.metadata.message_id] = _no_reply(message.metadata.message_id, self._run.run_id)
@@ -327,13 +341,13 @@ class SuperlinkGrid(Grid):
         lost = [self._lost.pop(number) for number in wanted & self._lost.keys()]
         if lost:
             return lost
-        request = PullAppMessagesRequest(message_ids=wanted)
-
-        def ask() -> Any:
-            with self._headers.sending(fedsci_wait=f"{_WAIT_S:g}"):
-                return self._client.PullMessages(request)
-
-        response = self._again(ask)
+        asked = PullAppMessagesRequest(message_ids=wanted).SerializeToString()
+        waiting = self._headers | {"fedsci-wait": f"{_WAIT_S:g}"}
+        answer = self._again(lambda: post(self._client, STUDY_RECEIVE, asked, waiting, timeout_s=_WAIT_S + _CALL_S))
+        if not answer:
+            return []
+        head, *contents = unpack_frames(answer)
+        response, here = PullAppMessagesResponse.FromString(head), by_id(contents)
         pull = make_pull_object_fn_protobuf(
             lambda item: self._again(lambda: self._client.PullObject(item)), self._node, self._run.run_id
         )
@@ -341,14 +355,15 @@ class SuperlinkGrid(Grid):
         for envelope, tree in zip(response.messages_list, response.message_object_trees, strict=True):
             number = envelope.metadata.message_id
             try:
-                replies.append(pull_message(number, tree, pull, wait_s=_OBJECTS_WAIT_S))
+                message, pulled = assemble(number, tree, here, pull, wait_s=_OBJECTS_WAIT_S)
             except ObjectPullError:
-                replies.append(_no_reply(envelope.metadata.reply_to_message_id, self._run.run_id))
-                continue
-            confirm = ConfirmMessageReceivedRequest(
-                node=self._node, run_id=self._run.run_id, message_object_id=number
-            )
-            self._again(lambda confirm=confirm: self._client.ConfirmMessageReceived(confirm))  # type: ignore[misc]
+                message, pulled = _no_reply(envelope.metadata.reply_to_message_id, self._run.run_id), False
+            replies.append(message)
+            if pulled:
+                confirm = ConfirmMessageReceivedRequest(
+                    node=self._node, run_id=self._run.run_id, message_object_id=number
+                )
+                self._again(lambda confirm=confirm: self._client.ConfirmMessageReceived(confirm))  # type: ignore[misc]
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -406,15 +421,17 @@ def connect_grid(state: Path) -> SuperlinkGrid:
 
 def _begin(state: Path) -> tuple[str, Run]:
     """Make a Flower run and take its task, before anybody else's study does."""
-    content, _ = build_fab_from_files({"pyproject.toml": _MANIFEST})
+    bundle = BytesIO()
+    with ZipFile(bundle, "w") as archive:
+        archive.writestr(ZipInfo("pyproject.toml"), _MANIFEST)
     interceptor = SuperExecAuthHttpInterceptor(master_secret=secret_of(state), protected_methods={_ACQUIRE})
     with (state / "begin.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with _client(ControlHttpClient, state) as control:
-            started = _reach(lambda: control.StartRun(StartRunRequest(fab=Fab(content=content))))
+            started = _reach(lambda: control.StartRun(StartRunRequest(fab=Fab(content=bundle.getvalue()))))
         with _client(RuntimeHttpClient, state, interceptor, _version()) as runtime:
+            wanted = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
             while True:
-                wanted = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
                 acquired = _reach(lambda: runtime.AcquireTask(wanted))
                 if not acquired.token:
                     raise ConnectionFailed("SuperLink gave the run's task to somebody else")

@@ -10,10 +10,11 @@ import os
 import random
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from flwr.app import Error, Message
@@ -22,13 +23,15 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
-    PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
+    PushMessagesResponse,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
@@ -40,16 +43,28 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsci.errors import ConnectionFailed
+from fedsci.transport.frames import pack_frames, unpack_frames
 from fedsci.transport.messages import Handler
 from fedsci.transport.site_app import answer
 from fedsci.transport.tls import SiteTls
-from fedsci.transport.wire import ExtraHeaders, is_passing, pull_message, push_message_objects
+from fedsci.transport.wire import (
+    SITE_RECEIVE,
+    SITE_SEND,
+    Wake,
+    assemble,
+    by_id,
+    is_passing,
+    post,
+    push_large,
+    small_and_large,
+)
 
 #: A site that is silent for twice as long counts as gone. Flower allows 10 s to 30 min.
 HEARTBEAT_S = 10.0
 _SHORTEST_POLL_S = 0.05
 _LONGEST_BACKOFF_S = 30.0
 _OBJECTS_WAIT_S = 120.0
+_CALL_S = 30.0
 _PROCESS_ENDED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 _IN_FLIGHT = "in-flight"
 
@@ -97,17 +112,17 @@ class SiteConnection:
         context, key = self._tls.context(), self._tls.private_key()
         failures, last = 0, ""
         while not self._stop.is_set():
-            headers = ExtraHeaders()
+            wake = Wake()
             client = FleetHttpClient(
                 f"https://{self._address}",
-                interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), headers],
+                interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), wake],
                 verify=context,
             )
             try:
                 with client, _active(client, public_key_to_bytes(key.public_key())) as node:
                     failures, last = 0, ""
                     self._notice("connected")
-                    self._work(_Node(client, node, headers, self._stop))
+                    self._work(_Node(client, node, key, wake, self._stop))
             except (httpx.HTTPError, OSError, ConnectionFailed) as error:
                 reason = _reason(error)
                 if reason != last:
@@ -167,24 +182,30 @@ class SiteConnection:
 class _Node:
     """One activated connection: messages in, messages out."""
 
-    def __init__(self, client: FleetHttpClient, node: Node, headers: ExtraHeaders, stop: threading.Event) -> None:
-        self._client, self._node, self._headers, self._stop = client, node, headers, stop
+    def __init__(self, client: FleetHttpClient, node: Node, key: Any, wake: Wake, stop: threading.Event) -> None:
+        self._client, self._node, self._wake, self._stop = client, node, wake, stop
+        public = b64encode(public_key_to_bytes(key.public_key())).decode("ascii")
+        self._headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: public}
 
     def receive(self, *, wait_s: float) -> Message | None:
         """Return the next message, or None if there was none for ``wait_s`` seconds."""
-        with self._headers.sending(fedsci_wait=f"{wait_s:g}"):
-            response = self._client.PullMessages(PullMessagesRequest(node=self._node))
-        if not response.messages_list:
+        waiting = self._headers | {"fedsci-wait": f"{wait_s:g}"}
+        answer = post(self._client, SITE_RECEIVE, b"", waiting, timeout_s=wait_s + _CALL_S)
+        if not answer:
             return None
+        head, *contents = unpack_frames(answer)
+        response = PullMessagesResponse.FromString(head)
         envelope = message_from_proto(response.messages_list[0])
-        run_id, message_id = envelope.metadata.run_id, envelope.metadata.message_id
+        run_id, number = envelope.metadata.run_id, envelope.metadata.message_id
         pull = make_pull_object_fn_protobuf(
             lambda request: self._again(lambda: self._client.PullObject(request), envelope), self._node, run_id
         )
         try:
-            message = pull_message(message_id, response.message_object_trees[0], pull, wait_s=_OBJECTS_WAIT_S)
-            confirm = ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=message_id)
-            self._again(lambda: self._client.ConfirmMessageReceived(confirm), envelope)
+            tree = response.message_object_trees[0]
+            message, pulled = assemble(number, tree, by_id(contents), pull, wait_s=_OBJECTS_WAIT_S)
+            if pulled:
+                confirm = ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=number)
+                self._again(lambda: self._client.ConfirmMessageReceived(confirm), envelope)
         except ObjectPullError:
             _log.warning("a message's content did not arrive")
             return None
@@ -198,26 +219,27 @@ class _Node:
         """Deliver a reply; give up when its run has ended or its time is over."""
         with no_object_id_recompute(), ThreadPoolExecutor(2) as pool:
             reply.metadata.__dict__["_message_id"] = reply.object_id
-            tree: ObjectTree = get_object_tree(reply)
             request = PushMessagesRequest(
                 node=self._node,
                 messages_list=[message_to_proto(remove_content_from_message(reply))],
-                message_object_trees=[tree],
+                message_object_trees=[get_object_tree(reply)],
             )
+            small, large = small_and_large([reply])
+            body = pack_frames([request.SerializeToString(), *small])
             try:
-                response = self._again(lambda: self._client.PushMessages(request), reply)
+                answer = self._again(
+                    lambda: post(self._client, SITE_SEND, body, self._headers, timeout_s=_CALL_S), reply
+                )
+                response = PushMessagesResponse.FromString(answer)
+                if not response.objects_to_push:
+                    return
                 push = make_push_object_fn_protobuf(
                     lambda item: self._again(lambda: self._client.PushObject(item), reply),
                     self._node,
                     reply.metadata.run_id,
                     response.session_id,
                 )
-
-                def finish(object_id: str, content: bytes) -> None:
-                    with self._headers.sending(fedsci_wake="1"):
-                        push(object_id, content)
-
-                push_message_objects([reply], set(response.objects_to_push), push, finish, pool)
+                push_large(large, response.objects_to_push, push, self._wake, pool)
             except ObjectPushError:
                 _log.warning("a reply was not taken: too late")
             except httpx.HTTPStatusError as error:

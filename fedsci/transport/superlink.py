@@ -83,13 +83,16 @@ def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, with_parent
 def _run(
     state: Path, context: ReloadingContext, inner: socket.socket, outer: socket.socket, *, with_parent: bool
 ) -> None:
+    import anyio.to_thread
     import uvicorn
     from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
 
-    from fedsci.transport.front import Bell, Waiting, door_protocol
+    from fedsci.transport import wire
+    from fedsci.transport.express import Bell, Coordinator, Express, Sites
+    from fedsci.transport.front import door_protocol
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -126,9 +129,26 @@ def _run(
     )
 
     async def main() -> None:
+        # SQLite has one writer, and nearly every call writes: threads would only wait for each other, asleep
+        anyio.to_thread.current_default_thread_limiter().total_tokens = 1
         to_sites, to_coordinator = Bell(), Bell()
-        for_coordinator = Waiting(app, pull="/v1/runtime/pull-messages", awaits=to_coordinator, rings=to_sites)
-        for_sites = Waiting(app, pull="/v1/fleet/pull-messages", awaits=to_sites, rings=to_coordinator)
+        study, sites = Coordinator(app.state.linkstate_factory.state), Sites(app.state.linkstate_factory.state)
+        for_coordinator = Express(
+            app,
+            paths=(wire.STUDY_RECEIVE, wire.STUDY_SEND),
+            receive=study.receive,
+            send=study.send,
+            awaits=to_coordinator,
+            rings=to_sites,
+        )
+        for_sites = Express(
+            app,
+            paths=(wire.SITE_RECEIVE, wire.SITE_SEND),
+            receive=sites.receive,
+            send=sites.send,
+            awaits=to_sites,
+            rings=to_coordinator,
+        )
         inside = Server(
             uvicorn.Config(
                 for_coordinator,

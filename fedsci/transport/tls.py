@@ -4,6 +4,7 @@ The coordinator's side is read from its files for every new connection, so a rev
 the next handshake on, without a restart.
 """
 
+import contextlib
 import ssl
 import threading
 from dataclasses import dataclass
@@ -80,10 +81,8 @@ class SiteTls:
             ConfigError: it is missing, or no elliptic-curve key.
         """
         key: Any = None
-        try:
+        with contextlib.suppress(OSError, ValueError, TypeError):
             key = serialization.load_pem_private_key(self.key.read_bytes(), password=None)
-        except (OSError, ValueError, TypeError):
-            pass
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigError(f"{self.key} holds no P-256 private key")
         return key
