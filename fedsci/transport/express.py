@@ -173,15 +173,16 @@ class Sites:
 
     def send(self, public_key: bytes, body: bytes) -> tuple[bytes, bool]:
         """Store a site's reply and the objects that came with it."""
-        head, *contents = unpack_frames(body)
-        request = PushMessagesRequest.FromString(head)
-        if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
-            raise Refused(400)
-        message = message_from_proto(request.messages_list[0])
         state = self._state()
         with state.session():
+            node_id = _node_of(state, public_key)
+            head, *contents = unpack_frames(body)
+            request = PushMessagesRequest.FromString(head)
+            if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+                raise Refused(400)
+            message = message_from_proto(request.messages_list[0])
             # Flower's own call does not check that who sends a reply is who it says it comes from
-            if message.metadata.src_node_id != _node_of(state, public_key):
+            if message.metadata.src_node_id != node_id:
                 raise Refused(403)
             run_id = message.metadata.run_id
             if check_abort(run_id, _NOT_RUNNING, state):
@@ -201,10 +202,10 @@ class Coordinator:
 
     def receive(self, token: str, body: bytes) -> bytes:
         """Take the replies that are there to the messages asked about."""
-        request = PullAppMessagesRequest.FromString(body)
         state = self._state()
         with state.session():
             run_id = _run_of(state, token)
+            request = PullAppMessagesRequest.FromString(body)
             messages = state.get_message_res(message_ids=set(request.message_ids), run_id=run_id)
             state.delete_messages(message_ins_ids={message.metadata.reply_to_message_id for message in messages})
             found, trees, contents = [], [], []
@@ -223,13 +224,13 @@ class Coordinator:
 
     def send(self, token: str, body: bytes) -> tuple[bytes, bool]:
         """Store messages to sites and the objects that came with them."""
-        head, *contents = unpack_frames(body)
-        request = PushAppMessagesRequest.FromString(head)
         state = self._state()
         ids: list[str] = []
         lists: list[list[str]] = []
         with state.session():
             run_id = _run_of(state, token)
+            head, *contents = unpack_frames(body)
+            request = PushAppMessagesRequest.FromString(head)
             session = state.start_session(run_id)
             for proto, tree in zip(request.messages_list, request.message_object_trees, strict=True):
                 message = message_from_proto(proto)

@@ -7,6 +7,7 @@ the coordinator's account can read.
 
 import contextlib
 import fcntl
+import os
 import subprocess  # runs this package, nothing else
 import sys
 import threading
@@ -63,7 +64,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedsci.errors import ConnectionFailed, InputError
 from fedsci.names import SiteId, site_id
 from fedsci.transport.frames import pack_frames, unpack_frames
-from fedsci.transport.superlink import PORT, secret_of, socket_path
+from fedsci.transport.superlink import listening, secret_of, socket_path
 from fedsci.transport.tls import CoordinatorTls, identity_of
 from fedsci.transport.wire import (
     STUDY_RECEIVE,
@@ -123,8 +124,8 @@ class Superlink:
 
     @property
     def port(self) -> int:
-        """The port that sites connect to."""
-        return int((self._state / PORT).read_text(encoding="ascii"))
+        """The port that sites connect to; 0 while it does not run."""
+        return listening(self._state)[0]
 
     def start(self, *, timeout_s: float = 60.0) -> None:
         """Start it and return when sites can connect; its errors go to ``superlink.log``.
@@ -142,7 +143,7 @@ class Superlink:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file)  # noqa: S603
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.pid is not None:
-            if (self._state / PORT).exists() and is_up(self._state):
+            if listening(self._state)[1] == self.pid and is_up(self._state):
                 return
             time.sleep(0.05)
         self.stop()
@@ -425,7 +426,7 @@ def _begin(state: Path) -> tuple[str, Run]:
     with ZipFile(bundle, "w") as archive:
         archive.writestr(ZipInfo("pyproject.toml"), _MANIFEST)
     interceptor = SuperExecAuthHttpInterceptor(master_secret=secret_of(state), protected_methods={_ACQUIRE})
-    with (state / "begin.lock").open("w") as lock:
+    with os.fdopen(os.open(state / "begin.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with _client(ControlHttpClient, state) as control:
             started = _reach(lambda: control.StartRun(StartRunRequest(fab=Fab(content=bundle.getvalue()))))

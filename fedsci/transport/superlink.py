@@ -41,6 +41,15 @@ def socket_path(state: Path) -> Path:
     return path
 
 
+def listening(state: Path) -> tuple[int, int]:
+    """Return the port on which a SuperLink listens for sites, and its process; zeros if none does."""
+    try:
+        port, process = (state / PORT).read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return 0, 0
+    return int(port), int(process)
+
+
 def secret_of(state: Path) -> bytes:
     """Return the secret that whoever runs a study must know, made when first needed."""
     path = state / SECRET
@@ -72,7 +81,7 @@ def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, with_parent
         context = ReloadingContext.of(tls)
         with _inner_socket(state) as inner, _outer_socket(host, port) as outer:
             number = state / f"{PORT}.new"
-            number.write_text(f"{outer.getsockname()[1]}\n", encoding="ascii")
+            number.write_text(f"{outer.getsockname()[1]} {os.getpid()}\n", encoding="ascii")
             number.replace(state / PORT)
             try:
                 _run(state, context, inner, outer, with_parent=with_parent)

@@ -193,9 +193,7 @@ def study(
         loaded = load_study(write_study(sites=[file.name for file in files], **values | changes))
         consortium_state = tmp_path / "consortium"
         consortium_state.mkdir()
-        return Study(
-            files=list(loaded.site_files), plan=loaded.plan, consortium=SimulatedConsortium(consortium_state)
-        )
+        return Study(files=list(loaded.site_files), plan=loaded.plan, consortium=SimulatedConsortium(consortium_state))
 
     yield make
     for folder in [*tmp_path.glob("*/lab-*"), *Path(tempfile.gettempdir()).glob("fedsci-test-*/sites/lab-*")]:

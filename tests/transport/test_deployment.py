@@ -1,8 +1,9 @@
 """Real processes over mutual TLS: the same study gives the same model, bit for bit, as in one process."""
 
-import os
 import signal
 import stat
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,10 +55,10 @@ def test_what_lies_in_the_coordinators_folder_is_for_its_account_only(shared_dep
 
 def test_superlink_listens_on_one_port_only(shared_deployment):
     pid = shared_deployment.superlink.pid
-    inodes = {os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")}
+    inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
     listening = set()
     for table in ("tcp", "tcp6"):
-        for line in open(f"/proc/{pid}/net/{table}").readlines()[1:]:
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
                 listening.add(int(fields[1].rsplit(":", 1)[1], 16))
@@ -66,7 +67,5 @@ def test_superlink_listens_on_one_port_only(shared_deployment):
 
 def test_a_second_superlink_on_the_same_folder_is_refused(shared_deployment):
     with pytest.raises(ConnectionFailed, match="running already"):
-        shared_deployment.__class__(
-            folder=shared_deployment.folder, authority=shared_deployment.authority
-        ).start_superlink()
+        replace(shared_deployment, sites={}).start_superlink()
     assert is_up(shared_deployment.state)

@@ -1,5 +1,6 @@
 """What a site with a good certificate can reach at SuperLink, and as whom."""
 
+import asyncio
 import ssl
 import time
 from base64 import b64encode
@@ -22,9 +23,11 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsci.transport import wire
+from fedsci.transport.asgi import respond
+from fedsci.transport.express import CALLER
 from fedsci.transport.flower_coordinator import _client, connect_grid, register_sites, unregister_site
 from fedsci.transport.frames import pack_frames
-from fedsci.transport.front import MAX_BODY_BYTES
+from fedsci.transport.front import MAX_BODY_BYTES, Door
 from fedsci.transport.tls import SiteTls
 
 
@@ -109,12 +112,40 @@ def test_only_what_a_site_needs_is_there(lab, path):
     assert lab.post(path).status_code == 404
 
 
-def test_only_posts_of_a_sane_size_are_read(lab):
-    with httpx.Client(verify=lab.tls.context(), trust_env=False) as client:
-        url = f"https://{lab.deployment.address}{wire.SITE_RECEIVE}"
-        assert client.get(url).status_code == 405
-        assert client.post(url, content=iter([b"no length"])).status_code == 411
-        assert client.post(url, headers={"content-length": str(MAX_BODY_BYTES + 1)}).status_code == 413
+@pytest.mark.parametrize(
+    ("method", "headers", "revoked", "status"),
+    [
+        ("POST", [("content-length", "5")], False, 200),
+        ("POST", [("content-length", str(MAX_BODY_BYTES))], False, 200),
+        ("GET", [("content-length", "0")], False, 405),
+        ("POST", [], False, 411),
+        ("POST", [("transfer-encoding", "chunked")], False, 411),
+        ("POST", [("content-length", "5"), ("content-length", "6")], False, 411),
+        ("POST", [("content-length", "-5")], False, 411),
+        ("POST", [("content-length", str(MAX_BODY_BYTES + 1))], False, 413),
+        ("POST", [("content-length", "5")], True, 403),
+    ],
+)
+def test_only_posts_of_a_sane_size_are_read(method, headers, revoked, status):
+    statuses: list[int] = []
+
+    async def app(scope, receive, send):
+        assert scope[CALLER] == b"the key"
+        await respond(send, 200)
+
+    async def send(message):
+        statuses.append(message.get("status", 0))
+
+    signed = [(FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(b"the key").decode()), *headers]
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": wire.SITE_SEND,
+        "headers": [(name.lower().encode(), value.encode()) for name, value in signed],
+    }
+    door = Door(app, site="lab-01", public_key=b"the key", is_revoked=lambda: revoked)
+    asyncio.run(door(scope, None, send))
+    assert statuses == [status, 0]
 
 
 def test_without_a_certificate_there_is_no_answer(shared_deployment):
@@ -182,15 +213,18 @@ def test_nonsense_is_refused(lab, body):
     assert lab.post(wire.SITE_SEND, body).status_code == 400
 
 
-def test_a_call_for_messages_waits_and_hanging_up_takes_none(lab):
+def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
+    lab = Site(shared_deployment, "lab-17")
     node = lab.register()
     with lab.client() as client:
         client.ActivateNode(ActivateNodeRequest(public_key=lab.public, heartbeat_interval=10))
     headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(lab.public).decode(), "fedsci-wait": "20"}
     url = f"https://{lab.deployment.address}{wire.SITE_RECEIVE}"
-    with httpx.Client(verify=lab.tls.context(), trust_env=False, timeout=1.0) as client:
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(url, headers=headers)
+    with (
+        httpx.Client(verify=lab.tls.context(), trust_env=False, timeout=1.0) as client,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        client.post(url, headers=headers)
     time.sleep(0.2)
     with connect_grid(lab.deployment.state) as grid:
         grid.push_messages([Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60)])
@@ -234,7 +268,7 @@ def test_a_site_with_a_new_key_is_registered_anew(shared_deployment):
 def test_inside_a_task_needs_the_secret_and_a_study_its_token(shared_deployment):
     with _client(RuntimeHttpClient, shared_deployment.state) as runtime:
         assert refused(lambda: runtime.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))) == 401
+        body = pack_frames([b""])
         for path in (wire.STUDY_RECEIVE, wire.STUDY_SEND):
-            body = pack_frames([b""])
             for headers in ({}, {"flwr-task-token": "guess"}):
                 assert refused(lambda p=path, h=headers: wire.post(runtime, p, body, h, timeout_s=5)) == 401
