@@ -1,17 +1,17 @@
 """Whole messages in one call: SuperLink's own state, without a call and a transaction for every object.
 
 Flower sends a message in about ten HTTP calls, each with its own authentication and its own database transactions.
-Here a message with its small objects is one call and one transaction; only large objects (the chunks of a model) travel
-by Flower's calls. What is stored, and when it is given away, is Flower's doing: the same methods in the same order as
-its handlers call them.
+Here a message with its small objects is one call and one transaction; large objects (the chunks of a model) follow as
+they are, without a wrapping. What is stored, and when it is given away, is Flower's doing: the same methods in the same
+order as its handlers call them.
 
 Bodies are frames (``wire.frames``): a Flower protobuf, then the contents of objects, whose ids are their SHA-256.
 """
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import anyio.to_thread
 from flwr.common.constant import Status
@@ -34,14 +34,11 @@ from flwr.supercore.state.schema.objectstore_models import StoredObject
 from google.protobuf.message import DecodeError
 from sqlalchemy import func, select
 
+from fedsci.transport import wire
 from fedsci.transport.asgi import App, Receive, Send, read_body, respond
 from fedsci.transport.frames import pack_frames, unpack_frames
-from fedsci.transport.wire import SMALL_BYTES
+from fedsci.transport.object_files import IN_FILE, SMALL_BYTES
 
-#: Asks how many seconds a call for messages may wait; absent: not at all.
-WAIT_HEADER = b"fedsci-wait"
-#: Marks Flower's call that completes a message.
-WAKE_HEADER = b"fedsci-wake"
 #: Where the door says who calls: the certificate's public key.
 CALLER = "fedsci_caller"
 MAX_WAIT_S = 20.0
@@ -76,64 +73,83 @@ class Bell:
         return self._event
 
 
+class Actor(Protocol):
+    """What one kind of caller may do with SuperLink's state; each call is one transaction."""
+
+    def receive(self, caller: Any, body: bytes) -> bytes:
+        """Take the caller's messages out of the state; empty if there are none."""
+
+    def send(self, caller: Any, body: bytes) -> tuple[bytes, bool]:
+        """Store messages; also say whether they are complete."""
+
+    def put(self, caller: Any, run_id: int, object_id: str, session: str, body: bytes) -> None:
+        """Store an object that a message is waiting for."""
+
+    def get(self, caller: Any, run_id: int, object_id: str) -> bytes | None:
+        """Return an object; empty if it has not arrived, None if there is none."""
+
+
 class Express:
-    """SuperLink's app with the calls that carry whole messages, for one kind of caller.
+    """SuperLink's app with the calls that carry whole messages and large objects, for one kind of caller.
 
     Attributes:
         app: SuperLink's; answers everything else.
-        receive_path: the call for messages; it may wait.
-        send_path: the call that brings one.
-        receive: takes the caller's messages out of the state; empty if there are none.
-        send: stores messages; also says whether they are complete.
+        prefix: of the paths of ``receive`` (which may wait), ``send``, ``put`` and ``get``.
+        actor: does it.
         awaits: rung when messages for these callers are complete.
         rings: rung when one of these callers has completed messages.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        paths: tuple[str, str],
-        receive: Callable[[Any, bytes], bytes],
-        send: Callable[[Any, bytes], tuple[bytes, bool]],
-        awaits: Bell,
-        rings: Bell,
-    ) -> None:
-        self._app, (self._receive_path, self._send_path) = app, paths
-        self._receive, self._send, self._awaits, self._rings = receive, send, awaits, rings
+    def __init__(self, app: App, *, prefix: str, actor: Actor, awaits: Bell, rings: Bell) -> None:
+        self._app, self._prefix, self._actor, self._awaits, self._rings = app, prefix, actor, awaits, rings
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one call."""
-        path = scope.get("path")
-        if scope["type"] != "http" or path not in (self._receive_path, self._send_path):
+        if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
             await self._app(scope, receive, send)
-            if scope["type"] == "http" and WAKE_HEADER in dict(scope["headers"]):
-                self._rings.ring()
             return
-        headers = dict(scope["headers"])
-        caller = scope.get(CALLER, headers.get(TASK_TOKEN_HEADER.encode(), b"").decode("ascii", "replace"))
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        caller = scope.get(CALLER, headers.get(TASK_TOKEN_HEADER, ""))
         try:
             body = await read_body(receive)
-            if path == self._send_path:
-                answer, complete = await anyio.to_thread.run_sync(self._send, caller, body)
-                if complete:
-                    self._rings.ring()
-            else:
-                answer = await self._wait(caller, body, receive, _seconds(headers.get(WAIT_HEADER, b"0")))
+            status, answer = await self._answer(
+                scope["path"].removeprefix(self._prefix), caller, headers, body, receive
+            )
         except Refused as refused:
-            await respond(send, refused.status)
+            status, answer = refused.status, b""
         except (DecodeError, ValueError):
-            await respond(send, 400)
-        else:
-            await respond(send, 200, answer)
+            status, answer = 400, b""
+        await respond(send, status, answer)
+
+    async def _answer(
+        self, call: str, caller: Any, headers: Mapping[str, str], body: bytes, receive: Receive
+    ) -> tuple[int, bytes]:
+        actor, run = self._actor, anyio.to_thread.run_sync
+        if call == "receive":
+            return 200, await self._wait(caller, body, receive, float(headers.get(wire.WAIT, "0")))
+        if call == "send":
+            answer, complete = await run(actor.send, caller, body)
+            if complete:
+                self._rings.ring()
+            return 200, answer
+        if call not in ("put", "get"):
+            raise Refused(404)
+        run_id, object_id = int(headers.get(wire.RUN, "")), headers.get(wire.OBJECT, "")
+        if call == "put":
+            await run(actor.put, caller, run_id, object_id, headers.get(wire.SESSION, ""), body)
+            if wire.WAKE in headers:
+                self._rings.ring()
+            return 200, b""
+        content = await run(actor.get, caller, run_id, object_id)
+        return (404, b"") if content is None else (200, content) if content else (202, b"")
 
     async def _wait(self, caller: Any, body: bytes, receive: Receive, wait_s: float) -> bytes:
-        deadline = asyncio.get_running_loop().time() + wait_s
+        deadline = asyncio.get_running_loop().time() + min(max(wait_s, 0.0), MAX_WAIT_S)
         gone = asyncio.ensure_future(receive())  # the caller hangs up: then no message may be taken for it
         try:
             while True:
                 ring = self._awaits.next_ring()
-                answer = await anyio.to_thread.run_sync(self._receive, caller, body)
+                answer = await anyio.to_thread.run_sync(self._actor.receive, caller, body)
                 left = deadline - asyncio.get_running_loop().time()
                 if answer or left <= 0:
                     return answer
@@ -193,6 +209,24 @@ class Sites:
         response = PushMessagesResponse(objects_to_push=missing, session_id=session)
         return response.SerializeToString(), not missing
 
+    def put(self, public_key: bytes, run_id: int, object_id: str, session: str, body: bytes) -> None:
+        """Store a large object of a site's reply; the session says which reply."""
+        state = self._state()
+        with state.session():
+            _node_of(state, public_key)
+            if check_abort(run_id, _NOT_RUNNING, state):
+                raise Refused(403)
+            _store_one(state, run_id, object_id, session, body)
+
+    def get(self, public_key: bytes, run_id: int, object_id: str) -> bytes | None:
+        """Return a large object; who knows its SHA-256 has been sent a message with it."""
+        state = self._state()
+        with state.session():
+            _node_of(state, public_key)
+            if check_abort(run_id, _NOT_RUNNING, state):
+                raise Refused(403)
+            return state.get_object(run_id, object_id)
+
 
 class Coordinator:
     """What a study may do with SuperLink's state. A caller is the token of the study's task."""
@@ -243,6 +277,18 @@ class Coordinator:
         response = PushAppMessagesResponse(message_ids=ids, objects_to_push=left, session_id=session)
         return response.SerializeToString(), not left
 
+    def put(self, token: str, run_id: int, object_id: str, session: str, body: bytes) -> None:
+        """Store a large object of a message to sites."""
+        state = self._state()
+        with state.session():
+            _store_one(state, _run_of(state, token), object_id, session, body)
+
+    def get(self, token: str, run_id: int, object_id: str) -> bytes | None:
+        """Return a large object of a reply."""
+        state = self._state()
+        with state.session():
+            return state.get_object(_run_of(state, token), object_id)
+
 
 def _node_of(state: SqlLinkState, public_key: bytes) -> int:
     node_id = state.get_node_id_by_public_key(public_key)
@@ -267,6 +313,12 @@ def _store(state: SqlLinkState, run_id: int, session: str, missing: list[str], c
     return [object_id for object_id in missing if object_id not in here]
 
 
+def _store_one(state: SqlLinkState, run_id: int, object_id: str, session: str, content: bytes) -> None:
+    # what is there already was put by a call whose answer was lost
+    if not state.store_object(run_id, session, object_id, content) and not state.object_store.get(object_id):
+        raise Refused(409)
+
+
 def _small_objects(state: SqlLinkState, tree: ObjectTree) -> list[bytes]:
     """Return the small objects of a message that are there; if that is all of them, the message is done with."""
     ids = {node.object_id for node in iterate_object_tree(tree)}
@@ -274,6 +326,7 @@ def _small_objects(state: SqlLinkState, tree: ObjectTree) -> list[bytes]:
     small = select(StoredObject.content).where(
         StoredObject.object_id.in_(ids),
         StoredObject.is_available == 1,
+        StoredObject.content != IN_FILE,
         func.length(StoredObject.content) <= SMALL_BYTES,
     )
     with state.session() as session:
@@ -281,10 +334,3 @@ def _small_objects(state: SqlLinkState, tree: ObjectTree) -> list[bytes]:
     if len(contents) == len(ids):
         state.object_store.delete(tree.object_id)
     return contents
-
-
-def _seconds(text: bytes) -> float:
-    try:
-        return min(max(float(text), 0.0), MAX_WAIT_S)
-    except ValueError:
-        return 0.0

@@ -49,10 +49,6 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TASK_TOKEN_HEADER, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
-from flwr.supercore.inflatable.inflatable_protobuf_utils import (
-    make_pull_object_fn_protobuf,
-    make_push_object_fn_protobuf,
-)
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.interceptors.http.superexec_auth import SuperExecAuthHttpInterceptor
@@ -63,27 +59,15 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedsci.errors import ConnectionFailed, InputError
 from fedsci.names import SiteId, site_id
-from fedsci.transport.frames import pack_frames, unpack_frames
 from fedsci.transport.superlink import listening, secret_of, socket_path
 from fedsci.transport.tls import CoordinatorTls, identity_of
-from fedsci.transport.wire import (
-    STUDY_RECEIVE,
-    STUDY_SEND,
-    Wake,
-    assemble,
-    by_id,
-    is_passing,
-    post,
-    push_large,
-    small_and_large,
-)
+from fedsci.transport.wire import STUDY, Line, assemble, by_id, is_passing, push_large, small_and_large
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _HEARTBEAT_S = 10.0
 _OUTAGE_S = 50.0  # Flower gives a task up 60 s after its last heartbeat
 _WAIT_S = 1.0
 _OBJECTS_WAIT_S = 60.0
-_CALL_S = 30.0
 _MANIFEST = b"""[build-system]
 requires = []
 [project]
@@ -249,16 +233,13 @@ class SuperlinkGrid(Grid):
     def __init__(self, state: Path) -> None:
         self._state = state
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="grid")
-        self._wake = Wake()
         self._lost: dict[str, Message] = {}
         self._closed = threading.Event()
         self.nodes: Mapping[SiteId, int] = register_sites(state, [])
         token, self._run = _begin(state)
         self._node = Node(node_id=SUPERLINK_NODE_ID)
-        self._headers = {TASK_TOKEN_HEADER: token}
-        self._client = _client(
-            RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version(), self._wake
-        )
+        self._client = _client(RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version())
+        self._line = Line(self._client, STUDY, {TASK_TOKEN_HEADER: token})
         self._pulse = _client(RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version())
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
@@ -316,17 +297,15 @@ class SuperlinkGrid(Grid):
                 message_object_trees=[get_object_tree(message) for message in messages],
             )
             small, large = small_and_large(messages)
-            body = pack_frames([request.SerializeToString(), *small])
-            answer = self._again(lambda: post(self._client, STUDY_SEND, body, self._headers, timeout_s=_CALL_S))
+            answer = self._again(lambda: self._line.send([request.SerializeToString(), *small]))
             response = PushAppMessagesResponse.FromString(answer)
             if response.objects_to_push:
-                push = make_push_object_fn_protobuf(
-                    lambda item: self._again(lambda: self._client.PushObject(item)),
-                    self._node,
-                    self._run.run_id,
-                    response.session_id,
-                )
-                push_large(large, response.objects_to_push, push, self._wake, self._pool)
+                session, run_id = response.session_id, self._run.run_id
+
+                def put(number: str, content: bytes, last: bool) -> None:
+                    self._again(lambda: self._line.put(run_id, session, number, content, last=last))
+
+                push_large(large, response.objects_to_push, put, self._pool)
         for message, taken in zip(messages, response.message_ids, strict=True):
             if not taken:
                 self._lost[message.metadata.message_id] = _no_reply(message.metadata.message_id, self._run.run_id)
@@ -343,15 +322,12 @@ class SuperlinkGrid(Grid):
         if lost:
             return lost
         asked = PullAppMessagesRequest(message_ids=wanted).SerializeToString()
-        waiting = self._headers | {"fedsci-wait": f"{_WAIT_S:g}"}
-        answer = self._again(lambda: post(self._client, STUDY_RECEIVE, asked, waiting, timeout_s=_WAIT_S + _CALL_S))
-        if not answer:
-            return []
-        head, *contents = unpack_frames(answer)
+        head, *contents = self._again(lambda: self._line.receive(asked, wait_s=_WAIT_S)) or [b""]
         response, here = PullAppMessagesResponse.FromString(head), by_id(contents)
-        pull = make_pull_object_fn_protobuf(
-            lambda item: self._again(lambda: self._client.PullObject(item)), self._node, self._run.run_id
-        )
+
+        def pull(object_id: str) -> bytes:
+            return self._again(lambda: self._line.get(self._run.run_id, object_id))
+
         replies = []
         for envelope, tree in zip(response.messages_list, response.message_object_trees, strict=True):
             number = envelope.metadata.message_id

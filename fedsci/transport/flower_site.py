@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 from flwr.app import Error, Message
@@ -33,31 +33,16 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
-from flwr.supercore.inflatable.inflatable_protobuf_utils import (
-    make_pull_object_fn_protobuf,
-    make_push_object_fn_protobuf,
-)
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsci.errors import ConnectionFailed
-from fedsci.transport.frames import pack_frames, unpack_frames
 from fedsci.transport.messages import Handler
 from fedsci.transport.site_app import answer
 from fedsci.transport.tls import SiteTls
-from fedsci.transport.wire import (
-    SITE_RECEIVE,
-    SITE_SEND,
-    Wake,
-    assemble,
-    by_id,
-    is_passing,
-    post,
-    push_large,
-    small_and_large,
-)
+from fedsci.transport.wire import SITE, Line, assemble, by_id, is_passing, push_large, small_and_large
 
 #: A site that is silent for twice as long counts as gone. Flower allows 10 s to 30 min.
 HEARTBEAT_S = 10.0
@@ -110,19 +95,19 @@ class SiteConnection:
             ConfigError: the site's TLS files cannot be used.
         """
         context, key = self._tls.context(), self._tls.private_key()
+        public_key = public_key_to_bytes(key.public_key())
         failures, last = 0, ""
         while not self._stop.is_set():
-            wake = Wake()
             client = FleetHttpClient(
                 f"https://{self._address}",
-                interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), wake],
+                interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
                 verify=context,
             )
             try:
-                with client, _active(client, public_key_to_bytes(key.public_key())) as node:
+                with client, _active(client, public_key) as node:
                     failures, last = 0, ""
                     self._notice("connected")
-                    self._work(_Node(client, node, key, wake, self._stop))
+                    self._work(_Node(client, node, public_key, self._stop))
             except (httpx.HTTPError, OSError, ConnectionFailed) as error:
                 reason = _reason(error)
                 if reason != last:
@@ -182,24 +167,22 @@ class SiteConnection:
 class _Node:
     """One activated connection: messages in, messages out."""
 
-    def __init__(self, client: FleetHttpClient, node: Node, key: Any, wake: Wake, stop: threading.Event) -> None:
-        self._client, self._node, self._wake, self._stop = client, node, wake, stop
-        public = b64encode(public_key_to_bytes(key.public_key())).decode("ascii")
-        self._headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: public}
+    def __init__(self, client: FleetHttpClient, node: Node, public_key: bytes, stop: threading.Event) -> None:
+        self._client, self._node, self._stop = client, node, stop
+        self._line = Line(client, SITE, {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key).decode("ascii")})
 
     def receive(self, *, wait_s: float) -> Message | None:
         """Return the next message, or None if there was none for ``wait_s`` seconds."""
-        waiting = self._headers | {"fedsci-wait": f"{wait_s:g}"}
-        answer = post(self._client, SITE_RECEIVE, b"", waiting, timeout_s=wait_s + _CALL_S)
-        if not answer:
+        head, *contents = self._line.receive(b"", wait_s=wait_s) or [b""]
+        if not head:
             return None
-        head, *contents = unpack_frames(answer)
         response = PullMessagesResponse.FromString(head)
         envelope = message_from_proto(response.messages_list[0])
         run_id, number = envelope.metadata.run_id, envelope.metadata.message_id
-        pull = make_pull_object_fn_protobuf(
-            lambda request: self._again(lambda: self._client.PullObject(request), envelope), self._node, run_id
-        )
+
+        def pull(object_id: str) -> bytes:
+            return self._again(lambda: self._line.get(run_id, object_id), envelope)
+
         try:
             tree = response.message_object_trees[0]
             message, pulled = assemble(number, tree, by_id(contents), pull, wait_s=_OBJECTS_WAIT_S)
@@ -217,6 +200,7 @@ class _Node:
 
     def send(self, reply: Message) -> None:
         """Deliver a reply; give up when its run has ended or its time is over."""
+        run_id = reply.metadata.run_id
         with no_object_id_recompute(), ThreadPoolExecutor(2) as pool:
             reply.metadata.__dict__["_message_id"] = reply.object_id
             request = PushMessagesRequest(
@@ -225,27 +209,20 @@ class _Node:
                 message_object_trees=[get_object_tree(reply)],
             )
             small, large = small_and_large([reply])
-            body = pack_frames([request.SerializeToString(), *small])
             try:
-                answer = self._again(
-                    lambda: post(self._client, SITE_SEND, body, self._headers, timeout_s=_CALL_S), reply
-                )
+                answer = self._again(lambda: self._line.send([request.SerializeToString(), *small]), reply)
                 response = PushMessagesResponse.FromString(answer)
-                if not response.objects_to_push:
-                    return
-                push = make_push_object_fn_protobuf(
-                    lambda item: self._again(lambda: self._client.PushObject(item), reply),
-                    self._node,
-                    reply.metadata.run_id,
-                    response.session_id,
-                )
-                push_large(large, response.objects_to_push, push, self._wake, pool)
-            except ObjectPushError:
-                _log.warning("a reply was not taken: too late")
+                if response.objects_to_push:
+                    session = response.session_id
+
+                    def put(number: str, content: bytes, last: bool) -> None:
+                        self._again(lambda: self._line.put(run_id, session, number, content, last=last), reply)
+
+                    push_large(large, response.objects_to_push, put, pool)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code != httpx.codes.FORBIDDEN:
+                if error.response.status_code not in (httpx.codes.FORBIDDEN, httpx.codes.CONFLICT):
                     raise
-                _log.warning("a reply was not taken: its run has ended")
+                _log.warning("a reply was not taken: its run or its time is over")
 
     def _again(self, call: Callable[[], Result], message: Message) -> Result:
         """Make a call until it works, as long as the message it is about lives."""

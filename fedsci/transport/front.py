@@ -23,20 +23,13 @@ from fedsci.errors import InputError
 from fedsci.transport.asgi import App, Receive, Send, respond
 from fedsci.transport.express import CALLER
 from fedsci.transport.tls import ReloadingContext, identity_of
-from fedsci.transport.wire import SITE_RECEIVE, SITE_SEND
+from fedsci.transport.wire import SITE
 
 #: What a site needs. Not: registering itself, runs, app bundles, Flower's messages without a check of the sender.
 SITE_PATHS = frozenset(
     f"/v1/fleet/{name}"
-    for name in (
-        "activate-node",
-        "deactivate-node",
-        "send-node-heartbeat",
-        "pull-object",
-        "push-object",
-        "confirm-message-received",
-    )
-) | {SITE_RECEIVE, SITE_SEND}
+    for name in ("activate-node", "deactivate-node", "send-node-heartbeat", "confirm-message-received")
+) | {SITE + call for call in ("receive", "send", "put", "get")}
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _log = logging.getLogger("fedsci.front")

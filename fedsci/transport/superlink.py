@@ -95,6 +95,7 @@ def _run(
     import anyio.to_thread
     import uvicorn
     from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE
+    from flwr.supercore.object_store import object_store_factory
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
@@ -102,6 +103,7 @@ def _run(
     from fedsci.transport import wire
     from fedsci.transport.express import Bell, Coordinator, Express, Sites
     from fedsci.transport.front import door_protocol
+    from fedsci.transport.object_files import ObjectFiles
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -109,6 +111,7 @@ def _run(
             yield  # two servers, one process: signals are handled below
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
+    vars(object_store_factory)["SqlObjectStore"] = ObjectFiles  # what the factory makes; Flower has no option for it
     app = create_app(
         SuperLinkLifespanConfig(
             control_address="",
@@ -141,23 +144,11 @@ def _run(
         # SQLite has one writer, and nearly every call writes: threads would only wait for each other, asleep
         anyio.to_thread.current_default_thread_limiter().total_tokens = 1
         to_sites, to_coordinator = Bell(), Bell()
-        study, sites = Coordinator(app.state.linkstate_factory.state), Sites(app.state.linkstate_factory.state)
+        state = app.state.linkstate_factory.state
         for_coordinator = Express(
-            app,
-            paths=(wire.STUDY_RECEIVE, wire.STUDY_SEND),
-            receive=study.receive,
-            send=study.send,
-            awaits=to_coordinator,
-            rings=to_sites,
+            app, prefix=wire.STUDY, actor=Coordinator(state), awaits=to_coordinator, rings=to_sites
         )
-        for_sites = Express(
-            app,
-            paths=(wire.SITE_RECEIVE, wire.SITE_SEND),
-            receive=sites.receive,
-            send=sites.send,
-            awaits=to_sites,
-            rings=to_coordinator,
-        )
+        for_sites = Express(app, prefix=wire.SITE, actor=Sites(state), awaits=to_sites, rings=to_coordinator)
         inside = Server(
             uvicorn.Config(
                 for_coordinator,
@@ -201,7 +192,8 @@ def _run(
         stop()
         await serving
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvicorn.Config(app).get_loop_factory()) as runner:
+        runner.run(main())
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """What both ends of the connection to SuperLink share: messages as objects, whole messages in one call, retries.
 
-A message is a tree of objects. The small ones travel with it (``express.py``), the large ones by Flower's calls, side
-by side; then the message is complete and whoever waits for it is woken.
+A message is a tree of objects. The small ones travel with it (``express.py``), the large ones after it, side by side;
+then the message is complete and whoever waits for it is woken.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,32 +17,26 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_id,
     iterate_object_tree,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
-from flwr.supercore.interceptors.http.utils import add_headers
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClient, ProtobufRequestContext
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+    pull_objects,
+)
+from flwr.supercore.protobuf.client import ProtobufClient
 
-SITE_RECEIVE = "/v1/fleet/fedsci-receive"
-SITE_SEND = "/v1/fleet/fedsci-send"
-STUDY_RECEIVE = "/v1/runtime/fedsci-receive"
-STUDY_SEND = "/v1/runtime/fedsci-send"
-#: Objects up to this size travel with their message.
-SMALL_BYTES = 64 * 1024
+from fedsci.transport.frames import pack_frames, unpack_frames
+from fedsci.transport.object_files import SMALL_BYTES
+
+#: Paths of the calls of ``express.py``, for sites and for a study.
+SITE, STUDY = "/v1/fleet/fedsci-", "/v1/runtime/fedsci-"
+#: Headers: how many seconds a call for messages may wait; this call completes a message; what an object belongs to.
+WAIT, WAKE, RUN, SESSION, OBJECT = "fedsci-wait", "fedsci-wake", "fedsci-run", "fedsci-session", "fedsci-object"
 #: Answers that pass: the other end is starting or overloaded.
 _TRANSIENT = frozenset({429, 502, 503, 504})
-_FROM_SENDER_S = 0.01
-
-
-class Wake:
-    """A Flower interceptor that marks the calls made while it is on, so that SuperLink's end wakes who waits."""
-
-    def __init__(self) -> None:
-        self.on = False
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Flower's hook."""
-        if self.on:
-            add_headers(context.request, {"fedsci-wake": "1"})
-        return call_next(context)
+_FIRST_RETRY_S = 0.01
+_CALL_S = 30.0
+_LARGE_CALL_S = 120.0
 
 
 def is_passing(error: Exception) -> bool:
@@ -52,15 +46,58 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-def post(client: ProtobufClient, path: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> bytes:
-    """Make one of the calls of ``express.py`` over the connection that Flower's client holds.
+class Line:
+    """The calls of ``express.py``, over the connection that one of Flower's clients holds.
 
-    Raises:
-        httpx.HTTPError: no answer, or a refusal.
+    Args:
+        client: Flower's, connected and authenticated.
+        prefix: :data:`SITE` or :data:`STUDY`.
+        headers: sent with every call.
     """
-    response = client._client.post(client._base_url + path, content=body, headers=dict(headers), timeout=timeout_s)
-    response.raise_for_status()
-    return response.content
+
+    def __init__(self, client: ProtobufClient, prefix: str, headers: Mapping[str, str]) -> None:
+        self._http, self._url, self._headers = client._client, client._base_url + prefix, dict(headers)
+
+    def receive(self, body: bytes, *, wait_s: float) -> list[bytes]:
+        """Return the frames of the messages that are there, or that come in time.
+
+        Raises:
+            httpx.HTTPError: no answer, or a refusal.
+        """
+        answer = self._post("receive", body, {WAIT: f"{wait_s:g}"}, wait_s + _CALL_S).content
+        return unpack_frames(answer) if answer else []
+
+    def send(self, frames: Iterable[bytes]) -> bytes:
+        """Deliver messages with their small objects; return what SuperLink says to it."""
+        return self._post("send", pack_frames(frames), {}, _CALL_S).content
+
+    def put(self, run_id: int, session: str, object_id: str, content: bytes, *, last: bool) -> None:
+        """Deliver a large object."""
+        headers = {RUN: str(run_id), SESSION: session, OBJECT: object_id} | ({WAKE: "1"} if last else {})
+        self._post("put", content, headers, _LARGE_CALL_S)
+
+    def get(self, run_id: int, object_id: str) -> bytes:
+        """Return a large object.
+
+        Raises:
+            flwr's ObjectUnavailableError: it has not arrived yet.
+            flwr's ObjectPullError: there is none.
+        """
+        try:
+            response = self._post("get", b"", {RUN: str(run_id), OBJECT: object_id}, _LARGE_CALL_S)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                raise ObjectPullError(object_id, "it is not there") from None
+            raise
+        if response.status_code == httpx.codes.ACCEPTED:
+            raise ObjectUnavailableError(object_id)
+        return response.content
+
+    def _post(self, call: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> httpx.Response:
+        response = self._http.post(
+            self._url + call, content=body, headers=self._headers | dict(headers), timeout=timeout_s
+        )
+        return response.raise_for_status()
 
 
 def small_and_large(messages: Iterable[Message]) -> tuple[list[bytes], dict[str, Any]]:
@@ -83,17 +120,13 @@ def small_and_large(messages: Iterable[Message]) -> tuple[list[bytes], dict[str,
 
 
 def push_large(
-    large: Mapping[str, Any], missing: Iterable[str], push: Callable[[str, bytes], None], wake: Wake, pool: Executor
+    large: Mapping[str, Any], missing: Iterable[str], put: Callable[[str, bytes, bool], None], pool: Executor
 ) -> None:
-    """Push the large objects that SuperLink does not have, the last one with a wake-up."""
+    """Put the large objects that SuperLink does not have side by side, then the last one, marked as the last."""
     *others, last = missing
-    for _ in pool.map(lambda number: push(number, large[number].deflate()), others):
+    for _ in pool.map(lambda number: put(number, large[number].deflate(), False), others):
         pass
-    wake.on = True
-    try:
-        push(last, large[last].deflate())
-    finally:
-        wake.on = False
+    put(last, large[last].deflate(), True)
 
 
 def assemble(
@@ -113,7 +146,7 @@ def assemble(
             pull,
             max_time=wait_s,
             max_tries_per_object=None,
-            initial_backoff=_FROM_SENDER_S,
+            initial_backoff=_FIRST_RETRY_S,
             backoff_cap=0.5,
         )
     message = inflate_object_from_contents(message_id, parts)

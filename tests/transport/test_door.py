@@ -30,6 +30,8 @@ from fedsci.transport.frames import pack_frames
 from fedsci.transport.front import MAX_BODY_BYTES, Door
 from fedsci.transport.tls import SiteTls
 
+RECEIVE, SEND = wire.SITE + "receive", wire.SITE + "send"
+
 
 class Site:
     """A site's certificate and the calls that can be tried with it."""
@@ -99,6 +101,9 @@ def test_control_and_runtime_calls_from_outside_find_nothing(lab):
         "/v1/fleet/register-node",
         "/v1/fleet/get-run",
         "/v1/fleet/get-fab",
+        "/v1/fleet/pull-object",
+        "/v1/fleet/push-object",
+        "/v1/fleet/fedsci-else",
         "/v1/fleet/pull-messages",
         "/v1/fleet/push-messages",
         "/v1/fleet/../control/list-nodes",
@@ -140,7 +145,7 @@ def test_only_posts_of_a_sane_size_are_read(method, headers, revoked, status):
     scope = {
         "type": "http",
         "method": method,
-        "path": wire.SITE_SEND,
+        "path": SEND,
         "headers": [(name.lower().encode(), value.encode()) for name, value in signed],
     }
     door = Door(app, site="lab-01", public_key=b"the key", is_revoked=lambda: revoked)
@@ -151,14 +156,14 @@ def test_only_posts_of_a_sane_size_are_read(method, headers, revoked, status):
 def test_without_a_certificate_there_is_no_answer(shared_deployment):
     nobody = ssl.create_default_context(cafile=str(shared_deployment.authority.folder / "ca.crt"))
     with httpx.Client(verify=nobody, trust_env=False) as client, pytest.raises(httpx.TransportError):
-        client.post(f"https://{shared_deployment.address}{wire.SITE_RECEIVE}")
+        client.post(f"https://{shared_deployment.address}{RECEIVE}")
     with httpx.Client(trust_env=False) as client, pytest.raises(httpx.TransportError):
-        client.post(f"http://{shared_deployment.address}{wire.SITE_RECEIVE}")
+        client.post(f"http://{shared_deployment.address}{RECEIVE}")
 
 
 def test_a_site_that_is_not_registered_gets_nothing(shared_deployment):
     stranger = Site(shared_deployment, "lab-13")
-    assert stranger.post(wire.SITE_RECEIVE).status_code == 401
+    assert stranger.post(RECEIVE).status_code == 401
     with stranger.client() as client:
         request = ActivateNodeRequest(public_key=stranger.public, heartbeat_interval=10)
         assert 400 <= refused(lambda: client.ActivateNode(request)) < 500
@@ -170,13 +175,13 @@ def test_a_site_cannot_sign_as_another(lab, other):
     with lab.client(signed_by=other) as client:  # a stolen key without its certificate
         request = ActivateNodeRequest(public_key=other.public, heartbeat_interval=10)
         assert refused(lambda: client.ActivateNode(request)) == 403
-    assert lab.post(wire.SITE_RECEIVE, headers={}).status_code == 403
+    assert lab.post(RECEIVE, headers={}).status_code == 403
     both = [
         (FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(lab.public).decode()),
         (FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(other.public).decode()),
     ]
-    assert lab.post(wire.SITE_RECEIVE, headers=both).status_code == 403
-    assert lab.post(wire.SITE_RECEIVE, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: "no base64"}).status_code == 403
+    assert lab.post(RECEIVE, headers=both).status_code == 403
+    assert lab.post(RECEIVE, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: "no base64"}).status_code == 403
 
 
 def test_a_site_cannot_answer_for_another(lab, other):
@@ -199,9 +204,9 @@ def test_a_site_cannot_answer_for_another(lab, other):
             )
             return pack_frames([request.SerializeToString(), *wire.small_and_large([reply])[0]])
 
-        assert lab.post(wire.SITE_SEND, answer(666)).status_code == 403
+        assert lab.post(SEND, answer(666)).status_code == 403
         assert list(grid.pull_messages([sent])) == []
-        assert other.post(wire.SITE_SEND, answer(42)).status_code == 200
+        assert other.post(SEND, answer(42)).status_code == 200
         [got] = grid.pull_messages([sent])
         assert got.content["c"]["answer"] == 42
         assert got.metadata.reply_to_message_id == sent
@@ -210,7 +215,7 @@ def test_a_site_cannot_answer_for_another(lab, other):
 @pytest.mark.parametrize("body", [b"", b"\x00", b"\xff\xff\xff\xff", pack_frames([b"\xff\xff"]), pack_frames([b""])])
 def test_nonsense_is_refused(lab, body):
     lab.register()
-    assert lab.post(wire.SITE_SEND, body).status_code == 400
+    assert lab.post(SEND, body).status_code == 400
 
 
 def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
@@ -219,7 +224,7 @@ def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
     with lab.client() as client:
         client.ActivateNode(ActivateNodeRequest(public_key=lab.public, heartbeat_interval=10))
     headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(lab.public).decode(), "fedsci-wait": "20"}
-    url = f"https://{lab.deployment.address}{wire.SITE_RECEIVE}"
+    url = f"https://{lab.deployment.address}{RECEIVE}"
     with (
         httpx.Client(verify=lab.tls.context(), trust_env=False, timeout=1.0) as client,
         pytest.raises(httpx.ReadTimeout),
@@ -229,29 +234,29 @@ def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
     with connect_grid(lab.deployment.state) as grid:
         grid.push_messages([Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60)])
         time.sleep(0.2)
-        assert lab.post(wire.SITE_RECEIVE).content != b""
-        assert lab.post(wire.SITE_RECEIVE).content == b""
+        assert lab.post(RECEIVE).content != b""
+        assert lab.post(RECEIVE).content == b""
 
 
 def test_a_revoked_site_is_refused_on_the_connection_it_has_and_on_a_new_one(shared_deployment):
     site = Site(shared_deployment, "lab-14")
     site.register()
     headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(site.public).decode()}
-    url = f"https://{shared_deployment.address}{wire.SITE_RECEIVE}"
+    url = f"https://{shared_deployment.address}{RECEIVE}"
     with httpx.Client(verify=site.tls.context(), trust_env=False) as client:
         assert client.post(url, headers=headers).status_code == 200
         shared_deployment.authority.revoke("lab-14")
         assert client.post(url, headers=headers).status_code == 403
     with pytest.raises(httpx.TransportError):
-        site.post(wire.SITE_RECEIVE)
+        site.post(RECEIVE)
 
 
 def test_a_site_taken_off_the_register_gets_nothing(shared_deployment):
     site = Site(shared_deployment, "lab-15")
     site.register()
-    assert site.post(wire.SITE_RECEIVE).status_code == 200
+    assert site.post(RECEIVE).status_code == 200
     unregister_site(shared_deployment.state, "lab-15")
-    assert site.post(wire.SITE_RECEIVE).status_code == 401
+    assert site.post(RECEIVE).status_code == 401
 
 
 def test_a_site_with_a_new_key_is_registered_anew(shared_deployment):
@@ -261,14 +266,15 @@ def test_a_site_with_a_new_key_is_registered_anew(shared_deployment):
     after = Site(shared_deployment, "lab-16")
     assert after.public != before.public
     assert after.register() != first
-    assert after.post(wire.SITE_RECEIVE).status_code == 200
-    assert before.post(wire.SITE_RECEIVE).status_code in (401, 403)
+    assert after.post(RECEIVE).status_code == 200
+    assert before.post(RECEIVE).status_code in (401, 403)
 
 
 def test_inside_a_task_needs_the_secret_and_a_study_its_token(shared_deployment):
     with _client(RuntimeHttpClient, shared_deployment.state) as runtime:
         assert refused(lambda: runtime.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))) == 401
         body = pack_frames([b""])
-        for path in (wire.STUDY_RECEIVE, wire.STUDY_SEND):
+        for call in ("receive", "send", "put", "get"):
             for headers in ({}, {"flwr-task-token": "guess"}):
-                assert refused(lambda p=path, h=headers: wire.post(runtime, p, body, h, timeout_s=5)) == 401
+                line = wire.Line(runtime, wire.STUDY, headers)
+                assert refused(lambda c=call, x=line: x._post(c, body, {wire.RUN: "1"}, 5)) == 401
