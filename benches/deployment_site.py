@@ -1,10 +1,9 @@
-"""A site of bench_deployment.py: all loaded that a real site loads, and a handler that hands back what it gets."""
+"""A site of bench_deployment.py: all loaded that a waiting site loads, and a handler that hands back what it gets."""
 
 import signal
 import sys
 from pathlib import Path
 
-import opacus
 import torch
 
 import fedsci.site.service
@@ -14,7 +13,7 @@ from fedsci.transport.messages import Reply
 from fedsci.transport.tls import SiteTls
 
 name, tls, address, state = sys.argv[1:]
-loaded = (fedsci.site.service, fedsci.training.learner, torch, opacus)
+loaded = (fedsci.site.service, fedsci.training.learner, torch)
 Path(state).mkdir(parents=True)
 connection = SiteConnection(
     lambda request: Reply(fields={"site": name, "key": "00"}, vector=request.vector),
