@@ -5,6 +5,7 @@ names is looked up among the actions in ``messages.py``.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import random
@@ -38,7 +39,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsci.errors import ConnectionFailed
+from fedsci.errors import ConnectionFailed, InputError
 from fedsci.transport.messages import Handler
 from fedsci.transport.site_app import answer
 from fedsci.transport.tls import SiteTls
@@ -80,7 +81,7 @@ class SiteConnection:
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._handler, self._address, self._tls = handler, address, tls
-        self._in_flight = state / _IN_FLIGHT
+        self._state, self._in_flight = state, state / _IN_FLIGHT
         self._idle_wait_s, self._notice = idle_wait_s, notice
         self._stop = threading.Event()
 
@@ -93,7 +94,17 @@ class SiteConnection:
 
         Raises:
             ConfigError: the site's TLS files cannot be used.
+            InputError: another process serves this site already.
         """
+        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(self._state / "connection.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another process serves this site already (its folder is {self._state})") from None
+            self._serve()
+
+    def _serve(self) -> None:
         context, key = self._tls.context(), self._tls.private_key()
         public_key = public_key_to_bytes(key.public_key())
         failures, last = 0, ""

@@ -30,7 +30,8 @@ class ObjectFiles(SqlObjectStore):
         """Put an object into the store.
 
         Raises:
-            ValueError: it is not the object of this id, or no object at all.
+            ValueError: it is not the object of this id.
+            flwr's UnexpectedObjectContentError: it is no object at all.
         """
         if get_object_id(object_content) != object_id:
             raise ValueError(f"object {object_id} has other content")

@@ -1,6 +1,7 @@
 """A consortium on one machine with real processes: certificates, SuperLink behind its door, sites."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -80,12 +81,18 @@ class Deployment:
         contents = [(self.authority.site(name) / "site.crt").read_bytes() for name in names]
         return register_sites(self.state, contents)
 
-    def start_site(self, file: Path, consortium: bytes, hold: str = "") -> None:
-        name = str(load_site(file).site)
-        self.site_state(name).mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(SITE), str(file), str(self.site_state(name))]
-        command += [str(self.authority.folder / name), self.address, consortium.hex(), *([hold] if hold else [])]
+    def start_sites(self, files: list[Path], consortium: bytes, *, hold: str = "") -> None:
+        """Start sites forked from one process, which is the first of them and stops the others when it stops."""
+        sites = []
+        for file in files:
+            name = str(load_site(file).site)
+            self.site_state(name).mkdir(parents=True, exist_ok=True)
+            site = {"site_file": file, "state": self.site_state(name), "tls": self.authority.folder / name}
+            site |= {"address": self.address, "consortium": consortium.hex(), "hold": hold}
+            sites.append({key: str(value) for key, value in site.items()})
+        name = str(load_site(files[0]).site)
         with (self.folder / f"{name}.log").open("ab") as log:
+            command = [sys.executable, str(SITE), *(json.dumps(site) for site in sites)]
             self.sites[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def site_state(self, name: str) -> Path:

@@ -1,6 +1,5 @@
 """Real processes over mutual TLS: the same study gives the same model, bit for bit, as in one process."""
 
-import signal
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,7 @@ from fedsci.transport.messages import Request
 def test_a_masked_study_over_superlink_is_the_one_in_process_bit_for_bit(shared_deployment, study, tmp_path):
     deployment, tiny = shared_deployment, study(labs=3)
     nodes = deployment.enrol("lab-1", "lab-2", "lab-3")
-    for file in tiny.files:
-        deployment.start_site(file, tiny.consortium.public)
+    deployment.start_sites(tiny.files, tiny.consortium.public)
     deployed = tiny.run_deployed(deployment)
     assert deployed.dropped == []
     assert deployed.rounds_completed == 2
@@ -36,12 +34,10 @@ def test_a_masked_study_over_superlink_is_the_one_in_process_bit_for_bit(shared_
         replies = link.ask({site: Request(action="train", vector=large) for site in tiny.plan.sites})
     assert all(isinstance(reply, SiteFailed) and reply.site_code == "input" for reply in replies.values()), replies
 
-    processes = dict(deployment.sites)
-    for process in processes.values():
-        process.send_signal(signal.SIGTERM)
-    assert {process.wait(20) for process in processes.values()} == {0}
-    deployment.sites.clear()
-    assert site_status(deployment.state)["lab-1"] == "offline"
+    process = deployment.sites.pop("lab-1")
+    process.terminate()
+    assert process.wait(20) == 0
+    assert {site_status(deployment.state)[site] for site in tiny.plan.sites} == {"offline"}
 
 
 def test_what_lies_in_the_coordinators_folder_is_for_its_account_only(shared_deployment):

@@ -20,14 +20,14 @@ pytestmark = [
 def test_a_site_killed_in_a_round_and_restarted_costs_that_round_only(deployment, study):
     tiny = study(labs=4, training={"rounds": 3}, secure_aggregation={"min_survivors": 3})
     deployment.enrol(*tiny.plan.sites)
-    for file in tiny.files:
-        hold = "train:0" if file.stem == "lab-2" else ""
-        deployment.start_site(file, tiny.consortium.public, hold)
+    killed, *others = tiny.files
+    deployment.start_sites(others, tiny.consortium.public)
+    deployment.start_sites([killed], tiny.consortium.public, hold="train:0")
 
     def strike() -> None:
-        deployment.wait_for(deployment.site_state("lab-2") / "held", seconds=120)
-        deployment.kill_site("lab-2")
-        deployment.start_site(tiny.files[1], tiny.consortium.public)
+        deployment.wait_for(deployment.site_state("lab-1") / "held", seconds=120)
+        deployment.kill_site("lab-1")
+        deployment.start_sites([killed], tiny.consortium.public)
 
     killer = threading.Thread(target=strike)
     killer.start()
@@ -35,16 +35,15 @@ def test_a_site_killed_in_a_round_and_restarted_costs_that_round_only(deployment
     progress = tiny.run_deployed(deployment, timeout_s=600)
     killer.join()
     assert progress.rounds_completed == 3
-    assert ("lab-2", 1) in progress.dropped
-    assert {site for site, _ in progress.dropped} == {"lab-2"}
+    assert ("lab-1", 1) in progress.dropped
+    assert {site for site, _ in progress.dropped} == {"lab-1"}
     assert time.monotonic() - began < 300  # it was told, or noticed; it did not wait for its timeout
 
 
 def test_a_superlink_killed_in_a_study_and_restarted_changes_nothing(deployment, study, tmp_path):
     tiny = study(labs=3, training={"rounds": 4})
     deployment.enrol(*tiny.plan.sites)
-    for file in tiny.files:
-        deployment.start_site(file, tiny.consortium.public)
+    deployment.start_sites(tiny.files, tiny.consortium.public)
     killed = []
 
     def after_round(number: int) -> None:
@@ -65,8 +64,7 @@ def test_a_superlink_killed_in_a_study_and_restarted_changes_nothing(deployment,
 def test_sites_come_back_to_a_superlink_that_was_away_for_long(deployment, study):
     tiny = study(labs=3)
     deployment.enrol(*tiny.plan.sites)
-    for file in tiny.files:
-        deployment.start_site(file, tiny.consortium.public)
+    deployment.start_sites(tiny.files, tiny.consortium.public)
     with connect_grid(deployment.state) as grid:
         link = SiteLink(grid=grid, registered=grid.nodes)
         assert set(link.discover(tiny.plan.sites, wait_s=120)) == set(tiny.plan.sites)
