@@ -53,11 +53,13 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     signal.signal(signal.SIGTERM, _interrupt)
-    from fedsci.cli import data, run, strategies
+    from fedsci.cli import coordinator, data, run, site, strategies
 
     run.register(app)
     data.register(app)
     strategies.register(app)
+    coordinator.register(app)
+    site.register(app)
     try:
         code = app(prog_name="fedsci", standalone_mode=False)
     except FedsciError as error:
