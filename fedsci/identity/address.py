@@ -37,7 +37,7 @@ def parse_address(text: str, *, port: int) -> Address:
         InputError: it is no host name or IP address, or the port is out of range.
     """
     host, number = text.strip().lower(), str(port)
-    bracketed = re.fullmatch(r"\[([^]]*)\](?::(.*))?", host)
+    bracketed = re.fullmatch(r"\[([0-9a-f:.]*:[0-9a-f:.]*)\](?::(.*))?", host)
     if bracketed:
         host, number = bracketed[1], bracketed[2] if bracketed[2] is not None else number
     elif host.count(":") == 1:

@@ -130,7 +130,7 @@ def requested_key(csr: bytes, site: SiteId) -> ec.EllipticCurvePublicKey:
         if not request.is_signature_valid:
             refuse("csr", "the signing request is not signed by its own key")
         key, names = request.public_key(), request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         refuse("csr", "the signing request is damaged")
     if [name.value for name in names] != [site]:
         refuse("csr", "the signing request names another site")

@@ -367,6 +367,8 @@ class SiteIdentity:
     def _locked(self) -> Iterator[None]:
         """Hold the keys: one process at a time enrols or renews."""
         self._tls.mkdir(mode=0o700, exist_ok=True)
-        with (self._tls / "lock").open("w") as file:
+        path = self._tls / "lock"
+        path.touch(mode=0o600)
+        with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -162,6 +162,7 @@ class EnrolmentServer:
     """
 
     def __init__(self, app: EnrolmentApp, tls: ServerTls, *, host: str = "0.0.0.0", port: int = 0) -> None:  # noqa: S104
+        self.app = app
         self._server = uvicorn.Server(_config(app, tls, host, port))
         self._thread = threading.Thread(target=self._run, name="enrolment", daemon=True)
         self._where = f"{host}:{port}"
