@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     group = typer.Typer(
         help="The consortium: who is in, and who is out.",
-        epilog="Example: fedsci coordinator --help",
+        epilog="Example: fedsci coordinator enrol lab-03",
         no_args_is_help=True,
     )
     group.callback()(lambda: None)

@@ -22,7 +22,9 @@ State = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    group = typer.Typer(help="One lab's site.", epilog="Example: fedsci site --help", no_args_is_help=True)
+    group = typer.Typer(
+        help="One lab's site.", epilog="Example: fedsci site identity lab-03.yaml", no_args_is_help=True
+    )
     group.callback()(lambda: None)
     group.command("init", epilog="Example: fedsci site init lab-03.yaml")(init)
     group.command("join", epilog="Example: fedsci site join lab-03.yaml fedsci1.eyJhZGRyZXNz")(join)
@@ -93,7 +95,6 @@ def _lines(facts: "Facts", state: Path) -> list[tuple[str, str]]:
         ("site", facts.site),
         ("state folder", str(state)),
         ("verification key", facts.verification_key),
-        ("node key", f"sha256:{facts.node_key}"),
     ]
     if not facts.enrolled:
         return [*lines, ("certificate", "none: not enrolled yet")]

@@ -59,7 +59,7 @@ class Authority:
     """Issues and revokes, in the coordinator's folder.
 
     Args:
-        folder: holds ``ca.crt``, ``issuing.key``, ``issuing.crt``, ``server.key``, ``server.crt``, ``crl.pem`` and,
+        folder: holds ``ca.crt``, ``issuing.key``, ``issuing.crt``, ``server.key``, ``server.crt``, ``crl`` and,
             until it is taken away, ``ca.key``.
         clock: returns the time, in UTC.
 
@@ -106,7 +106,7 @@ class Authority:
     @property
     def crl_path(self) -> Path:
         """The revocation list, PEM."""
-        return self.folder / "crl.pem"
+        return self.folder / "crl"
 
     @property
     def server_pair(self) -> tuple[Path, Path]:

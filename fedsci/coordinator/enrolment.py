@@ -1,10 +1,11 @@
 """Who may enrol, who has, and who is out: the rules and their state. No network here.
 
 Everything lies in ``enrolment.sqlite`` in the coordinator's folder; a step is one transaction, durable before its
-answer leaves. ``crl.pem`` and ``roster`` are written from it. Tokens are kept by their digest only.
+answer leaves. ``crl`` and ``roster`` are written from it. Tokens are kept by their digest only.
 """
 
 import datetime
+import hashlib
 import hmac
 import json
 import secrets
@@ -15,12 +16,14 @@ from pathlib import Path
 from sqlite3 import Connection, Row
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from fedsci import secagg
 from fedsci.coordinator.authority import CRL_DAYS, Authority, Clock, Revoked, utc_now
 from fedsci.coordinator.enrolment_store import Store
 from fedsci.errors import InputError
 from fedsci.identity.address import Address, parse_address
-from fedsci.identity.certificates import fingerprint, node_public, public_der, requested_key
+from fedsci.identity.certificates import fingerprint, public_der, requested_key
 from fedsci.identity.files import replace_private, write_private
 from fedsci.identity.messages import Answer, EnrolRequest, RenewRequest, refuse
 from fedsci.identity.token import SECRET_BYTES, Token, secret_digest
@@ -43,7 +46,7 @@ class EnrolledSite:
         index: its number in rosters; 0 while invited.
         until: when its newest certificate ends; for ``invited``, its token.
         verification_key: Ed25519, 32 bytes; empty while invited.
-        node_key: DER SubjectPublicKeyInfo (P-256) for Flower's node authentication; empty while invited.
+        certificate: the newest, PEM, with the issuing one; empty while invited.
     """
 
     name: SiteId
@@ -51,7 +54,7 @@ class EnrolledSite:
     index: int
     until: datetime.datetime
     verification_key: bytes
-    node_key: bytes
+    certificate: bytes
 
 
 class Enrolment:
@@ -165,12 +168,11 @@ class Enrolment:
         site = _named(request.site)
         request.check()
         key = requested_key(request.csr, site)
-        public_der(node_public(request.node_key))
         with self._store.writing() as db:
             self._burn(db, site, request.secret)
-            number, changed = self._admit(db, site, request)
-            self._check_unused(db, key=public_der(key), number=number)
-            chain = self._issue(db, site, number, public_der(key))
+            number, changed = self._admit(db, site, request.verification_key)
+            self._settle_key(db, number, public_der(key))
+            chain = self._issue(db, site, number, key, request.body())
             if changed:
                 self._members_changed(db)
             self._note(db, "service", "enrol", site)
@@ -184,22 +186,25 @@ class Enrolment:
         Raises:
             EnrolmentRefused: see docs/enrolment.md for the rules.
         """
-        site, now = _named(request.site), int(self._clock().timestamp())
+        site, now = _named(request.site), self._now
         with self._store.writing() as db:
             held = _one(db, "SELECT * FROM certificates WHERE serial = ?", request.serial)
             row = _one(db, "SELECT * FROM sites WHERE number = ?", held["number"]) if held else None
             if held is None or row is None or row["name"] != site:
                 refuse("unknown-site", f"{site} has no such certificate")
-            request.check(node_public(held["key"]), row["verification_key"])
+            key = requested_key(request.csr, site)
+            if public_der(key) != held["key"]:
+                refuse("csr", "a renewal keeps the key")
+            request.check(key, row["verification_key"])
             if held["revoked"] is not None or row["state"] != "active":
                 refuse("revoked", f"{site} was revoked")
             if held["until"] <= now:
                 refuse("expired", f"the certificate of {site} ran out")
             if abs(request.time - now) > CLOCK_SLACK_S:
                 refuse("clock", f"the clock of {site} is {request.time - now} s ahead")
-            key = requested_key(request.csr, site)
-            self._check_unused(db, key=public_der(key), number=None)
-            chain = self._issue(db, site, row["number"], public_der(key))
+            if _one(db, "SELECT 1 FROM certificates WHERE request = ?", _digest(request.body())):
+                refuse("replayed", "this very request was answered before")
+            chain = self._issue(db, site, row["number"], key, request.body())
             self._note(db, "service", "renew", site)
             return self._answer(db, row["number"], chain)
 
@@ -212,7 +217,7 @@ class Enrolment:
         Raises:
             InputError: no such site.
         """
-        now = int(self._clock().timestamp())
+        now = self._now
         with self._store.writing() as db:
             rows = db.execute("SELECT number, state FROM sites WHERE name = ?", (site,)).fetchall()
             void = db.execute("UPDATE tokens SET state = 'void' WHERE site = ? AND state = 'open'", (site,)).rowcount
@@ -236,16 +241,16 @@ class Enrolment:
 
     def sites(self) -> list[EnrolledSite]:
         """Return every site ever enrolled by index, then those invited."""
-        found, now = [], int(self._clock().timestamp())
+        found, now = [], self._now
         with self._store.reading() as db:
             for row in db.execute(
-                "SELECT s.*, MAX(c.until) AS until FROM sites s JOIN certificates c USING (number)"
+                "SELECT s.*, MAX(c.until) AS until, c.chain FROM sites s JOIN certificates c USING (number)"
                 " GROUP BY s.number ORDER BY s.number"
             ):
                 found.append(_enrolled(row))
             for row in db.execute(
                 "SELECT site AS name, 'invited' AS state, 0 AS number, expires AS until, x'' AS verification_key,"
-                " x'' AS node_key FROM tokens WHERE state = 'open' AND expires > ? ORDER BY site",
+                " x'' AS chain FROM tokens WHERE state = 'open' AND expires > ? ORDER BY site",
                 (now,),
             ):
                 found.append(_enrolled(row))
@@ -348,35 +353,40 @@ class Enrolment:
             refuse("token-expired", "the token has expired")
         db.execute("UPDATE tokens SET state = 'used' WHERE digest = ?", (wanted,))
 
-    def _admit(self, db: Connection, site: SiteId, request: EnrolRequest) -> tuple[int, bool]:
+    def _admit(self, db: Connection, site: SiteId, identity: bytes) -> tuple[int, bool]:
         """Return the site's number, and whether the members changed."""
         row = _one(db, "SELECT * FROM sites WHERE name = ? AND state = 'active'", site)
-        keys = (request.verification_key, request.node_key)
         if row is not None:
-            if keys != (row["verification_key"], row["node_key"]):
-                refuse("keys-changed", f"{site} is enrolled with other keys")
+            if identity != row["verification_key"]:
+                refuse("keys-changed", f"{site} is enrolled with another verification key")
             return int(row["number"]), False
-        if _one(db, "SELECT 1 FROM sites WHERE verification_key = ? OR node_key = ?", *keys):
+        if _one(db, "SELECT 1 FROM sites WHERE verification_key = ?", identity):
             refuse("keys-used", "these keys belong to another site, or to one that was revoked")
         number = db.execute(
-            "INSERT INTO sites (name, state, verification_key, node_key) VALUES (?, 'active', ?, ?)", (site, *keys)
+            "INSERT INTO sites (name, state, verification_key) VALUES (?, 'active', ?)", (site, identity)
         ).lastrowid
         if number is None or number > _LAST_INDEX:
             refuse("full", "the consortium has no number left")
         return number, True
 
-    def _check_unused(self, db: Connection, *, key: bytes, number: int | None) -> None:
-        """Refuse a TLS key certified before; for the same site it may be so while it enrols (``number``)."""
-        row = _one(db, "SELECT number FROM certificates WHERE key = ? AND number IS NOT ?", key, number)
-        if row is not None:
-            refuse("keys-used", "this key was certified before")
-
-    def _issue(self, db: Connection, site: SiteId, number: int, key: bytes) -> bytes:
-        leaf, chain = self.authority.issue_site(site, node_public(key))
-        until = int(leaf.not_valid_after_utc.timestamp())
-        db.execute(
-            "INSERT INTO certificates VALUES (?, ?, ?, ?, NULL)", (f"{leaf.serial_number:x}", number, key, until)
+    def _settle_key(self, db: Connection, number: int, key: bytes) -> None:
+        """Refuse a TLS key of another site, or of this one before it was revoked; retire the site's former keys."""
+        if _one(db, "SELECT 1 FROM certificates WHERE key = ? AND number != ?", key, number):
+            refuse("keys-used", "this key was certified for another site, or one that was revoked")
+        retired = db.execute(
+            "UPDATE certificates SET revoked = ? WHERE number = ? AND key != ? AND revoked IS NULL",
+            (self._now, number, key),
         )
+        if retired.rowcount:
+            self._write_crl(db)
+
+    def _issue(
+        self, db: Connection, site: SiteId, number: int, key: ec.EllipticCurvePublicKey, request: bytes
+    ) -> bytes:
+        leaf, chain = self.authority.issue_site(site, key)
+        until = int(leaf.not_valid_after_utc.timestamp())
+        row = (f"{leaf.serial_number:x}", number, public_der(key), chain, _digest(request), until)
+        db.execute("INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
         return chain
 
     def _answer(self, db: Connection, number: int, chain: bytes) -> Answer:
@@ -468,8 +478,12 @@ def _enrolled(row: Row) -> EnrolledSite:
         index=row["number"],
         until=datetime.datetime.fromtimestamp(row["until"], datetime.UTC),
         verification_key=row["verification_key"],
-        node_key=row["node_key"],
+        certificate=row["chain"],
     )
+
+
+def _digest(request: bytes) -> bytes:
+    return hashlib.sha256(request).digest()
 
 
 def _one(db: Connection, query: str, *values: Any) -> Row | None:

@@ -28,11 +28,3 @@ def serve_enrolment(
     )
     chosen = enrolment.address.port if port is None else port
     return EnrolmentServer(app, ServerTls(certificate=certificate, key=key), host=host, port=chosen)
-
-
-def fleet_tls(enrolment: Enrolment) -> ServerTls:
-    """Return the TLS of the port where studies run: only sites with a certificate that is not revoked get in."""
-    certificate, key = enrolment.authority.server_pair
-    return ServerTls(
-        certificate=certificate, key=key, root=enrolment.authority.root_path, revoked=enrolment.authority.crl_path
-    )

@@ -14,12 +14,12 @@ CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE sites (
     number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('active', 'revoked')),
-    verification_key BLOB NOT NULL UNIQUE, node_key BLOB NOT NULL UNIQUE
+    verification_key BLOB NOT NULL UNIQUE
 );
 CREATE UNIQUE INDEX one_active ON sites (name) WHERE state = 'active';
 CREATE TABLE certificates (
-    serial TEXT PRIMARY KEY, number INTEGER NOT NULL REFERENCES sites, key BLOB NOT NULL,
-    until INTEGER NOT NULL, revoked INTEGER
+    serial TEXT PRIMARY KEY, number INTEGER NOT NULL REFERENCES sites, key BLOB NOT NULL, chain BLOB NOT NULL,
+    request BLOB NOT NULL UNIQUE, until INTEGER NOT NULL, revoked INTEGER
 );
 CREATE TABLE tokens (
     digest BLOB PRIMARY KEY, site TEXT NOT NULL, expires INTEGER NOT NULL,

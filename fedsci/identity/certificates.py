@@ -137,14 +137,6 @@ def requested_key(csr: bytes, site: SiteId) -> ec.EllipticCurvePublicKey:
     return _p256(key)
 
 
-def node_public(der: bytes) -> ec.EllipticCurvePublicKey:
-    """Return the P-256 key in a DER SubjectPublicKeyInfo; refuses anything else."""
-    try:
-        return _p256(serialization.load_der_public_key(der))
-    except (ValueError, UnsupportedAlgorithm):
-        refuse("csr", "the node key is damaged")
-
-
 def _p256(key: object) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         refuse("csr", "the key is not P-256")
@@ -164,9 +156,7 @@ def check_site_chain(
     Raises:
         EnrolmentRefused: ``certificate``.
     """
-    if not chain or public_der(key) != chain[0].public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    ):
+    if not chain or chain[0].public_key() != key:
         refuse("certificate", "the certificate is for another key")
     policy = verification.PolicyBuilder().store(verification.Store([root])).time(now)
     try:

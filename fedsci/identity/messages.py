@@ -35,7 +35,6 @@ class EnrolRequest(_Message):
     Attributes:
         secret: the token's.
         csr: DER, PKCS #10 over a P-256 key, signed by it.
-        node_key: DER SubjectPublicKeyInfo of the P-256 key that Flower's node authentication uses.
         verification_key: the site's Ed25519 key, 32 bytes: what the roster will name.
         signature: by that key over everything else, so that no other can be put in its place.
     """
@@ -43,13 +42,12 @@ class EnrolRequest(_Message):
     site: str = Field(max_length=64)
     secret: bytes = Field(repr=False, max_length=32)
     csr: bytes = Field(max_length=2048)
-    node_key: bytes = Field(max_length=256)
     verification_key: bytes = Field(max_length=32)
     signature: bytes = Field(default=b"", max_length=64)
 
     def body(self) -> bytes:
         """Return what is signed; the secret by its digest."""
-        return labelled(_ENROL, self.site.encode(), secret_digest(self.secret), self.csr, self.node_key)
+        return labelled(_ENROL, self.site.encode(), secret_digest(self.secret), self.csr)
 
     def signed(self, identity: SigningKey) -> "EnrolRequest":
         """Return the request with its signature."""
@@ -66,7 +64,7 @@ class RenewRequest(_Message):
     Attributes:
         serial: of the certificate it has, lower-case hexadecimal.
         time: the site's clock, seconds since 1970.
-        csr: as in :class:`EnrolRequest`, over a key that was never certified; that makes every request new.
+        csr: as in :class:`EnrolRequest`; signed afresh, which makes every request another.
         tls_signature: ECDSA by the key of the certificate it has.
         signature: Ed25519 by the site's identity: a stolen TLS key alone does not outlive its certificate.
     """

@@ -73,6 +73,5 @@ def client_context(root: bytes, *, certificate: Path | None = None, key: Path | 
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=root.decode("ascii"))
     if certificate is not None and key is not None:
-        settle_pair(key, certificate)
         context.load_cert_chain(certificate, key)
     return context

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import fcntl
-import hashlib
 import json
 import ssl
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsci import secagg
 from fedsci.config.site import Site
@@ -25,12 +23,11 @@ from fedsci.identity.certificates import (
     key_pem,
     new_key,
     parse_chain,
-    public_der,
     read_chain,
     read_key,
     signing_request,
 )
-from fedsci.identity.files import replace_pair, replace_private, settle_pair, write_private
+from fedsci.identity.files import replace_private, write_private
 from fedsci.identity.messages import Answer, EnrolRequest, RenewRequest, refuse
 from fedsci.identity.tls import client_context
 from fedsci.identity.token import Token
@@ -56,7 +53,6 @@ class Facts:
         site: its name.
         enrolled: whether it holds a certificate.
         verification_key: Ed25519, hexadecimal; what the roster names.
-        node_key: SHA-256 of the node key's DER.
         certificate: SHA-256 of the certificate's DER; empty without one.
         until: when the certificate ends.
         root: SHA-256 of the root certificate's DER.
@@ -71,7 +67,6 @@ class Facts:
     site: SiteId
     enrolled: bool
     verification_key: str
-    node_key: str
     certificate: str = ""
     until: datetime.datetime | None = None
     root: str = ""
@@ -86,9 +81,9 @@ class Facts:
 class SiteIdentity:
     """A site's keys and certificate, in its state folder.
 
-    ``identity.key`` (Ed25519) and ``tls/node.key`` (P-256) are for life; ``tls/site.key`` (P-256) changes with every
-    certificate, ``tls/site.crt``. The folder also holds ``tls/ca.crt``, ``consortium.pub``, ``consortium.json`` and
-    ``roster``.
+    ``identity.key`` (Ed25519) signs statements; ``tls/site.key`` (P-256) serves TLS and Flower's node authentication,
+    and stays when its certificate, ``tls/site.crt``, is renewed: Flower knows the site by it. The folder also holds
+    ``tls/ca.crt``, ``consortium.pub``, ``consortium.json`` and ``roster``.
 
     Args:
         site: the site's name.
@@ -98,7 +93,6 @@ class SiteIdentity:
     def __init__(self, site: SiteId, state: Path) -> None:
         self.site, self.state = site, state
         self._tls = state / "tls"
-        self._pair = (self._tls / "site.key", self._tls / "site.crt")
         self._keystore = Keystore(state)
 
     def create(self, *, new_keys: bool = False) -> Facts:
@@ -117,9 +111,7 @@ class SiteIdentity:
                 if new_keys:
                     self._forget_keys()
                 self._keystore.signing_key()
-                write_private(self._tls / "node.key", key_pem(new_key()))
-                if not self._enrolled():
-                    write_private(self._pair[0], key_pem(new_key()))
+                write_private(self._key_path, key_pem(new_key()))
         except OSError as error:
             raise InputError(
                 f"cannot keep the site's keys in {self.state}: {error.strerror}",
@@ -147,9 +139,8 @@ class SiteIdentity:
                     hint=f"its key is pinned in {self.state / 'consortium.pub'}",
                 )
             root = enrolment_client.fetch_root(token.address, expected=token.root)
-            key = new_key() if self._enrolled() else read_key(self._pair[0])
-            answer = enrolment_client.enrol(token.address, root, lambda: self._request(token, key))
-            self._keep(answer, root, key, address=token.address, consortium_key=token.consortium_key)
+            answer = enrolment_client.enrol(token.address, root, lambda: self._request(token))
+            self._keep(answer, root, address=token.address, consortium_key=token.consortium_key)
         return self.describe()
 
     def renew_if_due(self, now: datetime.datetime | None = None) -> bool:
@@ -200,11 +191,7 @@ class SiteIdentity:
         """
         self._certificate()
         root = self._root_path.read_bytes()
-        return client_context(root, certificate=self._pair[1], key=self._pair[0])
-
-    def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """Return the key for Flower's node authentication; the coordinator knows its public part."""
-        return read_key(self._tls / "node.key")
+        return client_context(root, certificate=self._certificate_path, key=self._key_path)
 
     @property
     def address(self) -> Address:
@@ -227,7 +214,6 @@ class SiteIdentity:
             site=self.site,
             enrolled=False,
             verification_key=self._keystore.signing_key().public.hex(),
-            node_key=hashlib.sha256(public_der(self.node_key().public_key())).hexdigest(),
         )
         if not self._enrolled():
             return facts
@@ -250,32 +236,38 @@ class SiteIdentity:
     def _root_path(self) -> Path:
         return self._tls / "ca.crt"
 
-    def _request(self, token: Token, key: ec.EllipticCurvePrivateKey) -> EnrolRequest:
+    @property
+    def _key_path(self) -> Path:
+        return self._tls / "site.key"
+
+    @property
+    def _certificate_path(self) -> Path:
+        return self._tls / "site.crt"
+
+    def _request(self, token: Token) -> EnrolRequest:
         identity = self._keystore.signing_key()
         return EnrolRequest(
             site=self.site,
             secret=token.secret.reveal(),
-            csr=signing_request(self.site, key),
-            node_key=public_der(self.node_key().public_key()),
+            csr=signing_request(self.site, read_key(self._key_path)),
             verification_key=identity.public,
         ).signed(identity)
 
     def _renew(self, old: x509.Certificate) -> None:
-        root, key = read_chain(self._root_path)[0], new_key()
+        root, key = read_chain(self._root_path)[0], read_key(self._key_path)
         request = RenewRequest(
             site=self.site,
             serial=f"{old.serial_number:x}",
             time=int(time.time()),
             csr=signing_request(self.site, key),
-        ).signed(read_key(self._pair[0]), self._keystore.signing_key())
+        ).signed(key, self._keystore.signing_key())
         answer = enrolment_client.renew(self.address, root, request)
-        self._keep(answer, root, key, address=self.address, consortium_key=self._keystore.consortium_key())
+        self._keep(answer, root, address=self.address, consortium_key=self._keystore.consortium_key())
 
     def _keep(
         self,
         answer: Answer,
         root: x509.Certificate,
-        key: ec.EllipticCurvePrivateKey,
         *,
         address: Address,
         consortium_key: bytes,
@@ -287,7 +279,7 @@ class SiteIdentity:
         except InputError as error:
             refuse("certificate", error.message)
         now = datetime.datetime.now(datetime.UTC)
-        check_site_chain(chain, root=root, site=self.site, key=key.public_key(), now=now)
+        check_site_chain(chain, root=root, site=self.site, key=read_key(self._key_path).public_key(), now=now)
         if answer.roster is not None:
             try:
                 self._open_roster(answer.roster, consortium_key, index=answer.index)
@@ -301,7 +293,7 @@ class SiteIdentity:
         replace_private(self._root_path, chain_pem(root))
         place = {"address": str(address), "fleet_address": str(fleet), "index": str(answer.index)}
         replace_private(self.state / "consortium.json", json.dumps(place).encode())
-        replace_pair(self._pair[0], key_pem(key), self._pair[1], chain_pem(*chain))
+        replace_private(self._certificate_path, chain_pem(*chain))
         if answer.roster is not None:
             self.accept_roster(answer.roster)
 
@@ -330,8 +322,7 @@ class SiteIdentity:
             raise InputError(f"cannot read {path}", hint="enrol again with a new token") from None
 
     def _enrolled(self) -> bool:
-        settle_pair(*self._pair)
-        return self._pair[1].exists()
+        return self._certificate_path.exists()
 
     def _certificate(self) -> x509.Certificate:
         if not self._enrolled():
@@ -339,10 +330,10 @@ class SiteIdentity:
                 f"{self.site} is not enrolled ({self.state} holds no certificate)",
                 hint="ask the coordinator for a token, then: fedsci site join SITE_FILE TOKEN",
             )
-        return read_chain(self._pair[1])[0]
+        return read_chain(self._certificate_path)[0]
 
     def _require_keys(self) -> None:
-        if not (self._tls / "node.key").exists():
+        if not self._key_path.exists():
             raise InputError(
                 f"{self.state} holds no keys of {self.site}", hint="make them with: fedsci site init SITE_FILE"
             )
@@ -360,7 +351,7 @@ class SiteIdentity:
             )
 
     def _forget_keys(self) -> None:
-        for name in ("identity.key", "roster", "consortium.json", "tls/node.key", "tls/site.key", "tls/site.crt"):
+        for name in ("tls/site.crt", "roster", "consortium.json", "identity.key", "tls/site.key"):
             (self.state / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager

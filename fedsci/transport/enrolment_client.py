@@ -42,7 +42,7 @@ _SAY = {
     "token-void": "the token is void",
     "token-expired": "the token has expired",
     "token-of-another-site": "the token is for another site",
-    "keys-changed": "the site is enrolled with other keys",
+    "keys-changed": "the site is enrolled with another verification key",
     "keys-used": "these keys belong to another site, or to one that was revoked",
     "revoked": "the site was revoked",
     "expired": "the certificate ran out",

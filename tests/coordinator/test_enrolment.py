@@ -48,7 +48,6 @@ class Lab:
 
     name: str
     identity: secagg.SigningKey
-    node: bytes
     tls: object = field(default_factory=new_key)
 
     def ask(self, token, **changes):
@@ -56,25 +55,23 @@ class Lab:
             site=self.name,
             secret=token.secret.reveal(),
             csr=signing_request(self.name, self.tls),
-            node_key=self.node,
             verification_key=self.identity.public,
         )
         return request.model_copy(update=changes).signed(self.identity)
 
     def ask_again(self, answer, now, **changes):
-        key = new_key()
         request = RenewRequest(
             site=self.name,
             serial=f"{leaf_of(answer).serial_number:x}",
             time=int(now.timestamp()),
-            csr=signing_request(self.name, key),
+            csr=signing_request(self.name, self.tls),
         )
-        return request.model_copy(update=changes).signed(self.tls, self.identity), key
+        return request.model_copy(update=changes).signed(self.tls, self.identity)
 
 
 def make_lab(name):
     seed = secagg.Seed(name.encode().ljust(32, b"-"))
-    return Lab(name=name, identity=secagg.SigningKey(seed), node=public_der(new_key().public_key()))
+    return Lab(name=name, identity=secagg.SigningKey(seed))
 
 
 def leaf_of(answer):
@@ -242,8 +239,6 @@ def test_a_request_that_somebody_changed_is_refused_and_spends_no_token(enrolmen
         enrolment.enrol(good.model_copy(update={"csr": signing_request("lab-1", new_key())}))
     with refused("csr"):
         enrolment.enrol(lab.ask(token, csr=signing_request("lab-2", lab.tls)))
-    with refused("csr"):
-        enrolment.enrol(lab.ask(token, node_key=b"nonsense"))
     with refused("request"):
         enrolment.enrol(lab.ask(token, site="../lab-1"))
     enrolment.enrol(good)
@@ -277,18 +272,25 @@ def test_an_answer_that_was_lost_spends_the_token(enrolment):
     assert again.index == lost.index
 
 
-def test_a_site_enrols_again_with_its_own_keys_only(enrolment, enrolled):
+def test_a_site_enrols_again_under_its_own_verification_key_only(enrolment, enrolled):
+    lab, first = enrolled("lab-1")
+    _, second = enrolled("lab-1", lab)
+    assert second.index == first.index
+    assert crl_serials(enrolment) == set()
+    with refused("keys-changed"):
+        enrolled("lab-1", replace(lab, identity=make_lab("other").identity))
+
+
+def test_certificates_over_a_tls_key_that_a_site_gave_up_are_revoked(enrolment, enrolled):
     lab, first = enrolled("lab-1")
     _, second = enrolled("lab-1", replace(lab, tls=new_key()))
     assert second.index == first.index
-    for changes in ({"identity": make_lab("other").identity}, {"node": make_lab("other").node}):
-        with refused("keys-changed"):
-            enrolled("lab-1", replace(lab, **changes))
+    assert crl_serials(enrolment) == {leaf_of(first).serial_number}
 
 
 def test_no_key_serves_two_sites(enrolled):
     lab, _ = enrolled("lab-1")
-    for same in ("identity", "node", "tls"):
+    for same in ("identity", "tls"):
         with refused("keys-used"):
             enrolled("lab-2", replace(make_lab("lab-2"), **{same: getattr(lab, same)}))
 
@@ -298,7 +300,7 @@ def test_a_revoked_site_comes_back_with_new_keys_and_another_number(enrolment, e
     enrolment.revoke("lab-1", who="test")
     with refused("keys-used"):
         enrolled("lab-1", lab)
-    fresh = replace(lab, identity=make_lab("new").identity, node=make_lab("new").node, tls=new_key())
+    fresh = replace(lab, identity=make_lab("new").identity, tls=new_key())
     with refused("keys-used"):
         enrolled("lab-1", replace(fresh, tls=lab.tls))
     _, second = enrolled("lab-1", fresh)
@@ -312,7 +314,7 @@ def crl_serials(enrolment):
 
 def test_revoking_lists_every_certificate_and_voids_tokens(enrolment, enrolled, clock):
     lab, first = enrolled("lab-1")
-    renewal, _ = lab.ask_again(first, clock.now)
+    renewal = lab.ask_again(first, clock.now)
     second = enrolment.renew(renewal)
     token = enrolment.invite("lab-1", who="test")
     enrolment.revoke("lab-1", who="test", reason="laptop stolen")
@@ -360,16 +362,18 @@ def test_revoking_nobody_names_the_nearest(enrolment, enrolled):
         enrolment.revoke("lab1", who="test")
 
 
-def test_a_renewal_takes_a_new_key_and_leaves_the_site_as_it_was(enrolment, enrolled, clock):
+def test_a_renewal_leaves_the_site_as_it_was_but_for_its_certificate(enrolment, enrolled, clock):
     lab, first = enrolled("lab-1")
     clock.now += 61 * DAY
-    request, key = lab.ask_again(first, clock.now)
+    request = lab.ask_again(first, clock.now)
     second = enrolment.renew(request)
     assert second.index == first.index
-    assert leaf_of(second).public_key().public_numbers() == key.public_key().public_numbers()
-    assert enrolment.sites()[0].until == leaf_of(second).not_valid_after_utc
-    with refused("keys-used"):
+    assert leaf_of(second).public_key() == lab.tls.public_key()
+    assert enrolment.sites()[0].until == leaf_of(second).not_valid_after_utc == clock.now + 90 * DAY
+    assert enrolment.sites()[0].certificate.decode() == second.certificate
+    with refused("replayed"):
         enrolment.renew(request)  # somebody on the way plays it again
+    enrolment.renew(lab.ask_again(first, clock.now))  # the site, whose answer was lost
 
 
 @pytest.mark.parametrize(
@@ -379,28 +383,28 @@ def test_a_renewal_takes_a_new_key_and_leaves_the_site_as_it_was(enrolment, enro
 def test_a_renewal_with_a_wrong_field_is_refused(enrolment, enrolled, clock, rule, changes):
     enrolled("lab-2")
     lab, answer = enrolled("lab-1")
-    request, _ = lab.ask_again(answer, clock.now, **changes)
+    request = lab.ask_again(answer, clock.now, **changes)
     with refused(rule):
         enrolment.renew(request)
 
 
 def test_a_renewal_without_the_sites_keys_is_refused(enrolment, enrolled, clock):
     lab, answer = enrolled("lab-1")
-    for changes in ({"tls": new_key()}, {"identity": make_lab("mallory").identity}):
-        request, _ = replace(lab, **changes).ask_again(answer, clock.now)
-        with refused("signature"):
-            enrolment.renew(request)
+    with refused("csr"):
+        enrolment.renew(replace(lab, tls=new_key()).ask_again(answer, clock.now))
+    with refused("signature"):
+        enrolment.renew(replace(lab, identity=make_lab("mallory").identity).ask_again(answer, clock.now))
 
 
 def test_a_revoked_or_expired_certificate_is_not_renewed(enrolment, enrolled, clock):
     lab, answer = enrolled("lab-1")
     other, revoked = enrolled("lab-2")
     enrolment.revoke("lab-2", who="test")
-    request, _ = other.ask_again(revoked, clock.now)
+    request = other.ask_again(revoked, clock.now)
     with refused("revoked"):
         enrolment.renew(request)
     clock.now += 90 * DAY
-    request, _ = lab.ask_again(answer, clock.now)
+    request = lab.ask_again(answer, clock.now)
     with refused("expired"):
         enrolment.renew(request)
     assert enrolment.site_with_certificate(leaf_of(answer).serial_number) is None
@@ -482,7 +486,6 @@ def test_another_process_sees_the_same_state(enrolment, enrolled, folder, clock)
     other.enrol(make_lab("lab-2").ask(token))
     assert [(site.name, site.state) for site in enrolment.sites()] == [("lab-1", "active"), ("lab-2", "active")]
     assert enrolment.sites()[0].verification_key == lab.identity.public
-    assert enrolment.sites()[0].node_key == lab.node
 
 
 def test_who_did_what_is_written_down(enrolment, enrolled, folder):

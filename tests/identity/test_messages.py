@@ -7,7 +7,7 @@ import pytest
 
 from fedsci import secagg
 from fedsci.errors import EnrolmentRefused
-from fedsci.identity.certificates import new_key, node_public, public_der, requested_key, signing_request
+from fedsci.identity.certificates import new_key, requested_key, signing_request
 from fedsci.identity.messages import EnrolRequest, RenewRequest, decode
 
 IDENTITY = secagg.SigningKey(secagg.Seed(b"1" * 32))
@@ -20,7 +20,6 @@ def enrol_request():
         site="lab-1",
         secret=b"s" * 32,
         csr=signing_request("lab-1", TLS),
-        node_key=public_der(new_key().public_key()),
         verification_key=IDENTITY.public,
     ).signed(IDENTITY)
 
@@ -48,7 +47,6 @@ def test_a_request_is_read_back_and_checks_out():
         {"site": "lab-2"},
         {"secret": b"t" * 32},
         {"csr": signing_request("lab-1", new_key())},
-        {"node_key": public_der(new_key().public_key())},
         {"verification_key": STRANGER.public},
         {"signature": bytes(64)},
         {"signature": b""},
@@ -132,7 +130,3 @@ def test_only_p256_keys_are_taken():
     weak = ec.generate_private_key(ec.SECP224R1())
     with refused("csr"):
         requested_key(signing_request("lab-1", weak), "lab-1")
-    with refused("csr"):
-        node_public(public_der(weak.public_key()))
-    with refused("csr"):
-        node_public(b"nonsense")
