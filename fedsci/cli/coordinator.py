@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group.command("sites", epilog="Example: fedsci coordinator sites")(sites)
     group.command("sign-roster", epilog="Example: fedsci coordinator sign-roster --consortium-key /media/key")(sign)
     group.command("renew-ca", epilog="Example: fedsci coordinator renew-ca --ca-key /media/ca.key")(renew_ca)
+    group.command("new-root", epilog="Example: fedsci coordinator new-root --yes")(new_root)
     group.command("serve-enrolment", epilog="Example: fedsci coordinator serve-enrolment --port 9443")(serve)
     app.add_typer(group, name="coordinator")
 
@@ -64,7 +65,7 @@ def init(
     )
     typer.echo(f"founded a consortium in {folder}, for sites to join at {enrolment.address}")
     typer.echo(f"root: {describe_root(enrolment.authority.root)}")
-    typer.echo(f"next: move {folder / 'ca.key'} to a place that is offline; it is not needed for two years")
+    typer.echo(f"next: move {folder / 'ca.key'} to a place that is offline; it is not needed for 16 months")
     typer.echo("next: fedsci coordinator enrol NAME, for each lab")
 
 
@@ -148,6 +149,25 @@ def renew_ca(
     authority = _enrolment(folder).authority
     authority.renew_issuing(authority.root_key(key, passphrase=_passphrase()))
     typer.echo(f"the issuing certificate is good until {authority.issuing.not_valid_after_utc:%Y-%m-%d}")
+
+
+def new_root(
+    folder: Folder = HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it: every site must join again.")] = False,
+) -> None:
+    """Start over with another root, after a theft of its key, the issuing key or the server's.
+
+    Members, numbers and verification keys stay; every certificate and token is void.
+    """
+    from fedsci.coordinator.authority import describe_root
+    from fedsci.errors import InputError
+
+    enrolment = _enrolment(folder)
+    if not yes:
+        raise InputError("after this every site must join again, with a new token", hint="repeat it with --yes")
+    enrolment.new_root(who=_who(), passphrase=_passphrase())
+    typer.echo(f"root: {describe_root(enrolment.authority.root)}")
+    typer.echo(f"next: restart the coordinator, move {folder / 'ca.key'} offline, and enrol every site again")
 
 
 def serve(

@@ -29,7 +29,7 @@ from fedsci.identity.certificates import (
     read_key,
     site_uri,
 )
-from fedsci.identity.files import replace_pair, replace_private, settle_pair, write_private
+from fedsci.identity.files import replace_pair, replace_private, settle_pair
 from fedsci.names import SiteId
 
 ROOT_DAYS, ISSUING_DAYS, LEAF_DAYS, CRL_DAYS = 3653, 730, 90, 30
@@ -77,7 +77,9 @@ class Authority:
     def create(
         cls, folder: Path, *, hosts: Sequence[str], passphrase: str | None = None, clock: Clock = utc_now
     ) -> "Authority":
-        """Make the root, the issuing key and the server's certificate in a new folder.
+        """Make the root, the issuing key, the server's certificate and an empty revocation list.
+
+        What a former authority left in the folder is replaced: its certificates lead nowhere any more.
 
         Args:
             folder: where.
@@ -89,9 +91,9 @@ class Authority:
         builder = _builder("fedsci consortium root", key.public_key(), clock(), ROOT_DAYS)
         builder = _as_authority(builder, path_length=1).issuer_name(_name("fedsci consortium root"))
         root = _with_keys(builder, key.public_key(), key.public_key()).sign(key, SHA384())
-        write_private(folder / "ca.key", key_pem(key, passphrase=passphrase))
-        write_private(folder / "issuing.key", key_pem(new_key()))
-        write_private(folder / "ca.crt", chain_pem(root))
+        replace_private(folder / "ca.key", key_pem(key, passphrase=passphrase))
+        replace_private(folder / "issuing.key", key_pem(new_key()))
+        replace_private(folder / "ca.crt", chain_pem(root))
         authority = cls(folder, clock=clock)
         authority.renew_issuing(key)
         authority.renew_server(hosts)

@@ -239,6 +239,20 @@ class Enrolment:
             self._note(db, who, f"revoke: {reason}" if reason else "revoke", site)
         self._export_roster()
 
+    def new_root(self, *, who: str, passphrase: str | None = None) -> None:
+        """Start over with another root and issuing key, after a theft of the old; repeat it if it was cut short.
+
+        Members, their numbers and verification keys stay. All certificates and tokens are void: each site joins again
+        with a new token, and keeps its keys. Running servers must be restarted.
+        """
+        with self._store.writing() as db:
+            db.execute("UPDATE certificates SET revoked = ? WHERE revoked IS NULL", (self._now,))
+            db.execute("UPDATE tokens SET state = 'void' WHERE state = 'open'")
+            hosts = json.loads(_value(db, "hosts"))
+            self.authority = Authority.create(self.folder, hosts=hosts, passphrase=passphrase, clock=self._clock)
+            self._write_crl(db)
+            self._note(db, who, "new root", "")
+
     def sites(self) -> list[EnrolledSite]:
         """Return every site ever enrolled by index, then those invited."""
         found, now = [], self._now

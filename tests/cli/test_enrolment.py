@@ -1,5 +1,6 @@
 """A consortium founded, joined and left by its commands alone."""
 
+import io
 import json
 import socket
 import stat
@@ -71,10 +72,12 @@ def test_three_labs_join_and_one_is_shut_out(fedsci, consortium):
     assert "has joined as number 4" in outcome.out
 
 
-def test_mistakes_at_the_door(fedsci, consortium):
+def test_mistakes_at_the_door(fedsci, consortium, monkeypatch):
     assert fedsci("site", "init", "lab-1.yaml", "--state", "s").code == 0
     token = token_for(fedsci, "lab-1")
-    used = fedsci("site", "join", "lab-1.yaml", token, "--state", "s")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO(f"{token}\n"))
+        used = fedsci("site", "join", "lab-1.yaml", "-", "--state", "s")
     again = fedsci("site", "join", "lab-1.yaml", token, "--state", "s")
     assert (used.code, again.code) == (0, 7)
     assert again.error_line.endswith("refused: the token was used before")

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509 import verification
 
 from fedsci import secagg
+from fedsci.config.masking import setup_for
 from fedsci.coordinator.authority import utc_now
 from fedsci.coordinator.enrolment import Enrolment
 from fedsci.errors import EnrolmentRefused, InputError
@@ -472,6 +473,14 @@ def test_with_the_consortiums_key_elsewhere_rosters_wait_for_it(enrolment, enrol
     assert enrolment.roster() is None
 
 
+def test_the_roster_serves_studies_of_all_sites_and_of_some(enrolment, enrolled, make_plan):
+    for number in range(1, 6):
+        enrolled(f"lab-{number}")
+    for sites in (3, 5):
+        setup = setup_for(make_plan(sites=sites), opened(enrolment), run="a" * 32, batch=0)
+        assert setup.cohort.members == tuple(range(1, sites + 1))
+
+
 def test_too_few_sites_are_not_signed(enrolment, enrolled):
     enrolled("lab-1")
     with pytest.raises(InputError, match="too few"):
@@ -591,3 +600,22 @@ def test_the_server_is_who_its_addresses_say(tmp_path, clock):
         builder.build_server_verifier(x509.DNSName(name)).verify(chain[0], chain[1:])
     with pytest.raises(verification.VerificationError):
         builder.build_server_verifier(x509.DNSName("evil.example.org")).verify(chain[0], chain[1:])
+
+
+def test_a_new_root_leaves_the_members_and_voids_what_the_old_one_vouched_for(enrolment, enrolled, clock, folder):
+    labs = [enrolled(f"lab-{number}") for number in range(1, 4)]
+    roster, token, old = enrolment.roster(), enrolment.invite("lab-4", who="test"), enrolment.authority.root
+    enrolment.new_root(who="test")
+    new = Enrolment(folder, clock=clock).authority.root
+    assert fingerprint(new) != fingerprint(old)
+    assert enrolment.roster() == roster
+    with refused("token-void"):
+        enrolment.enrol(make_lab("lab-4").ask(token))
+    with refused("revoked"):
+        enrolment.renew(labs[0][0].ask_again(labs[0][1], clock.now))
+    lab, answer = enrolled("lab-1", labs[0][0])
+    assert (answer.index, answer.roster) == (1, roster)
+    chain = parse_chain(answer.certificate.encode(), where="the answer")
+    check_site_chain(chain, root=new, site="lab-1", key=lab.tls.public_key(), now=clock.now)
+    with refused("certificate"):
+        check_site_chain(chain, root=old, site="lab-1", key=lab.tls.public_key(), now=clock.now)

@@ -307,6 +307,16 @@ def test_a_site_belongs_to_one_consortium(start, consortium, site):
     assert other.heard == []
 
 
+def test_a_site_moves_to_another_consortium_by_hand_alone(start, consortium, three):
+    """What docs/enrolment.md says to delete is enough."""
+    other, lab = start("other"), three[2]
+    for name in ("consortium.pub", "roster", "roster.serial", "tls/site.crt"):
+        (lab.state / name).unlink()
+    assert lab.join(other.token("lab-3")).index == 1
+    assert other.admits(lab.tls_context())
+    assert not consortium.admits(lab.tls_context())
+
+
 def signs_another_key(consortium, name):
     """Make the coordinator answer with a roster that names a key of its own for a site."""
     own = secagg.SigningKey(secagg.Seed(b"m" * 32))

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+import fedsci
 from fedsci.errors import ConnectionFailed, EnrolmentRefused
 from fedsci.identity.address import Address
 from fedsci.identity.messages import REQUEST_LIMIT, EnrolRequest
@@ -141,6 +144,17 @@ def test_the_limit_remembers_so_many_addresses_and_no_more(app):
     assert len(limit._failures) == 1024
     assert limit.reached("2999")
     assert not limit.reached("0")
+
+
+def test_every_rule_is_explained():
+    """What may be refused, read from the source, against the page for operators."""
+    root = Path(fedsci.__file__).parents[1]
+    files = ("identity/messages.py", "identity/certificates.py", "coordinator/enrolment.py", "site/identity.py")
+    source = "".join((root / "fedsci" / name).read_text() for name in files)
+    rules = set(re.findall(r'(?:refuse\(|rule=)f?"([a-z{][^"]*)"', source)) - {"token-{found['state']}", "full"}
+    page = (root / "docs" / "enrolment.md").read_text()
+    assert len(rules) > 12
+    assert {rule for rule in rules | {"token-used", "token-void"} if f"`{rule}`" not in page} == set()
 
 
 def test_every_rule_has_a_hint_for_the_sites_operator():
