@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedsci.cli.folders import using
+
 if TYPE_CHECKING:
     from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
 
@@ -78,7 +80,8 @@ def enrol(
     """Print a token that lets one site join, once. Earlier tokens for the same name are void."""
     from fedsci.names import site_id
 
-    token = _enrolment(folder).invite(site_id(name), who=_who(), hours=hours)
+    with using(folder):
+        token = _enrolment(folder).invite(site_id(name), who=_who(), hours=hours)
     typer.echo(token.encode())
     if not quiet:
         until = datetime.datetime.fromtimestamp(token.expires, datetime.UTC)
@@ -96,10 +99,11 @@ def revoke(
     """Shut a site out: it is refused from its next connection on, and its tokens are void."""
     from fedsci.names import site_id
 
-    enrolment = _enrolment(folder)
-    enrolment.revoke(site_id(name), who=_who(), reason=reason)
-    typer.echo(f"{name} is revoked")
-    _say_roster(enrolment)
+    with using(folder):
+        enrolment = _enrolment(folder)
+        enrolment.revoke(site_id(name), who=_who(), reason=reason)
+        typer.echo(f"{name} is revoked")
+        _say_roster(enrolment)
 
 
 def sites(
@@ -110,8 +114,9 @@ def sites(
     from rich.console import Console
     from rich.table import Table
 
-    enrolment = _enrolment(folder)
-    listed = enrolment.sites()
+    with using(folder):
+        enrolment = _enrolment(folder)
+        listed = enrolment.sites()
     if as_json:
         typer.echo(json.dumps([_row(site) for site in listed], indent=2))
         return
@@ -135,7 +140,8 @@ def sign(
     ] = None,
 ) -> None:
     """Sign the roster of all active sites; needed only where the consortium's key is kept offline."""
-    roster = _enrolment(folder).sign_roster(who=_who(), key=key)
+    with using(folder):
+        roster = _enrolment(folder).sign_roster(who=_who(), key=key)
     for site in roster.sites:
         typer.echo(f"{site.index:5} {site.name:20} {site.verification_key.hex()}")
     typer.echo(f"signed roster {roster.serial} of {len(roster.sites)} sites")
@@ -146,8 +152,9 @@ def renew_ca(
     key: Annotated[Path | None, typer.Option("--ca-key", help="The root's key, if it is kept elsewhere.")] = None,
 ) -> None:
     """Certify the issuing key for two more years, with the root's key."""
-    authority = _enrolment(folder).authority
-    authority.renew_issuing(authority.root_key(key, passphrase=_passphrase()))
+    with using(folder):
+        authority = _enrolment(folder).authority
+        authority.renew_issuing(authority.root_key(key, passphrase=_passphrase()))
     typer.echo(f"the issuing certificate is good until {authority.issuing.not_valid_after_utc:%Y-%m-%d}")
 
 
@@ -162,10 +169,11 @@ def new_root(
     from fedsci.coordinator.authority import describe_root
     from fedsci.errors import InputError
 
-    enrolment = _enrolment(folder)
-    if not yes:
-        raise InputError("after this every site must join again, with a new token", hint="repeat it with --yes")
-    enrolment.new_root(who=_who(), passphrase=_passphrase())
+    with using(folder):
+        enrolment = _enrolment(folder)
+        if not yes:
+            raise InputError("after this every site must join again, with a new token", hint="repeat it with --yes")
+        enrolment.new_root(who=_who(), passphrase=_passphrase())
     typer.echo(f"root: {describe_root(enrolment.authority.root)}")
     typer.echo(f"next: restart the coordinator, move {folder / 'ca.key'} offline, and enrol every site again")
 
@@ -178,10 +186,12 @@ def serve(
     """Let sites enrol and renew; renews what is due. Ends with Ctrl-C."""
     from fedsci.coordinator.enrolment_service import serve_enrolment
 
-    enrolment = _enrolment(folder)
-    for line in enrolment.maintain(passphrase=_passphrase()):
-        typer.echo(line, err=True)
-    with serve_enrolment(enrolment, host=host, port=port, note=_say_refusal) as server:
+    with using(folder):
+        enrolment = _enrolment(folder)
+        for line in enrolment.maintain(passphrase=_passphrase()):
+            typer.echo(line, err=True)
+        service = serve_enrolment(enrolment, host=host, port=port, note=_say_refusal)
+    with service as server:
         typer.echo(f"enrolment listens on {host}:{server.port}", err=True)
         while True:
             threading.Event().wait(_HOUR_S)

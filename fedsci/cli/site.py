@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsci.cli.folders import using
+
 if TYPE_CHECKING:
     from fedsci.site.identity import Facts, SiteIdentity
 
@@ -41,7 +43,8 @@ def init(
 ) -> None:
     """Make the site's keys, on this machine; they never leave it. Keys that are there are kept."""
     found = _identity(site_file, state)
-    facts = found.create(new_keys=new_keys)
+    with using(found.state):
+        facts = found.create(new_keys=new_keys)
     typer.echo(f"the keys of {facts.site} lie in {found.state}")
     typer.echo(f"verification key: {facts.verification_key}")
     if not facts.enrolled:
@@ -58,7 +61,8 @@ def join(
 
     found = _identity(site_file, state)
     from_stdin = token == "-"  # noqa: S105
-    facts = found.join(Token.decode(sys.stdin.read() if from_stdin else token))
+    with using(found.state):
+        facts = found.join(Token.decode(sys.stdin.read() if from_stdin else token))
     typer.echo(f"{facts.site} has joined as number {facts.index}; its certificate is good until {facts.until:%Y-%m-%d}")
     if facts.roster is None:
         typer.echo("there is no roster yet; it comes with the first study")
@@ -73,7 +77,8 @@ def identity(
 ) -> None:
     """Say who this site is: keys, certificate, consortium. Nothing printed is secret."""
     found = _identity(site_file, state)
-    facts = found.describe()
+    with using(found.state):
+        facts = found.describe()
     if as_json:
         typer.echo(json.dumps(asdict(facts), default=str, indent=2))
         return

@@ -108,3 +108,20 @@ def test_a_port_that_is_taken(fedsci, study, port):
         outcome = fedsci("coordinator", "serve-enrolment", "--host", "127.0.0.1")
     assert outcome.code == 7
     assert outcome.error_line == f"fedsci: cannot listen on 127.0.0.1:{port}"
+
+
+def test_a_folder_that_cannot_be_read_is_named(fedsci, study):
+    """As with another user's folder; these tests may run as root, who may read everything."""
+    assert fedsci("site", "init", "lab-1.yaml", "--state", "s").code == 0
+    (fedsci.folder / "s" / "identity.key").unlink()
+    (fedsci.folder / "s" / "identity.key").mkdir()
+    assert fedsci("coordinator", "init", "--address", "localhost").code == 0
+    (fedsci.folder / "consortium" / "crl").unlink()
+    (fedsci.folder / "consortium" / "crl").mkdir()
+    for outcome, folder in (
+        (fedsci("site", "identity", "lab-1.yaml", "--state", "s"), "s"),
+        (fedsci("coordinator", "serve-enrolment"), "consortium"),
+    ):
+        assert outcome.code == 2
+        assert outcome.error_line == f"fedsci: cannot use {folder}: Is a directory"
+        assert outcome.hint_line.startswith("hint: run as the user who owns the folder")
