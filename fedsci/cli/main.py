@@ -53,13 +53,10 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     signal.signal(signal.SIGTERM, _interrupt)
-    from fedsci.cli import data, privacy, run, strategies
+    from fedsci.cli import coordinator, data, privacy, run, site, strategies
 
-    run.register(app)
-    data.register(app)
-    privacy.register(app)
-    strategies.register(app)
-    privacy.register(app)
+    for commands in (run, data, privacy, strategies, coordinator, site):
+        commands.register(app)
     try:
         code = app(prog_name="fedsci", standalone_mode=False)
     except FedsciError as error:
