@@ -31,12 +31,15 @@ class SiteLink:
     Attributes:
         grid: Flower's.
         timeout_s: how long to wait for the slowest site.
+        registered: each site's node, where the connection itself proves which site a node is; else what the nodes
+            say of themselves counts.
         traffic: bytes so far.
         seconds_codec: time spent in turning requests and replies into Flower's messages and back.
     """
 
     grid: Grid
     timeout_s: float = 3600.0
+    registered: Mapping[SiteId, int] | None = None
     traffic: Traffic = field(default_factory=Traffic)
     seconds_codec: float = 0.0
     _nodes: dict[SiteId, int] = field(default_factory=dict)
@@ -45,13 +48,17 @@ class SiteLink:
         """Learn which node is which site, and return each site's verification key as it states it.
 
         Raises:
-            ConnectionFailed: an expected site did not answer, or two nodes claim one name.
+            ConnectionFailed: an expected site did not answer, two nodes claim one name, or a node claims a name that is
+                not its own.
         """
         wanted = set(expected)
+        owner = None if self.registered is None else {node: site for site, node in self.registered.items()}
         deadline = time.monotonic() + wait_s
         nodes: list[int] = []
         while len(nodes) < len(wanted) and time.monotonic() < deadline:
             nodes = list(self.grid.get_node_ids())
+            if owner is not None:
+                nodes = [node for node in nodes if owner.get(node) in wanted]
             if len(nodes) < len(wanted):
                 time.sleep(0.05)
         keys: dict[SiteId, bytes] = {}
@@ -65,6 +72,8 @@ class SiteLink:
                 name = site_id(str(reply.fields.get("site", "")))
             except InputError:
                 continue
+            if owner is not None and name != owner[node]:
+                raise ConnectionFailed(f"{owner[node]} says that it is {name}")
             if name in self._nodes:
                 raise ConnectionFailed(f"two nodes say that they are {name}")
             self._nodes[name] = node

@@ -11,25 +11,30 @@ from fedsci.transport.messages import ACTIONS, Handler, Reply
 
 
 def build_site_app(find_handler: Callable[[int], Handler]) -> ClientApp:
-    """Return the ClientApp whose node number ``i`` answers with ``find_handler(i)``.
-
-    Nothing but the public part of an error leaves: Flower would send the text of an exception to the
-    coordinator, and that text can hold a record's values.
-    """
+    """Return the ClientApp whose node number ``i`` answers with ``find_handler(i)``."""
     app = ClientApp()
 
-    def answer(message: Message, context: Context) -> Message:
-        try:
-            handler = find_handler(int(context.node_config["partition-id"]))
-            records = encode(handler(decode_request(message.content)))
-        except FedsciError as error:
-            records = encode(Reply(error=error.public()))
-        except Exception:
-            records = encode(Reply(error=FedsciError("").public()))
-        return Message(records, reply_to=message)
+    def respond(message: Message, context: Context) -> Message:
+        number = int(context.node_config["partition-id"])
+        return answer(lambda request: find_handler(number)(request), message)
 
     for message_type in ACTIONS.values():
         category, action = message_type.split(".")
         register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
-        register(action)(answer)
+        register(action)(respond)
     return app
+
+
+def answer(handler: Handler, message: Message) -> Message:
+    """Return the handler's reply to a message.
+
+    Nothing but the public part of an error leaves: Flower would send the text of an exception to the
+    coordinator, and that text can hold a record's values.
+    """
+    try:
+        records = encode(handler(decode_request(message.content)))
+    except FedsciError as error:
+        records = encode(Reply(error=error.public()))
+    except Exception:
+        records = encode(Reply(error=FedsciError("").public()))
+    return Message(records, reply_to=message)

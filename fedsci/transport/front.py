@@ -1,0 +1,101 @@
+"""The only door to the coordinator's SuperLink: what sites may call, and as whom.
+
+SuperLink authenticates its Fleet API and nothing else, so nothing else is reachable from outside. In front of it stand:
+
+- mutual TLS (``tls.py``): no certificate of the consortium, no connection;
+- a short list of paths (404 otherwise);
+- the binding of a connection to its certificate: a call must be signed with the certificate's own key, so a site can
+  only act as the node that was registered for it (403 otherwise), and who calls ``express.py`` is told by the
+  certificate alone.
+"""
+
+import asyncio
+import logging
+from base64 import b64decode
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from cryptography import x509
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fedsci.errors import InputError
+from fedsci.transport.asgi import App, Receive, Send, respond
+from fedsci.transport.express import CALLER
+from fedsci.transport.tls import ReloadingContext, identity_of
+from fedsci.transport.wire import SITE
+
+#: What a site needs. Not: registering itself, runs, app bundles, Flower's messages without a check of the sender.
+SITE_PATHS = frozenset(
+    f"/v1/fleet/{name}"
+    for name in ("activate-node", "deactivate-node", "send-node-heartbeat", "confirm-message-received")
+) | {SITE + call for call in ("receive", "send", "put", "get")}
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+_log = logging.getLogger("fedsci.front")
+_KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
+
+
+class Door:
+    """Lets one connection, whose certificate has been checked, make a site's calls as that site.
+
+    Attributes:
+        app: what answers.
+        site: the name in the certificate.
+        public_key: the certificate's key, PEM.
+        is_revoked: says whether the certificate has been revoked since.
+    """
+
+    def __init__(self, app: App, *, site: str, public_key: bytes, is_revoked: Callable[[], bool]) -> None:
+        self._app, self._site, self._public_key, self._is_revoked = app, site, public_key, is_revoked
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one call, or refuse it."""
+        status = self._judge(scope)
+        if status is not None:
+            _log.warning("refused %s: %s %s (%d)", self._site, scope.get("method"), scope.get("path"), status)
+            await respond(send, status)
+            return
+        await self._app({**scope, CALLER: self._public_key}, receive, send)
+
+    def _judge(self, scope: MutableMapping[str, Any]) -> int | None:
+        if scope["type"] != "http" or scope["path"] not in SITE_PATHS:
+            return 404
+        if scope["method"] != "POST":
+            return 405
+        if self._is_revoked():
+            return 403
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        if len(lengths) != 1 or not lengths[0].isdigit():
+            return 411
+        if int(lengths[0]) > MAX_BODY_BYTES:
+            return 413
+        try:
+            keys = [b64decode(value, validate=True) for name, value in scope["headers"] if name == _KEY_HEADER]
+        except ValueError:
+            return 403
+        return None if keys == [self._public_key] else 403
+
+
+def door_protocol(app: App, context: ReloadingContext) -> type[HttpToolsProtocol]:
+    """Return the uvicorn protocol that binds each connection to the certificate it was made with."""
+
+    class DoorProtocol(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            try:
+                certificate = x509.load_der_x509_certificate(shown or b"")
+                site, public_key = identity_of(certificate)
+            except (ValueError, InputError):
+                _log.warning("refused a certificate that names no site")
+                self.app = _nobody
+                return
+            serial = certificate.serial_number
+            self.app = Door(app, site=site, public_key=public_key, is_revoked=lambda: context.is_revoked(serial))
+
+    return DoorProtocol
+
+
+async def _nobody(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    await respond(send, 403)

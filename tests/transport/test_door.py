@@ -1,0 +1,280 @@
+"""What a site with a good certificate can reach at SuperLink, and as whom."""
+
+import asyncio
+import ssl
+import time
+from base64 import b64encode
+
+import httpx
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedsci.transport import wire
+from fedsci.transport.asgi import respond
+from fedsci.transport.express import CALLER
+from fedsci.transport.flower_coordinator import _client, connect_grid, register_sites, unregister_site
+from fedsci.transport.frames import pack_frames
+from fedsci.transport.front import MAX_BODY_BYTES, Door
+from fedsci.transport.tls import SiteTls
+
+RECEIVE, SEND = wire.SITE + "receive", wire.SITE + "send"
+
+
+class Site:
+    """A site's certificate and the calls that can be tried with it."""
+
+    def __init__(self, deployment, name: str) -> None:
+        self.deployment = deployment
+        if not (deployment.authority.folder / name / "site.crt").exists():
+            deployment.authority.site(name)
+        self.folder = deployment.authority.folder / name
+        self.tls = SiteTls.in_folder(self.folder)
+        self.key = self.tls.private_key()
+        self.public = public_key_to_bytes(self.key.public_key())
+
+    def register(self) -> int:
+        certificate = (self.folder / "site.crt").read_bytes()
+        return next(n for s, n in register_sites(self.deployment.state, [certificate]).items() if s == self.folder.name)
+
+    def client(self, kind: type = FleetHttpClient, *, signed_by: "Site | None" = None):
+        key = (signed_by or self).key
+        return kind(
+            f"https://{self.deployment.address}",
+            interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
+            verify=self.tls.context(),
+        )
+
+    def post(self, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> httpx.Response:
+        mine = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self.public).decode()} if headers is None else headers
+        with httpx.Client(verify=self.tls.context(), trust_env=False) as client:
+            return client.post(f"https://{self.deployment.address}{path}", content=body, headers=mine)
+
+
+@pytest.fixture
+def lab(shared_deployment):
+    return Site(shared_deployment, "lab-11")
+
+
+@pytest.fixture
+def other(shared_deployment):
+    return Site(shared_deployment, "lab-12")
+
+
+def refused(call) -> int:
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        call()
+    return caught.value.response.status_code
+
+
+def test_control_and_runtime_calls_from_outside_find_nothing(lab):
+    with lab.client(ControlHttpClient) as control:
+        assert refused(lambda: control.ListNodes(ListNodesRequest())) == 404
+        assert refused(lambda: control.StartRun(StartRunRequest())) == 404
+        assert refused(lambda: control.RegisterNode(RegisterNodeRequest(public_key=lab.public))) == 404
+    with lab.client(RuntimeHttpClient) as runtime:
+        assert refused(lambda: runtime.AcquireTask(AcquireTaskRequest())) == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/health",
+        "/v1/control/list-nodes",
+        "/v1/runtime/fedsci-send",
+        "/v1/runtime/fedsci-receive",
+        "/v1/fleet/register-node",
+        "/v1/fleet/get-run",
+        "/v1/fleet/get-fab",
+        "/v1/fleet/pull-object",
+        "/v1/fleet/push-object",
+        "/v1/fleet/fedsci-else",
+        "/v1/fleet/pull-messages",
+        "/v1/fleet/push-messages",
+        "/v1/fleet/../control/list-nodes",
+        "/v1/fleet/%2e%2e/control/list-nodes",
+        "//v1/control/list-nodes",
+        "/v1/fleet/fedsci-send/",
+        "/V1/FLEET/pull-object",
+    ],
+)
+def test_only_what_a_site_needs_is_there(lab, path):
+    assert lab.post(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "revoked", "status"),
+    [
+        ("POST", [("content-length", "5")], False, 200),
+        ("POST", [("content-length", str(MAX_BODY_BYTES))], False, 200),
+        ("GET", [("content-length", "0")], False, 405),
+        ("POST", [], False, 411),
+        ("POST", [("transfer-encoding", "chunked")], False, 411),
+        ("POST", [("content-length", "5"), ("content-length", "6")], False, 411),
+        ("POST", [("content-length", "-5")], False, 411),
+        ("POST", [("content-length", str(MAX_BODY_BYTES + 1))], False, 413),
+        ("POST", [("content-length", "5")], True, 403),
+    ],
+)
+def test_only_posts_of_a_sane_size_are_read(method, headers, revoked, status):
+    statuses: list[int] = []
+
+    async def app(scope, receive, send):
+        assert scope[CALLER] == b"the key"
+        await respond(send, 200)
+
+    async def send(message):
+        statuses.append(message.get("status", 0))
+
+    signed = [(FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(b"the key").decode()), *headers]
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": SEND,
+        "headers": [(name.lower().encode(), value.encode()) for name, value in signed],
+    }
+    door = Door(app, site="lab-01", public_key=b"the key", is_revoked=lambda: revoked)
+    asyncio.run(door(scope, None, send))
+    assert statuses == [status, 0]
+
+
+def test_without_a_certificate_there_is_no_answer(shared_deployment):
+    nobody = ssl.create_default_context(cafile=str(shared_deployment.authority.folder / "ca.crt"))
+    with httpx.Client(verify=nobody, trust_env=False) as client, pytest.raises(httpx.TransportError):
+        client.post(f"https://{shared_deployment.address}{RECEIVE}")
+    with httpx.Client(trust_env=False) as client, pytest.raises(httpx.TransportError):
+        client.post(f"http://{shared_deployment.address}{RECEIVE}")
+
+
+def test_a_site_that_is_not_registered_gets_nothing(shared_deployment):
+    stranger = Site(shared_deployment, "lab-13")
+    assert stranger.post(RECEIVE).status_code == 401
+    with stranger.client() as client:
+        request = ActivateNodeRequest(public_key=stranger.public, heartbeat_interval=10)
+        assert 400 <= refused(lambda: client.ActivateNode(request)) < 500
+
+
+def test_a_site_cannot_sign_as_another(lab, other):
+    lab.register()
+    other.register()
+    with lab.client(signed_by=other) as client:  # a stolen key without its certificate
+        request = ActivateNodeRequest(public_key=other.public, heartbeat_interval=10)
+        assert refused(lambda: client.ActivateNode(request)) == 403
+    assert lab.post(RECEIVE, headers={}).status_code == 403
+    both = [
+        (FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(lab.public).decode()),
+        (FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(other.public).decode()),
+    ]
+    assert lab.post(RECEIVE, headers=both).status_code == 403
+    assert lab.post(RECEIVE, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: "no base64"}).status_code == 403
+
+
+def test_a_site_cannot_answer_for_another(lab, other):
+    nodes = {lab: lab.register(), other: other.register()}
+    for site, node in nodes.items():
+        with site.client() as client:
+            client.ActivateNode(ActivateNodeRequest(public_key=site.public, heartbeat_interval=10))
+            assert node
+    with connect_grid(lab.deployment.state) as grid:
+        asked = Message(RecordDict({"c": ConfigRecord({"question": 1})}), nodes[other], "query.hello", ttl=60)
+        [sent] = grid.push_messages([asked])
+
+        def answer(content: int) -> bytes:
+            reply = Message(RecordDict({"c": ConfigRecord({"answer": content})}), reply_to=asked)
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            request = PushMessagesRequest(
+                node=Node(node_id=nodes[lab]),
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+            return pack_frames([request.SerializeToString(), *wire.small_and_large([reply])[0]])
+
+        assert lab.post(SEND, answer(666)).status_code == 403
+        assert list(grid.pull_messages([sent])) == []
+        assert other.post(SEND, answer(42)).status_code == 200
+        [got] = grid.pull_messages([sent])
+        assert got.content["c"]["answer"] == 42
+        assert got.metadata.reply_to_message_id == sent
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00", b"\xff\xff\xff\xff", pack_frames([b"\xff\xff"]), pack_frames([b""])])
+def test_nonsense_is_refused(lab, body):
+    lab.register()
+    assert lab.post(SEND, body).status_code == 400
+
+
+def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
+    lab = Site(shared_deployment, "lab-17")
+    node = lab.register()
+    with lab.client() as client:
+        client.ActivateNode(ActivateNodeRequest(public_key=lab.public, heartbeat_interval=10))
+    headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(lab.public).decode(), "fedsci-wait": "20"}
+    url = f"https://{lab.deployment.address}{RECEIVE}"
+    with (
+        httpx.Client(verify=lab.tls.context(), trust_env=False, timeout=1.0) as client,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        client.post(url, headers=headers)
+    time.sleep(0.2)
+    with connect_grid(lab.deployment.state) as grid:
+        grid.push_messages([Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60)])
+        time.sleep(0.2)
+        assert lab.post(RECEIVE).content != b""
+        assert lab.post(RECEIVE).content == b""
+
+
+def test_a_revoked_site_is_refused_on_the_connection_it_has_and_on_a_new_one(shared_deployment):
+    site = Site(shared_deployment, "lab-14")
+    site.register()
+    headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(site.public).decode()}
+    url = f"https://{shared_deployment.address}{RECEIVE}"
+    with httpx.Client(verify=site.tls.context(), trust_env=False) as client:
+        assert client.post(url, headers=headers).status_code == 200
+        shared_deployment.authority.revoke("lab-14")
+        assert client.post(url, headers=headers).status_code == 403
+    with pytest.raises(httpx.TransportError):
+        site.post(RECEIVE)
+
+
+def test_a_site_taken_off_the_register_gets_nothing(shared_deployment):
+    site = Site(shared_deployment, "lab-15")
+    site.register()
+    assert site.post(RECEIVE).status_code == 200
+    unregister_site(shared_deployment.state, "lab-15")
+    assert site.post(RECEIVE).status_code == 401
+
+
+def test_a_site_with_a_new_key_is_registered_anew(shared_deployment):
+    before = Site(shared_deployment, "lab-16")
+    first = before.register()
+    shared_deployment.authority.site("lab-16")
+    after = Site(shared_deployment, "lab-16")
+    assert after.public != before.public
+    assert after.register() != first
+    assert after.post(RECEIVE).status_code == 200
+    assert before.post(RECEIVE).status_code in (401, 403)
+
+
+def test_inside_a_task_needs_the_secret_and_a_study_its_token(shared_deployment):
+    with _client(RuntimeHttpClient, shared_deployment.state) as runtime:
+        assert refused(lambda: runtime.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))) == 401
+        body = pack_frames([b""])
+        for call in ("receive", "send", "put", "get"):
+            for headers in ({}, {"flwr-task-token": "guess"}):
+                line = wire.Line(runtime, wire.STUDY, headers)
+                assert refused(lambda c=call, x=line: x._post(c, body, {wire.RUN: "1"}, 5)) == 401
