@@ -22,7 +22,7 @@ from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
-from fedsci.site.dataset import content_digest, load_site_data, schema_of
+from fedsci.site.dataset import content_digest, load_site_data
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
 from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger, open_ledger
@@ -35,6 +35,7 @@ from fedsci.training.device import pick_device
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import MetricSums
 from fedsci.training.models import layout_of
+from fedsci.training.schema import schema_of
 from fedsci.transport.binding import unpack
 from fedsci.transport.messages import Reply, Request
 
