@@ -25,8 +25,10 @@ _HOUR_S = 3600.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
+    from fedsci.cli import coordinator_studies
+
     group = typer.Typer(
-        help="The consortium: who is in, and who is out.",
+        help="The consortium: who is in, who is out, and the studies it runs.",
         epilog="Example: fedsci coordinator enrol lab-03",
         no_args_is_help=True,
     )
@@ -39,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group.command("renew-ca", epilog="Example: fedsci coordinator renew-ca --ca-key /media/ca.key")(renew_ca)
     group.command("new-root", epilog="Example: fedsci coordinator new-root --yes")(new_root)
     group.command("serve-enrolment", epilog="Example: fedsci coordinator serve-enrolment --port 9443")(serve)
+    coordinator_studies.register(group)
     app.add_typer(group, name="coordinator")
 
 
@@ -63,7 +66,7 @@ def init(
         folder,
         addresses=[parse_address(one, port=ENROLMENT_PORT) for one in address],
         fleet_port=fleet_port or FLEET_PORT,
-        passphrase=_passphrase(),
+        passphrase=passphrase(),
     )
     typer.echo(f"founded a consortium in {folder}, for sites to join at {enrolment.address}")
     typer.echo(f"root: {describe_root(enrolment.authority.root)}")
@@ -81,7 +84,7 @@ def enrol(
     from fedsci.names import site_id
 
     with using(folder):
-        token = _enrolment(folder).invite(site_id(name), who=_who(), hours=hours)
+        token = _enrolment(folder).invite(site_id(name), who=who(), hours=hours)
     typer.echo(token.encode())
     if not quiet:
         until = datetime.datetime.fromtimestamp(token.expires, datetime.UTC)
@@ -101,7 +104,7 @@ def revoke(
 
     with using(folder):
         enrolment = _enrolment(folder)
-        enrolment.revoke(site_id(name), who=_who(), reason=reason)
+        enrolment.revoke(site_id(name), who=who(), reason=reason)
         typer.echo(f"{name} is revoked")
         _say_roster(enrolment)
 
@@ -141,7 +144,7 @@ def sign(
 ) -> None:
     """Sign the roster of all active sites; needed only where the consortium's key is kept offline."""
     with using(folder):
-        roster = _enrolment(folder).sign_roster(who=_who(), key=key)
+        roster = _enrolment(folder).sign_roster(who=who(), key=key)
     for site in roster.sites:
         typer.echo(f"{site.index:5} {site.name:20} {site.verification_key.hex()}")
     typer.echo(f"signed roster {roster.serial} of {len(roster.sites)} sites")
@@ -154,7 +157,7 @@ def renew_ca(
     """Certify the issuing key for two more years, with the root's key."""
     with using(folder):
         authority = _enrolment(folder).authority
-        authority.renew_issuing(authority.root_key(key, passphrase=_passphrase()))
+        authority.renew_issuing(authority.root_key(key, passphrase=passphrase()))
     typer.echo(f"the issuing certificate is good until {authority.issuing.not_valid_after_utc:%Y-%m-%d}")
 
 
@@ -173,7 +176,7 @@ def new_root(
         enrolment = _enrolment(folder)
         if not yes:
             raise InputError("after this every site must join again, with a new token", hint="repeat it with --yes")
-        enrolment.new_root(who=_who(), passphrase=_passphrase())
+        enrolment.new_root(who=who(), passphrase=passphrase())
     typer.echo(f"root: {describe_root(enrolment.authority.root)}")
     typer.echo(f"next: restart the coordinator, move {folder / 'ca.key'} offline, and enrol every site again")
 
@@ -188,14 +191,14 @@ def serve(
 
     with using(folder):
         enrolment = _enrolment(folder)
-        for line in enrolment.maintain(passphrase=_passphrase()):
+        for line in enrolment.maintain(passphrase=passphrase()):
             typer.echo(line, err=True)
         service = serve_enrolment(enrolment, host=host, port=port, note=_say_refusal)
     with service as server:
         typer.echo(f"enrolment listens on {host}:{server.port}", err=True)
         while True:
             threading.Event().wait(_HOUR_S)
-            for line in enrolment.maintain(passphrase=_passphrase()):
+            for line in enrolment.maintain(passphrase=passphrase()):
                 typer.echo(line, err=True)
 
 
@@ -235,11 +238,13 @@ def _row(site: "EnrolledSite") -> dict[str, Any]:
     }
 
 
-def _passphrase() -> str | None:
+def passphrase() -> str | None:
+    """Return the passphrase of the root's key, if the environment has one."""
     return os.environ.get("FEDSCI_CA_PASSPHRASE") or None
 
 
-def _who() -> str:
+def who() -> str:
+    """Return who runs the command, for the record."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -24,6 +24,8 @@ State = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
+    from fedsci.cli import site_daemon
+
     group = typer.Typer(
         help="One lab's site.", epilog="Example: fedsci site identity lab-03.yaml", no_args_is_help=True
     )
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
     group.command("init", epilog="Example: fedsci site init lab-03.yaml")(init)
     group.command("join", epilog="Example: fedsci site join lab-03.yaml fedsci1.eyJhZGRyZXNz")(join)
     group.command("identity", epilog="Example: fedsci site identity lab-03.yaml")(identity)
+    site_daemon.register(group)
     app.add_typer(group, name="site")
 
 
