@@ -136,7 +136,7 @@ class DeployedRun:
             metrics=result.measured.pooled() if result.measured else None,
             epsilon=epsilon,
             dropped=list(result.dropped),
-            seconds=round(result.seconds, 3),
+            seconds=result.seconds,
         )
 
     def _wait_for(self, waiting: Mapping[SiteId, str]) -> None:
@@ -169,7 +169,7 @@ def end_cut_short(
     fleet: Path,
     *,
     patience_s: float,
-    pause: Callable[[float], None],
+    check: Callable[[], None],
     publish: Callable[[Path], None],
 ) -> None:
     """End a study that was going on when the coordinator's process died: its sites settle, its folder says so.
@@ -181,7 +181,7 @@ def end_cut_short(
     progress = checkpoint.restore(job.path)
     if progress is not None:
         with contextlib.suppress(FedsciError):
-            _settle(plan, progress, fleet, patience_s=patience_s, pause=pause)
+            _settle(plan, progress, fleet, patience_s=patience_s, check=check)
     progress = progress or Progress()
     done, planned = progress.rounds_completed, plan.training.rounds
     reason = f"the coordinator was restarted after round {done} of {planned}; a study is not taken up again"
@@ -191,6 +191,7 @@ def end_cut_short(
             plan=plan, engine="flower", folder=RunFolder(path=folder), display=_Unseen(), progress=progress
         )
         record.write_plan()
+        _complete_metrics(record)
         record.close("aborted", reason)
         publish(folder)
     job.write_state(
@@ -199,20 +200,27 @@ def end_cut_short(
     journal("ended", status="aborted", reason=reason, settled=sorted(progress.settled))
 
 
-def _settle(plan: Plan, progress: Progress, fleet: Path, *, patience_s: float, pause: Callable[[float], None]) -> None:
+def _complete_metrics(record: RunRecord) -> None:
+    """Add the lines of rounds that were applied and not written down yet: a round's metrics come with the next."""
+    path = record.folder.path / "metrics.jsonl"
+    written = len(path.read_bytes().splitlines()) if path.exists() else 0
+    for number in range(written + 1, record.progress.rounds_completed + 1):
+        dropped = tuple(site for site, at in record.progress.dropped if at == number)
+        survivors = len(record.plan.sites) - len(dropped)
+        record.round_finished(
+            record.progress,
+            RoundResult(number=number, measured=None, survivors=survivors, dropped=dropped, seconds=None),
+        )
+
+
+def _settle(plan: Plan, progress: Progress, fleet: Path, *, patience_s: float, check: Callable[[], None]) -> None:
     """Tell the sites that the run is over, those that are not known to have let it in, too."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        status = site_status(fleet)
-        if all(status.get(site) == "online" for site in plan.sites):
-            break
-        pause(_POLL_S)
-    status = site_status(fleet)
-    here = [site for site in plan.sites if status.get(site) == "online"]
     with connect_grid(fleet) as grid:
-        link = SiteLink(grid=grid, timeout_s=_SETTLE_S, registered=grid.nodes)
-        link.discover(here)
-        replies = link.ask({site: Request(action="finish", fields={"run": progress.run}) for site in here})
+        link = SiteLink(grid=grid, timeout_s=_SETTLE_S, registered=grid.nodes, check=check)
+        with contextlib.suppress(ConnectionFailed):  # who does not come back is not told
+            link.discover(plan.sites, wait_s=patience_s)
+        finish = Request(action="finish", fields={"run": progress.run})
+        replies = link.ask(dict.fromkeys(link.discovered, finish))
     for site, reply in replies.items():
         if isinstance(reply, Reply):
             with contextlib.suppress(AttributeError, ValueError):

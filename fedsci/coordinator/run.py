@@ -82,7 +82,7 @@ class RunRecord:
                 "sites": result.survivors,
                 "dropped": list(result.dropped),
                 "epsilon": None if epsilon is None else {"max": epsilon},
-                "seconds": round(result.seconds, 6),
+                "seconds": None if result.seconds is None else round(result.seconds, 6),
             }
         )
         self.display.round_finished(progress, result, epsilon)

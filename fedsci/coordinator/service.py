@@ -13,7 +13,7 @@ from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
 from fedsci.coordinator.enrolment_service import serve_enrolment
 from fedsci.coordinator.queue import OVER, Job, StudyQueue
 from fedsci.coordinator.study import SignedRoster
-from fedsci.errors import FedsciError, InputError
+from fedsci.errors import FedsciError, InputError, RoundAborted
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
@@ -148,13 +148,17 @@ class CoordinatorService:
         for job in queue.jobs():
             if job.state.state in ("waiting", "running"):
                 self.journal("cut-short", run=job.number, study=job.study)
-                end_cut_short(job, fleet, patience_s=_SETTLE_S, pause=self._pause, publish=self._publish)
+                end_cut_short(job, fleet, patience_s=_SETTLE_S, check=self._check, publish=self._publish)
         while not self._stop.is_set():
             waiting = [job for job in queue.jobs() if job.state.state not in OVER]
             if waiting:
                 self._run_one(waiting[0], enrolment, fleet)
             else:
                 self._pause(_TICK_S)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise RoundAborted("the coordinator was stopped")
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)

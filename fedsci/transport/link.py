@@ -46,6 +46,11 @@ class SiteLink:
     seconds_codec: float = 0.0
     _nodes: dict[SiteId, int] = field(default_factory=dict)
 
+    @property
+    def discovered(self) -> tuple[SiteId, ...]:
+        """The sites that have answered to :meth:`discover`."""
+        return tuple(sorted(self._nodes))
+
     def discover(self, expected: Iterable[SiteId], *, wait_s: float = 30.0) -> dict[SiteId, bytes]:
         """Learn which node is which site, and return each site's verification key as it states it.
 
