@@ -140,6 +140,12 @@ def free_port() -> int:
 
 
 @pytest.fixture
+def free_ports() -> tuple[int, int]:
+    """Two ports that nobody uses."""
+    return free_port(), free_port()
+
+
+@pytest.fixture
 def deploy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Deployment]]:
     """Labs with a masked, private study, written but not started."""
     for name in ("FEDSCI_STATE", "FEDSCI_COORDINATOR", "FEDSCI_DEBUG"):
