@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -110,24 +109,25 @@ class Deployment:
     def kill(self, name: str) -> None:
         """End a process as a power cut would."""
         process = self.processes.pop(name)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
 
-    def stop(self, name: str) -> int:
-        """Ask a process to end, and return how it did."""
-        process = self.processes.pop(name)
-        process.terminate()
-        return process.wait(60)
+    def stop(self, *names: str) -> list[int]:
+        """Ask processes to end, and return how they did."""
+        processes = [self.processes.pop(name) for name in names]
+        for process in processes:
+            process.terminate()
+        return [process.wait(60) for process in processes]
 
     def close(self) -> None:
+        coordinator = self.processes.pop("coordinator", None)
+        if coordinator is not None:
+            coordinator.terminate()  # and its SuperLink with it
         for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
+        if coordinator is not None:
+            coordinator.wait(60)
         for folder in self.folder.glob("state/lab-*"):
             for run in (folder / "runs").glob("*"):
                 Keystore(folder).forget(run.name)

@@ -91,7 +91,7 @@ def test_a_revoked_site_is_out_and_a_second_daemon_is_refused(deploy):
     assert again.error_line.startswith("fedsci: the coordinator of consortium is running already (process ")
     consortium.good("coordinator", "revoke", "lab-3", "--reason", "laptop stolen")
     consortium.until(lambda: not consortium.json("site", "status", "lab-3.yaml")["connected"])
-    assert consortium.stop("lab-3") == 0
+    assert consortium.stop("lab-3") == [0]
     consortium.start_site("lab-3")
     consortium.until(lambda: "disconnected" in [line["event"] for line in consortium.log("lab-3")[-2:]])
     said = consortium.json("site", "status", "lab-3.yaml")
