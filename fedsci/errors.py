@@ -12,6 +12,7 @@
     │   └── ProtocolError                    a secure-aggregation message broke a rule
     ├── VerificationFailed          exit 6   evidence does not check out
     ├── ConnectionFailed            exit 7   no connection, or not authenticated
+    │   └── EnrolmentRefused                 a request for a certificate, or its answer, broke a rule
     └── SiteFailed                  the site's exit code   a site's answer was an error
 
 An error's text (``message`` and ``hint``) is for the machine where it was raised and may hold private
@@ -121,6 +122,17 @@ class ConnectionFailed(FedsciError):
     exit_code = 7
     code = "connection"
     default_public = "no connection"
+
+
+class EnrolmentRefused(ConnectionFailed):
+    """A request for a certificate, or the answer to one, broke a rule; ``rule`` names which."""
+
+    code = "enrolment"
+    default_public = "the request was refused"
+
+    def __init__(self, message: str, *, rule: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint, public=f"refused: {rule}")
+        self.rule = rule
 
 
 class SiteFailed(FedsciError):

@@ -1,12 +1,22 @@
 import pytest
 
 from fedsci import errors
-from fedsci.errors import BudgetRefused, ConfigError, FedsciError, InputError, ProtocolError, SiteFailed
+from fedsci.errors import (
+    BudgetRefused,
+    ConfigError,
+    EnrolmentRefused,
+    FedsciError,
+    InputError,
+    ProtocolError,
+    SiteFailed,
+)
 
 KINDS = [
     cls
     for cls in vars(errors).values()
-    if isinstance(cls, type) and issubclass(cls, FedsciError) and cls not in (SiteFailed, ProtocolError)
+    if isinstance(cls, type)
+    and issubclass(cls, FedsciError)
+    and cls not in (SiteFailed, ProtocolError, EnrolmentRefused)
 ]
 
 
@@ -31,6 +41,12 @@ def test_a_protocol_error_tells_the_rule_and_nothing_else():
     assert error.rule == "share-length"
     assert error.public()["message"] == "refused: share-length"
     assert error.exit_code == 5
+
+
+def test_a_refused_enrolment_tells_the_rule_and_nothing_else():
+    error = EnrolmentRefused("the token of lab-02 was used at noon", rule="token-used")
+    assert (error.rule, error.exit_code) == ("token-used", 7)
+    assert error.public()["message"] == "refused: token-used"
 
 
 def test_a_config_error_can_be_caught_as_an_input_error():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SiteFile = Annotated[Path, typer.Argument(help="A site file.", metavar="SITE")]
 State = Annotated[
     Path | None,
-    typer.Option("--state", envvar="FEDSCI_STATE", help="Folder of the labs' ledgers; by default as for fedsci run."),
+    typer.Option("--state", envvar="FEDSCI_STATE", help="The site's state folder, or that of fedsci run."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
@@ -137,7 +137,8 @@ def _open(file: Path, state: Path | None) -> "tuple[Site, Ledger]":
 
     site = load_site(file)
     base = state or (site.folder / site.state if site.state else Path(".fedsci"))
-    return site, open_ledger(site, base / site.site)
+    # a folder that was made by fedsci site init is this one site's; else it holds one folder a lab, as for fedsci run
+    return site, open_ledger(site, base if (base / "site.name").is_file() else base / site.site)
 
 
 def _key(site: "Site", path: Path | None) -> tuple[Any, list[str]]:

@@ -135,10 +135,10 @@ def _run(
 
 def _warn_of_drowning(plan: Any) -> None:
     """Say so where hiding whole labs takes more noise than so few labs can carry."""
-    from fedsci.site.dataset import schema_of
     from fedsci.training.accountant import noise_over_update
     from fedsci.training.learner import module_for
     from fedsci.training.models import layout_of
+    from fedsci.training.schema import schema_of
 
     dimension = layout_of(module_for(plan, inputs=schema_of(plan.study).width)).size
     drowned = noise_over_update(plan, dimension=dimension)

@@ -1,5 +1,6 @@
 """From a study file and command-line overrides to a plan and the site files it names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from fedsci.config.loading import NOT_YAML, Document, Key, parse, parse_value, r
 from fedsci.config.masking import terms_for
 from fedsci.config.plan import Plan, check_plan
 from fedsci.config.site import Site, load_site
-from fedsci.config.strategy import load_recipe
+from fedsci.config.strategy import StrategyRecipe, load_recipe
 from fedsci.config.study import Study
 from fedsci.errors import ConfigError
 from fedsci.names import SiteId
@@ -40,6 +41,61 @@ def load_study(path: Path, *, overrides: list[str] | None = None, seed: int | No
     Raises:
         ConfigError: names file, line or override, what was found and what would be right.
     """
+    document, study, recipe = _read(path, overrides, seed)
+    files = _site_files(document, study)
+    sites = [(load_site(file), file.resolve()) for file in files]
+    _refuse_twins(sites)
+    _refuse_absent_dataset(study, sites)
+    sites.sort(key=lambda pair: pair[0].site)
+    plan = _checked(path, study, recipe, [SiteId(site.site) for site, _ in sites])
+    return StudyOnOneMachine(plan=plan, site_files=tuple(file for _, file in sites))
+
+
+def load_deployed_study(
+    path: Path,
+    *,
+    active: Sequence[SiteId],
+    chosen: Sequence[str] | None = None,
+    overrides: list[str] | None = None,
+    seed: int | None = None,
+) -> Plan:
+    """Return the plan of the study file at ``path`` for sites elsewhere, known by their names alone.
+
+    Args:
+        path: the study file; its ``sites``, if any, are names.
+        active: the consortium's members.
+        chosen: names that count instead of the file's; ``["all"]`` stands for all members.
+        overrides: ``key.sub=value`` texts; values are read as YAML.
+        seed: replaces the study's seed.
+
+    Raises:
+        ConfigError: names file, line or override, what was found and what would be right.
+    """
+    document, study, recipe = _read(path, overrides, seed)
+    written = [study.sites] if isinstance(study.sites, str) else study.sites
+    where = "--sites" if chosen is not None else _line(document, "sites")
+    names = list(chosen if chosen is not None else written) or ["all"]
+    if names == ["all"]:
+        names = list(active)
+        if not names:
+            raise ConfigError("the consortium has no active sites", hint="fedsci coordinator enrol NAME")
+    listed = ", ".join(sorted(active)) or "nobody"
+    for name in names:
+        if name in active:
+            continue
+        if chosen is None and (isinstance(study.sites, str) or "/" in name or name.endswith((".yaml", ".yml"))):
+            raise ConfigError(
+                f"{where}: {name} is for running on one machine; sites elsewhere are known by name",
+                hint=f"--sites all, or --sites with some of: {listed}",
+            )
+        raise ConfigError(f"{where}: {name} is not an active site", hint=f"active are: {listed}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{where}: {twice[0]} stands there twice", hint="name every site once")
+    return _checked(path, study, recipe, sorted(SiteId(name) for name in names))
+
+
+def _read(path: Path, overrides: list[str] | None, seed: int | None) -> tuple[Document, Study, StrategyRecipe]:
     document = read_document(path, kind="study")
     origin: dict[tuple[Key, ...], str] = {}
     for text in overrides or []:
@@ -51,19 +107,18 @@ def load_study(path: Path, *, overrides: list[str] | None = None, seed: int | No
     study = parse(Study, document, origin=origin)
     where = origin.get(("strategy",), _line(document, "strategy"))
     recipe = load_recipe(study.strategy, folder=path.parent, where=where)
-    files = _site_files(document, study)
-    sites = [(load_site(file), file.resolve()) for file in files]
-    _refuse_twins(sites)
-    _refuse_absent_dataset(study, sites)
-    sites.sort(key=lambda pair: pair[0].site)
-    plan = Plan(study=study, recipe=recipe, sites=tuple(SiteId(site.site) for site, _ in sites))
+    return document, study, recipe
+
+
+def _checked(path: Path, study: Study, recipe: StrategyRecipe, sites: Sequence[SiteId]) -> Plan:
+    plan = Plan(study=study, recipe=recipe, sites=tuple(sites))
     try:
         check_plan(plan)
         if study.secure_aggregation.enabled:
             terms_for(plan)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
-    return StudyOnOneMachine(plan=plan, site_files=tuple(file for _, file in sites))
+    return plan
 
 
 def _line(document: Document, key: str) -> str:

@@ -91,14 +91,14 @@ class RoundResult:
         measured: the shared model after this round, or None where it was not evaluated.
         survivors: how many sites finished it.
         dropped: those that did not.
-        seconds: wall time.
+        seconds: wall time; None where it was not kept.
     """
 
     number: int
     measured: Measurement | None
     survivors: int
     dropped: tuple[SiteId, ...]
-    seconds: float
+    seconds: float | None
 
 
 class Observer(Protocol):

@@ -11,8 +11,9 @@ from fedsci import secagg
 from fedsci.config.plan import Plan
 from fedsci.coordinator.study import SignedRoster
 from fedsci.errors import InputError
+from fedsci.identity.files import write_private
 from fedsci.names import SiteId
-from fedsci.site.keystore import random_seed, write_private
+from fedsci.site.keystore import random_seed
 
 
 class SimulatedConsortium:

@@ -1,45 +1,30 @@
 """One study on one machine, from the plan to the run folder."""
 
-import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.coordinator.evaluation import Measured
-from fedsci.coordinator.study import Progress, RoundResult, run_study
-from fedsci.coordinator.summary import summarise
-from fedsci.errors import FedsciError, InputError, SiteFailed
+from fedsci.coordinator.run import Display, RunRecord
+from fedsci.coordinator.study import Progress, run_study
+from fedsci.errors import FedsciError, SiteFailed
 from fedsci.names import SiteId
-from fedsci.registry.run_folder import RunFolder, create_run_folder
+from fedsci.registry.run_folder import RunFolder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.pooled import alone_baseline, pooled_baselines
-from fedsci.site.dataset import schema_of
-from fedsci.training.accountant import cost_of
-from fedsci.training.learner import module_for
-from fedsci.training.metrics import Metrics, MetricSums
-from fedsci.training.models import layout_of
+from fedsci.training.metrics import MetricSums
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
-from fedsci.transport.link import SiteLink, Traffic
+from fedsci.transport.link import SiteLink
 from fedsci.transport.site_app import build_site_app
 
 Engine = Literal["local", "ray"]
-
-
-class Display(Protocol):
-    """Shows a run while it goes on."""
-
-    def phase(self, name: str) -> None:
-        """A phase began."""
-
-    def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
-        """A round was applied; ``epsilon`` is the largest spent so far at any lab."""
 
 
 @dataclass(kw_only=True)
@@ -65,7 +50,7 @@ class SimulatedRun:
     timeout_s: float = 3600.0
     progress: Progress = field(default_factory=Progress)
     folder: RunFolder | None = None
-    _link: SiteLink | None = None
+    _record: RunRecord | None = None
     _consortium: SimulatedConsortium | None = None
     _failure: BaseException | None = None
 
@@ -77,14 +62,13 @@ class SimulatedRun:
             KeyboardInterrupt: it was interrupted; the folder says so.
         """
         plan = self.study.plan
-        started = time.monotonic()
-        self.folder = create_run_folder(self.out, study=plan.study.study, plan_digest=plan.digest)
+        record = RunRecord.begin(plan, engine=self.engine, out=self.out, display=self.display, progress=self.progress)
+        self._record, self.folder = record, record.folder
         state = self.state if self.state is not None else self.folder.path / "state"
         labs = Labs(self.study.site_files, plan.sites, state.resolve())
-        pooled: dict[str, Metrics | None] = {}
         status, reason = "aborted", "stopped before it began"
         try:
-            self.folder.write_plan(plan.to_json() | {"digest": plan.digest})
+            record.write_plan()
             labs.make_states()
             self._consortium = SimulatedConsortium(state)
             labs.enrol(self._consortium.public)
@@ -94,10 +78,10 @@ class SimulatedRun:
             if "pooled" in plan.study.evaluation.baselines:
                 self.display.phase("pooled")
                 began = time.monotonic()
-                pooled |= pooled_baselines(plan, self.study.site_files, labs.split_key)
+                record.pooled |= pooled_baselines(plan, self.study.site_files, labs.split_key)
                 self.progress.seconds["evaluation"] += time.monotonic() - began
-            self._write_model()
-            status, reason = _ending(plan.training.rounds, self.progress)
+            record.write_model()
+            status, reason = record.ending()
         except SiteFailed as failure:
             error = _with_details(failure, labs, self.progress.run)
             reason = error.message
@@ -112,12 +96,8 @@ class SimulatedRun:
             reason = f"internal error: {type(error).__name__}"
             raise
         finally:
-            summary = self._summary(status, reason or None, time.monotonic() - started, pooled)
             labs.forget(self.progress.run)
-            if status != "aborted":
-                self.folder.write_json("summary.json", summary)
-            else:
-                self._save_what_there_is(summary)
+            summary = record.close(status, reason)
         return summary
 
     def _add_alone(self, sums: dict[SiteId, MetricSums]) -> None:
@@ -144,94 +124,19 @@ class SimulatedRun:
             raise self._failure
 
     def _run_study(self, link: SiteLink) -> None:
-        self._link = link
         try:
-            plan, roster = self.study.plan, None
+            plan, roster, record = self.study.plan, None, self._record
+            if record is None:
+                return
+            record.link = link
             keys = link.discover(plan.sites)
             if plan.study.secure_aggregation.enabled and self._consortium is not None:
                 roster = self._consortium.roster(plan, keys)
-            run_study(link, plan, self.progress, self, roster=roster)
+            run_study(link, plan, self.progress, record, roster=roster)
         except BaseException as error:
             if threading.current_thread() is threading.main_thread() and not isinstance(error, FedsciError):
                 raise
             self._failure = error  # engines differ in what they do with an exception; none gets to see it
-
-    def phase(self, name: str) -> None:
-        """Pass on what the coordinator does."""
-        self.display.phase(name)
-
-    def round_finished(self, progress: Progress, result: RoundResult) -> None:
-        """Write a line of ``metrics.jsonl`` and show it."""
-        epsilon = self._epsilon_so_far(result.number)
-        measured = result.measured
-        line = {
-            "round": result.number,
-            "metrics": measured.pooled() if measured else None,
-            "mean_site": measured.mean_site() if measured else None,
-            "sites": result.survivors,
-            "dropped": list(result.dropped),
-            "epsilon": None if epsilon is None else {"max": epsilon},
-            "seconds": round(result.seconds, 6),
-        }
-        if self.folder is not None:
-            self.folder.append_metrics(line)
-        self.display.round_finished(progress, result, epsilon)
-
-    def _epsilon_so_far(self, rounds: int) -> float | None:
-        plan = self.study.plan
-        if not plan.private:
-            return None
-        parameters = next(iter(self.progress.sites.values())).parameters
-        return cost_of(plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
-
-    def _write_model(self) -> None:
-        plan, model = self.study.plan, self.progress.model
-        if self.folder is None or model is None:
-            return
-        inputs = next(iter(self.progress.sites.values())).inputs
-        about = {
-            "study": plan.study.study,
-            "plan_digest": plan.digest,
-            "rounds_completed": self.progress.rounds_completed,
-            "model": plan.study.model.model_dump(mode="json"),
-            "inputs": list(schema_of(plan.study).encoded_names),
-        }
-        self.folder.write_model(model, layout_of(module_for(plan, inputs=inputs)), about)
-
-    def _summary(
-        self, status: str, reason: str | None, seconds: float, pooled: dict[str, Metrics | None]
-    ) -> dict[str, Any]:
-        traffic = self._link.traffic if self._link is not None else Traffic()
-        if self._link is not None:
-            self.progress.seconds["transport"] = self._link.seconds_codec
-        return summarise(
-            self.study.plan,
-            self.progress,
-            engine=self.engine,
-            status=status,
-            reason=reason,
-            seconds_total=seconds,
-            traffic=(traffic.up, traffic.down),
-            pooled=pooled,
-        )
-
-    def _save_what_there_is(self, summary: dict[str, Any]) -> None:
-        """Leave a readable folder after a failure; a failure to do so must not hide the first one."""
-        if self.folder is None:
-            return
-        with contextlib.suppress(InputError):
-            self.folder.write_json("summary.json", summary)
-            if self.progress.rounds_completed:
-                self._write_model()
-
-
-def _ending(planned: int, progress: Progress) -> tuple[str, str]:
-    """Return status and reason of a run that came to its end, which budgets may have put before the plan's."""
-    short = progress.short_of_budget
-    if not short:
-        return "completed", ""
-    sites = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
-    return "stopped_by_budget", f"the privacy budget of {sites} pays for {progress.rounds_allowed} of {planned} rounds"
 
 
 def _with_details(failure: SiteFailed, labs: Labs, run: str) -> FedsciError:

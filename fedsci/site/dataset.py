@@ -9,25 +9,14 @@ import numpy as np
 from fedsci import names
 from fedsci.config.plan import Plan
 from fedsci.config.site import DatasetSource, Site
-from fedsci.config.study import ArrayColumn, CategoryColumn, MulticlassTask, RegressionTask, Study
 from fedsci.data.builtin import load_builtin
 from fedsci.data.holdout import group_keys, record_keys, split_holdout
 from fedsci.data.loading import CsvOptions, check_file, load_table
-from fedsci.data.schema import (
-    ArrayFeature,
-    BinaryTarget,
-    CategoryFeature,
-    Feature,
-    MulticlassTarget,
-    NumericFeature,
-    RegressionTarget,
-    Schema,
-    Target,
-)
 from fedsci.data.shards import shard_indices, take
 from fedsci.data.table import EncodingReport, RawTable, Table, absent_column, encode
 from fedsci.errors import DataError
 from fedsci.names import Digest
+from fedsci.training.schema import schema_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +35,6 @@ class SiteData:
     train_count: int
     holdout_count: int
     report: EncodingReport
-
-
-def schema_of(study: Study) -> Schema:
-    """Return the study's public schema as the data package knows it."""
-    features: list[Feature] = []
-    for name, column in study.features.items():
-        if isinstance(column, CategoryColumn):
-            features.append(CategoryFeature(name=name, categories=tuple(column.categories), unseen=column.unseen))
-        elif isinstance(column, ArrayColumn):
-            shape = tuple(column.shape)
-            features.append(ArrayFeature(name=name, shape=shape, minimum=column.min, maximum=column.max))
-        else:
-            features.append(NumericFeature(name=name, minimum=column.min, maximum=column.max))
-    return Schema(features=tuple(features), target=_target(study), missing=study.missing)
-
-
-def _target(study: Study) -> Target:
-    task = study.task
-    if isinstance(task, MulticlassTask):
-        return MulticlassTarget(name=task.target, classes=tuple(task.classes))
-    if isinstance(task, RegressionTask):
-        return RegressionTarget(name=task.target, minimum=task.min, maximum=task.max)
-    return BinaryTarget(
-        name=task.target,
-        positive=None if task.positive is None else tuple(task.positive),
-        negative=None if task.negative is None else tuple(task.negative),
-    )
 
 
 def load_raw(site: Site, source: DatasetSource, *, target: str) -> tuple[RawTable, str]:

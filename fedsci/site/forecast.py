@@ -99,7 +99,14 @@ def spending_of(site: Site, dataset: str, state: Path | None) -> Spending | None
 
 
 def forecast(
-    plan: Plan, site: Site, *, cost: Cost | None, dimension: int, state: Path | None, records: int | None = None
+    plan: Plan,
+    site: Site,
+    *,
+    cost: Cost | None,
+    dimension: int,
+    state: Path | None,
+    records: int | None = None,
+    approved: bool = False,
 ) -> Forecast:
     """Return what the site would answer to the plan.
 
@@ -110,6 +117,7 @@ def forecast(
         dimension: the model's number of parameters.
         state: the folder of the site's ledger, None for one that has spent nothing.
         records: the site's training records, if known.
+        approved: answer as if the operator had approved the plan.
     """
     spending, refusal, stop = None, None, False
     dataset, rounds = plan.study.dataset, plan.training.rounds
@@ -119,7 +127,7 @@ def forecast(
         except FedsciError as error:
             refusal = error
     try:
-        policy = check_policy(plan, site)
+        policy = check_policy(plan, site, approved=approved)
         if cost is not None:
             require_budget(site, dataset)
             if refusal is not None:

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from fedsci.errors import PolicyRefused, ProtocolError
+from fedsci.identity.files import write_private
 from fedsci.secagg import Seed, SigningKey, SiteState
 
 _STALE_S = 7 * 24 * 3600.0
@@ -172,20 +173,3 @@ class Keystore:
 def random_seed() -> bytes:
     """Return 32 fresh bytes from the operating system."""
     return secrets.token_bytes(32)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, whole and durably; an existing file is not replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(partial, path)  # fails if another process was first, whose key then counts
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import URL, Connection
 
 from fedsci.errors import BudgetRefused, InputError, PolicyRefused, VerificationFailed
+from fedsci.identity.files import write_private
 from fedsci.secagg import SigningKey
 from fedsci.site.anchor import Anchor, Spent, read_anchor, write_anchor
-from fedsci.site.keystore import random_seed, write_private
+from fedsci.site.keystore import random_seed
 from fedsci.site.ledger_books import Account, Books, signed_part
 from fedsci.site.ledger_store import Entry, LedgerBroken, Store, entry_of, follow
 from fedsci.site.officer import sign

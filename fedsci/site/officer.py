@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedsci.errors import InputError, PolicyRefused, ProtocolError
+from fedsci.identity.files import write_private
 from fedsci.secagg import Seed, SigningKey
 from fedsci.secagg.keys import KEY_BYTES, check_signature
-from fedsci.site.keystore import random_seed, write_private
+from fedsci.site.keystore import random_seed
 
 _LABEL = "ledger change"
 

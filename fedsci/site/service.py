@@ -23,7 +23,8 @@ from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
-from fedsci.site.dataset import content_digest, load_site_data, schema_of
+from fedsci.site.approvals import Approvals
+from fedsci.site.dataset import content_digest, load_site_data
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
 from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger, open_ledger
@@ -36,6 +37,7 @@ from fedsci.training.device import pick_device
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import MetricSums
 from fedsci.training.models import layout_of
+from fedsci.training.schema import schema_of
 from fedsci.transport.binding import unpack
 from fedsci.transport.messages import Reply, Request
 
@@ -63,8 +65,10 @@ class SiteService:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log = SiteLog(state / "site.log")
         self.keystore = Keystore(state)
+        self.approvals = Approvals(state)
         self._ledger: Ledger | None = None
         self._runs: dict[str, ActiveRun] = {}
+        self._pending: set[str] = set()
         self._lock = threading.RLock()
 
     @property
@@ -78,6 +82,7 @@ class SiteService:
         """Answer; an error becomes its public part, its details go to the site's own log."""
         actions = {
             "hello": self._hello,
+            "propose": self._propose,
             "prepare": self._prepare,
             "share": self._share,
             "train": self._train,
@@ -108,6 +113,18 @@ class SiteService:
     def _hello(self, request: Request) -> Reply:
         return Reply(fields={"site": self.site.site, "key": self.keystore.signing_key().public.hex()})
 
+    def _propose(self, request: Request) -> Reply:
+        """Say whether a plan would be let in; nothing is charged, and no data is opened."""
+        plan = plan_from_bytes(request.text("plan").encode())
+        policy = check_policy(plan, self.site, approved=True)
+        if policy.approval == "auto":
+            return Reply(fields={"approval": "given"})
+        answer = self.approvals.ask(plan)
+        if answer == "pending" and plan.digest not in self._pending:
+            self._pending.add(plan.digest)  # it is asked again every few seconds
+            self.log.write("pending", plan=plan.digest, study=plan.study.study)
+        return Reply(fields={"approval": answer})
+
     def _prepare(self, request: Request) -> Reply:
         run, written = _run_id(request), request.text("plan").encode()
         plan = plan_from_bytes(written)
@@ -115,8 +132,10 @@ class SiteService:
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
-        policy = check_policy(plan, self.site)
+        policy = check_policy(plan, self.site, approved=True)  # every rule but the operator's word, which is used up
         content = self._content(plan)
+        if policy.approval != "auto":
+            self.approvals.use(plan, run, site=self.site.site)
         cost, paid = self._charge(run, plan, policy, content)
         try:
             masking, joined = self._join(request, run, plan)
@@ -357,7 +376,8 @@ class SiteService:
             plan_file = self._run_folder(run) / "plan.json"
             with contextlib.suppress(FileNotFoundError):
                 plan = plan_from_bytes(plan_file.read_bytes())
-                policy, masking = check_policy(plan, self.site), None
+                # only an admitted run has this file: where an approval was needed, it was used for this run
+                policy, masking = check_policy(plan, self.site, approved=True), None
                 if plan.study.secure_aggregation.enabled:
                     roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
                     masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)

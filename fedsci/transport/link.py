@@ -1,7 +1,7 @@
 """The coordinator's way to the sites: one request each, the replies that came, and what it cost."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -33,6 +33,7 @@ class SiteLink:
         timeout_s: how long to wait for the slowest site.
         registered: each site's node, where the connection itself proves which site a node is; else what the nodes
             say of themselves counts.
+        check: called while waiting; may raise to end the wait.
         traffic: bytes so far.
         seconds_codec: time spent in turning requests and replies into Flower's messages and back.
     """
@@ -40,9 +41,15 @@ class SiteLink:
     grid: Grid
     timeout_s: float = 3600.0
     registered: Mapping[SiteId, int] | None = None
+    check: Callable[[], None] = lambda: None
     traffic: Traffic = field(default_factory=Traffic)
     seconds_codec: float = 0.0
     _nodes: dict[SiteId, int] = field(default_factory=dict)
+
+    @property
+    def discovered(self) -> tuple[SiteId, ...]:
+        """The sites that have answered to :meth:`discover`."""
+        return tuple(sorted(self._nodes))
 
     def discover(self, expected: Iterable[SiteId], *, wait_s: float = 30.0) -> dict[SiteId, bytes]:
         """Learn which node is which site, and return each site's verification key as it states it.
@@ -60,6 +67,7 @@ class SiteLink:
             if owner is not None:
                 nodes = [node for node in nodes if owner.get(node) in wanted]
             if len(nodes) < len(wanted):
+                self.check()
                 time.sleep(0.05)
         keys: dict[SiteId, bytes] = {}
         replies = self._exchange(
@@ -124,6 +132,7 @@ class SiteLink:
         pending = set(ids)
         replies: dict[int, Reply | FedsciError] = {}
         while pending:
+            self.check()
             got = list(self.grid.pull_messages(pending))
             for message in got:
                 sent = message.metadata.reply_to_message_id

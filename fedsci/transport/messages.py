@@ -18,6 +18,7 @@ Vector = NDArray[Any]
 #: Every action, and the Flower message type that carries it.
 ACTIONS: dict[str, str] = {
     "hello": "query.hello",
+    "propose": "query.propose",
     "prepare": "query.prepare",
     "share": "query.share",
     "train": "train.contribution",

@@ -42,7 +42,7 @@ def test_every_example_parses(program):
             group.make_context(name, words)
 
 
-@pytest.mark.parametrize("path", [(), ("data",), ("strategy",)], ids=["fedsci", "fedsci data", "fedsci strategy"])
+@pytest.mark.parametrize("path", [(), ("data",), ("strategy",), ("coordinator",), ("site",)], ids=" ".join)
 def test_a_bare_group_shows_its_help_and_no_error(fedsci, path):
     outcome = fedsci(*path)
     assert outcome.code == 2

@@ -44,7 +44,7 @@ def test_columns_that_some_lab_fills_stay(fedsci, study):
 
 
 def test_metrics_whose_noise_has_no_known_deviation_say_that_there_is_some(fedsci, study):
-    outcome = fedsci("run", "study.yaml", "--set", "evaluation.metrics=[auroc]")
+    outcome = fedsci("run", "study.yaml", "--set", "evaluation.metrics=[auroc]", "--set", "evaluation.holdout=0.7")
     assert re.search(r"federated, all holdout records +\d\.\d{3} \(with noise\)", outcome.out)
     assert "federated, mean of labs" not in outcome.out
 

@@ -1,12 +1,15 @@
 """Study file, overrides, recipes and site files together."""
 
+import re
+
 import pytest
 import yaml
 
 import fedsci.config.plan as plans
 from fedsci.config.shipped import shipped
-from fedsci.config.study_file import load_study
+from fedsci.config.study_file import load_deployed_study, load_study
 from fedsci.errors import ConfigError
+from fedsci.names import SiteId
 
 
 @pytest.fixture
@@ -221,3 +224,30 @@ def test_the_demonstration_learns_slower_where_there_is_more_noise(epsilon, rate
     plan = load_study(study, overrides=[f"privacy.epsilon={epsilon}"]).plan
     assert plan.strategy.optimiser.learning_rate == pytest.approx(rate)
     assert load_study(study, overrides=["training.learning_rate=0.1"]).plan.strategy.optimiser.learning_rate == 0.1
+
+
+def test_a_study_elsewhere_names_its_sites(write_study):
+    active = [SiteId(name) for name in ("lab-2", "lab-1", "lab-3")]
+    assert load_deployed_study(write_study(), active=active).sites == ("lab-1", "lab-2", "lab-3")
+    three = ["lab-3", "lab-2", "lab-1"]
+    assert load_deployed_study(write_study(sites=three), active=[*active, SiteId("lab-4")]).sites == tuple(
+        sorted(three)
+    )
+    chosen = load_deployed_study(write_study(sites=["lab-9"]), active=active, chosen=["all"])
+    assert chosen.sites == ("lab-1", "lab-2", "lab-3")
+
+
+@pytest.mark.parametrize(
+    ("written", "chosen", "text"),
+    [
+        (["lab-1", "lab-9"], None, "lab-9 is not an active site"),
+        (["lab-1.yaml", "lab-2"], None, "lab-1.yaml is for running on one machine"),
+        ("labs", None, "labs is for running on one machine"),
+        ([], ["lab-1", "lab-1", "lab-2"], "lab-1 stands there twice"),
+        ([], ["lab-1"], "secure aggregation is not possible with 1 sites"),
+    ],
+)
+def test_sites_elsewhere_that_cannot_be_meant(write_study, written, chosen, text):
+    active = [SiteId(name) for name in ("lab-1", "lab-2", "lab-3")]
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        load_deployed_study(write_study(sites=written), active=active, chosen=chosen)

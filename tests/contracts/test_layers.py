@@ -15,7 +15,7 @@ TIERS = [
     {"names"},
     {"vectors", "privacy", "secagg"},
     {"strategies"},
-    {"config", "data"},
+    {"config", "data", "identity"},
     {"training", "audit", "registry", "transport"},
     {"site", "coordinator"},
     {"simulation", "reporting"},

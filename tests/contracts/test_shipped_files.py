@@ -13,8 +13,8 @@ from fedsci.config.shipped import shipped
 from fedsci.config.site import load_site
 from fedsci.config.strategy import load_recipe, recipe_names
 from fedsci.config.study_file import load_study
-from fedsci.site.dataset import schema_of
 from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
+from fedsci.training.schema import schema_of
 
 ROOT = Path(fedsci.__file__).parent.parent
 RECIPES = sorted(shipped("strategies").glob("*.yaml"))

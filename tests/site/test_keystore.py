@@ -10,7 +10,8 @@ import pytest
 
 from fedsci import secagg
 from fedsci.errors import PolicyRefused, ProtocolError
-from fedsci.site.keystore import Keystore, write_private
+from fedsci.identity.files import write_private
+from fedsci.site.keystore import Keystore
 
 RUN, OTHER = "a" * 32, "b" * 32
 

@@ -1,0 +1,253 @@
+"""``fedsci site start, status, pending, approve, refuse``: the daemon, and the operator's word."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsci.cli.folders import using
+from fedsci.cli.site import SiteFile, State
+
+if TYPE_CHECKING:
+    from fedsci.config.site import Site
+    from fedsci.site.approvals import Asked
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Which = Annotated[
+    str, typer.Argument(help="The study's name, or its plan's digest or six digits of it.", metavar="STUDY_OR_DIGEST")
+]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands to ``fedsci site``."""
+    group.command("start", epilog="Example: fedsci site start lab-03.yaml")(start)
+    group.command("status", epilog="Example: fedsci site status lab-03.yaml --json")(status)
+    group.command("pending", epilog="Example: fedsci site pending lab-03.yaml")(pending)
+    group.command("approve", epilog="Example: fedsci site approve lab-03.yaml heart-disease")(approve)
+    group.command("refuse", epilog='Example: fedsci site refuse lab-03.yaml heart-disease --reason "not our topic"')(
+        refuse
+    )
+
+
+def start(site_file: SiteFile, state: State = None) -> None:
+    """Run the site: connect to the coordinator, and answer by the site file's policy. Ends with SIGTERM.
+
+    Prints a JSON object a line, without private values. Reconnects for as long as it takes, and renews its certificate.
+    """
+    from fedsci.cli.signals import stopped_by_signals
+    from fedsci.registry.journal import to_stdout
+    from fedsci.site.daemon import SiteDaemon
+
+    site, folder = _load(site_file, state)
+    with using(folder):
+        daemon = SiteDaemon(site, folder, journal=to_stdout())
+        with stopped_by_signals(daemon.stop):
+            daemon.run()
+
+
+def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) -> None:
+    """Say how the site stands: running, connected, studies, budgets, certificate, last error."""
+    site, folder = _load(site_file, state)
+    with using(folder):
+        values = _status(site, folder)
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    pid, until = values["pid"], values["certificate_until"]
+    typer.echo(f"{'site':<14}{site.site}, state in {folder}")
+    typer.echo(f"{'daemon':<14}{'not running' if pid is None else f'running, process {pid}'}")
+    typer.echo(f"{'connected':<14}{'yes' if values['connected'] else 'no'}")
+    typer.echo(f"{'certificate':<14}{'none: not enrolled yet' if until is None else f'good until {until}'}")
+    for run, study in values["studies"].items():
+        typer.echo(f"{'study':<14}{study}, run {run}")
+    if values["pending"]:
+        typer.echo(f"{'pending':<14}{', '.join(values['pending'])}; fedsci site pending {site_file} shows them")
+    for name, budget in values["datasets"].items():
+        left = "no budget" if budget is None else f"epsilon {budget['left']:.2f} of {budget['budget']:.2f} left"
+        typer.echo(f"{'data set':<14}{name}: {left}")
+    typer.echo(f"{'last error':<14}{values['last_error'] or 'none'}")
+
+
+def pending(site_file: SiteFile, state: State = None, as_json: AsJson = False) -> None:
+    """Show the studies that wait for a word: what they run, on which data, what they cost, with whom."""
+    from fedsci.site.approvals import Approvals
+
+    site, folder = _load(site_file, state)
+    with using(folder):
+        _require(site, folder)
+        waiting = [_about(one, site, folder) for one in Approvals(folder).asked() if one.state == "pending"]
+    if as_json:
+        typer.echo(json.dumps(waiting, indent=2))
+        return
+    if not waiting:
+        typer.echo("no study waits")
+    for values in waiting:
+        _show(values)
+        typer.echo(f"next: fedsci site approve {site_file} {values['digest'][7:19]}, or fedsci site refuse")
+
+
+def approve(
+    site_file: SiteFile,
+    which: Which,
+    state: State = None,
+    hours: Annotated[float, typer.Option("--hours", min=0.01, help="How long the approval is good.")] = 72.0,
+) -> None:
+    """Let a study run here, once. The policy's other limits stay."""
+    from fedsci.cli.coordinator import who
+    from fedsci.site.approvals import Approvals
+
+    site, folder = _load(site_file, state)
+    with using(folder):
+        _require(site, folder)
+        approvals = Approvals(folder)
+        decided = approvals.approve(approvals.find(which).digest, who=who(), hours=hours)
+    until = datetime.datetime.fromtimestamp(decided.until, datetime.UTC)
+    typer.echo(f"{decided.study} ({decided.digest[7:19]}) may run here once, until {until:%Y-%m-%d %H:%M} UTC")
+
+
+def refuse(
+    site_file: SiteFile,
+    which: Which,
+    state: State = None,
+    reason: Annotated[str, typer.Option("--reason", help="The coordinator sees it.")] = "",
+) -> None:
+    """Refuse a study. The coordinator sees the reason."""
+    from fedsci.cli.coordinator import who
+    from fedsci.site.approvals import Approvals
+
+    site, folder = _load(site_file, state)
+    with using(folder):
+        _require(site, folder)
+        approvals = Approvals(folder)
+        decided = approvals.refuse(approvals.find(which).digest, who=who(), reason=reason)
+    typer.echo(f"{decided.study} ({decided.digest[7:19]}) is refused")
+
+
+def _load(site_file: Path, state: Path | None) -> "tuple[Site, Path]":
+    from fedsci.config.site import load_site
+    from fedsci.site.identity import state_folder
+
+    site = load_site(site_file)
+    return site, state_folder(site, state)
+
+
+def _require(site: "Site", folder: Path) -> None:
+    """Pass if the folder is this site's."""
+    from fedsci.names import SiteId
+    from fedsci.site.identity import SiteIdentity
+
+    SiteIdentity(SiteId(site.site), folder).describe()
+
+
+def _status(site: "Site", folder: Path) -> dict[str, Any]:
+    from fedsci.config.plan import plan_from_bytes
+    from fedsci.names import SiteId
+    from fedsci.privacy.budget import epsilon_enforced
+    from fedsci.site.approvals import Approvals
+    from fedsci.site.daemon import daemon_status
+    from fedsci.site.forecast import spending_of
+    from fedsci.site.identity import SiteIdentity
+
+    facts = SiteIdentity(SiteId(site.site), folder).describe()
+    said = daemon_status(folder)
+    budgets: dict[str, Any] = {}
+    for name in site.datasets:
+        spending = spending_of(site, name, folder)
+        if spending is None:
+            budgets[name] = None
+            continue
+        spent = epsilon_enforced(spending.policy, spending.spent_rdp)
+        budgets[name] = {"budget": spending.policy.epsilon, "spent": spent, "left": spending.policy.epsilon - spent}
+    return {
+        "site": site.site,
+        "pid": said.pid or None,
+        "running": said.pid != 0,
+        "connected": said.connected,
+        "certificate_until": None if facts.until is None else f"{facts.until:%Y-%m-%d %H:%M} UTC",
+        "studies": {
+            path.parent.name: plan_from_bytes(path.read_bytes()).study.study
+            for path in sorted((folder / "runs").glob("*/plan.json"))
+        },
+        "pending": [one.study for one in Approvals(folder).asked() if one.state == "pending"],
+        "datasets": budgets,
+        "last_error": said.last_error,
+    }
+
+
+def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
+    """Return what a pending study would do here."""
+    from fedsci.site.forecast import forecast
+    from fedsci.site.service import cost_for, dimension_of
+
+    plan = one.opened()
+    study = plan.study
+    dimension = dimension_of(plan)
+    expected = forecast(plan, site, cost=cost_for(plan), dimension=dimension, state=folder, approved=True)
+    return {
+        "study": study.study,
+        "digest": one.digest,
+        "question": study.question,
+        "asked": one.since,
+        "data": study.dataset,
+        "target": study.task.target,
+        "features": list(study.features),
+        "model": study.model.name,
+        "parameters": dimension,
+        "strategy": plan.recipe.name,
+        "rounds": plan.training.rounds,
+        "mechanism": study.privacy.mechanism,
+        "unit": study.privacy.unit,
+        "epsilon": study.privacy.epsilon,
+        "delta": study.privacy.delta,
+        "masked": study.secure_aggregation.enabled,
+        "min_survivors": plan.min_survivors,
+        "sites": list(plan.sites),
+        "costs": expected.alone,
+        "spent": expected.spent,
+        "spent_after": expected.after,
+        "budget": None if expected.policy is None else expected.policy.epsilon,
+        "would_be_refused": expected.refusal,
+    }
+
+
+def _show(values: dict[str, Any]) -> None:
+    private = values["mechanism"] != "none"
+    model = f"{values['model']} ({values['parameters']} numbers)"
+    lines = [
+        ("study", f"{values['study']} ({values['digest'][7:19]})"),
+        ("question", values["question"] or "not said"),
+        ("data", f"{values['data']}: {', '.join(values['features'])}, to predict {values['target']}"),
+        (
+            "runs",
+            f"{values['strategy']}, {values['rounds']} rounds, {model}",
+        ),
+        ("with", ", ".join(values["sites"])),
+    ]
+    if values["masked"]:
+        lines.append(("leaves", f"masked sums over at least {values['min_survivors']} sites"))
+    else:
+        lines.append(("leaves", "UNMASKED updates"))
+    if private:
+        lines.append(
+            (
+                "privacy",
+                f"epsilon {values['epsilon']:g} at delta {values['delta']:g} for each {values['unit']}, "
+                f"{values['mechanism']} noise",
+            )
+        )
+    else:
+        lines.append(("privacy", "NONE"))
+    if private and values["budget"] is not None:
+        lines.append(
+            (
+                "costs",
+                f"epsilon {values['costs']:.2f}: spent {values['spent']:.2f}, then {values['spent_after']:.2f} "
+                f"of {values['budget']:.2f}",
+            )
+        )
+    if values["would_be_refused"]:
+        lines.append(("but", f"the site would refuse it all the same: {values['would_be_refused']}"))
+    for name, text in lines:
+        typer.echo(f"{name:<10}{text}")

@@ -1,0 +1,145 @@
+"""What a study leaves behind, whatever engine runs it: a run folder that is readable at any moment."""
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedsci.config.plan import Plan
+from fedsci.coordinator.study import Progress, RoundResult
+from fedsci.coordinator.summary import summarise
+from fedsci.errors import InputError
+from fedsci.registry.run_folder import RunFolder, create_run_folder
+from fedsci.training.accountant import cost_of
+from fedsci.training.learner import module_for
+from fedsci.training.metrics import Metrics
+from fedsci.training.models import layout_of
+from fedsci.training.schema import schema_of
+from fedsci.transport.link import SiteLink, Traffic
+
+
+class Display(Protocol):
+    """Shows a run while it goes on."""
+
+    def phase(self, name: str) -> None:
+        """A phase began."""
+
+    def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
+        """A round was applied; ``epsilon`` is the largest spent so far at any lab."""
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """Watches a study, and writes its run folder.
+
+    Attributes:
+        plan: what is run.
+        engine: ``local``, ``ray`` or ``flower``.
+        folder: where it is written.
+        display: shows progress.
+        progress: how far the study is.
+        link: to the sites, once there is one; its traffic is counted.
+        pooled: metrics of baselines on pooled data, where labs are simulated.
+    """
+
+    plan: Plan
+    engine: str
+    folder: RunFolder
+    display: Display
+    progress: Progress = field(default_factory=Progress)
+    link: SiteLink | None = None
+    pooled: dict[str, Metrics | None] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, plan: Plan, *, engine: str, out: Path, display: Display, progress: Progress) -> "RunRecord":
+        """Make the run folder in ``out``.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        folder = create_run_folder(out, study=plan.study.study, plan_digest=plan.digest)
+        return cls(plan=plan, engine=engine, folder=folder, display=display, progress=progress)
+
+    def write_plan(self) -> None:
+        """Write ``plan.yaml``."""
+        self.folder.write_plan(self.plan.to_json() | {"digest": self.plan.digest})
+
+    def phase(self, name: str) -> None:
+        """Pass on what the coordinator does."""
+        self.display.phase(name)
+
+    def round_finished(self, progress: Progress, result: RoundResult) -> None:
+        """Write a line of ``metrics.jsonl`` and show it."""
+        epsilon = self._epsilon_so_far(result.number)
+        measured = result.measured
+        self.folder.append_metrics(
+            {
+                "round": result.number,
+                "metrics": measured.pooled() if measured else None,
+                "mean_site": measured.mean_site() if measured else None,
+                "sites": result.survivors,
+                "dropped": list(result.dropped),
+                "epsilon": None if epsilon is None else {"max": epsilon},
+                "seconds": None if result.seconds is None else round(result.seconds, 6),
+            }
+        )
+        self.display.round_finished(progress, result, epsilon)
+
+    def write_model(self) -> None:
+        """Write the model of the last applied round, if there is one."""
+        plan, model = self.plan, self.progress.model
+        if model is None:
+            return
+        inputs = next(iter(self.progress.sites.values())).inputs
+        about = {
+            "study": plan.study.study,
+            "plan_digest": plan.digest,
+            "rounds_completed": self.progress.rounds_completed,
+            "model": plan.study.model.model_dump(mode="json"),
+            "inputs": list(schema_of(plan.study).encoded_names),
+        }
+        self.folder.write_model(model, layout_of(module_for(plan, inputs=inputs)), about)
+
+    def ending(self) -> tuple[str, str]:
+        """Return status and reason of a study that came to its end, which budgets may have put before the plan's."""
+        planned, short = self.plan.training.rounds, self.progress.short_of_budget
+        if not short:
+            return "completed", ""
+        sites = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
+        allowed = self.progress.rounds_allowed
+        return "stopped_by_budget", f"the privacy budget of {sites} pays for {allowed} of {planned} rounds"
+
+    def close(self, status: str, reason: str) -> dict[str, Any]:
+        """Write ``summary.json`` and return it.
+
+        After a failure also the model, and a failure to write does not hide the first one.
+        """
+        traffic = self.link.traffic if self.link is not None else Traffic()
+        if self.link is not None:
+            self.progress.seconds["transport"] = self.link.seconds_codec
+        summary = summarise(
+            self.plan,
+            self.progress,
+            engine=self.engine,
+            status=status,
+            reason=reason or None,
+            seconds_total=time.monotonic() - self._began,
+            traffic=(traffic.up, traffic.down),
+            pooled=self.pooled,
+        )
+        if status != "aborted":
+            self.folder.write_json("summary.json", summary)
+            return summary
+        with contextlib.suppress(InputError):
+            self.folder.write_json("summary.json", summary)
+            if self.progress.rounds_completed:
+                self.write_model()
+        return summary
+
+    def _epsilon_so_far(self, rounds: int) -> float | None:
+        if not self.plan.private:
+            return None
+        parameters = next(iter(self.progress.sites.values())).parameters
+        return cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements)

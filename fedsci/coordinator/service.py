@@ -1,0 +1,195 @@
+"""The coordinator's process: enrolment, SuperLink and the queue of studies, from start to SIGTERM."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedsci.coordinator.deployed import DeployedRun, end_cut_short
+from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
+from fedsci.coordinator.enrolment_service import serve_enrolment
+from fedsci.coordinator.queue import OVER, Job, StudyQueue
+from fedsci.coordinator.study import SignedRoster
+from fedsci.errors import FedsciError, InputError, RoundAborted
+from fedsci.identity.files import replace_private
+from fedsci.names import SiteId
+from fedsci.registry.journal import Journal
+from fedsci.registry.process_lock import holder, only_process
+from fedsci.transport.flower_coordinator import Superlink, register_sites, unregister_site
+from fedsci.transport.tls import CoordinatorTls
+
+FLEET = "fleet"
+_LOCK, _FACTS = "service.lock", "service.json"
+_TICK_S = 0.5
+_HOUR_S = 3600.0
+_RETRY_S = 20.0  # a SuperLink whose parent was killed needs seconds to notice
+_SETTLE_S = 60.0
+
+
+def running(folder: Path) -> int | None:
+    """Return the process that serves a coordinator's folder, or None."""
+    return holder(folder / _LOCK)
+
+
+@dataclass(kw_only=True)
+class CoordinatorService:
+    """Serves one consortium until :meth:`stop`.
+
+    Attributes:
+        folder: the consortium's.
+        out: parent of run folders.
+        journal: told what happens.
+        publish: called with every run folder that is finished, to write what people read.
+        host: the interface to listen on.
+        fleet_port: studies; as founded if left out, 0 for any free one.
+        enrolment_port: enrolment; likewise.
+        passphrase: of the root's key, where that is kept here and encrypted.
+    """
+
+    folder: Path
+    out: Path
+    journal: Journal
+    publish: Callable[[Path], None] = lambda folder: None
+    host: str = "0.0.0.0"  # noqa: S104
+    fleet_port: int | None = None
+    enrolment_port: int | None = None
+    passphrase: str | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _known: dict[SiteId, EnrolledSite] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        """Let :meth:`run` return, after a study that is going on was ended; callable from a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve.
+
+        Raises:
+            FedsciError: it cannot begin: no consortium there, a port is taken, another process serves it.
+        """
+        enrolment = Enrolment(self.folder)
+        with only_process(self.folder / _LOCK, what=f"the coordinator of {self.folder}"):
+            self._maintain(enrolment)
+            fleet = self.folder / FLEET
+            fleet_port = enrolment.fleet_address.port if self.fleet_port is None else self.fleet_port
+            superlink = Superlink(fleet, CoordinatorTls.in_folder(self.folder), host=self.host, port=fleet_port)
+            server = serve_enrolment(enrolment, host=self.host, port=self.enrolment_port, note=self._note_refusal)
+            with server as enrolling:
+                self._start(superlink)
+                try:
+                    facts = {"pid": os.getpid(), "enrolment_port": enrolling.port, "fleet_port": superlink.port}
+                    replace_private(self.folder / _FACTS, json.dumps(facts | {"out": str(self.out.resolve())}).encode())
+                    self._register(enrolment, fleet)
+                    self.journal("started", **facts)
+                    self._serve(enrolment, superlink, fleet)
+                finally:
+                    superlink.stop()
+        self.journal("stopped")
+
+    def _serve(self, enrolment: Enrolment, superlink: Superlink, fleet: Path) -> None:
+        worker = threading.Thread(target=self._work, args=(enrolment, fleet), name="studies")
+        worker.start()
+        maintained = time.monotonic()
+        try:
+            while not self._stop.wait(_TICK_S) or worker.is_alive():
+                if not worker.is_alive():
+                    self.journal("error", message="the queue's thread ended")
+                    return
+                if superlink.pid is None:
+                    self.journal("superlink-ended")
+                    self._start(superlink)
+                    self._known.clear()
+                try:
+                    self._register(enrolment, fleet)
+                    if time.monotonic() - maintained > _HOUR_S:
+                        maintained = time.monotonic()
+                        self._maintain(enrolment)
+                except FedsciError as error:
+                    self.journal("error", message=error.message)
+        finally:
+            self._stop.set()
+            worker.join()
+
+    def _start(self, superlink: Superlink) -> None:
+        deadline = time.monotonic() + _RETRY_S
+        while True:
+            try:
+                superlink.start()
+            except FedsciError:
+                if self._stop.is_set() or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_TICK_S)
+            else:
+                return
+
+    def _maintain(self, enrolment: Enrolment) -> None:
+        for line in enrolment.maintain(passphrase=self.passphrase):
+            self.journal("maintenance", message=line)
+
+    def _register(self, enrolment: Enrolment, fleet: Path) -> None:
+        """Bring SuperLink's list of sites in line with the consortium's members."""
+        listed = enrolment.sites()
+        active = {site.name: site for site in listed if site.state == "active"}
+        if active == self._known:
+            return
+        register_sites(fleet, [site.certificate for site in active.values()])
+        for name in {site.name for site in listed if site.state == "revoked"} - active.keys():
+            unregister_site(fleet, name)
+        for changed in active.keys() ^ self._known.keys():
+            self.journal("site-admitted" if changed in active else "site-shut-out", site=changed)
+        self._known = active
+
+    def _work(self, enrolment: Enrolment, fleet: Path) -> None:
+        """Run studies one after the other; those that a dead process left behind are ended first."""
+        queue = StudyQueue(self.folder)
+        for job in queue.jobs():
+            if job.state.state in ("waiting", "running"):
+                self.journal("cut-short", run=job.number, study=job.study)
+                end_cut_short(job, fleet, patience_s=_SETTLE_S, check=self._check, publish=self._publish)
+        while not self._stop.is_set():
+            waiting = [job for job in queue.jobs() if job.state.state not in OVER]
+            if waiting:
+                self._run_one(waiting[0], enrolment, fleet)
+            else:
+                self._pause(_TICK_S)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise RoundAborted("the coordinator was stopped")
+
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+
+    def _run_one(self, job: Job, enrolment: Enrolment, fleet: Path) -> None:
+        self.journal("study", run=job.number, study=job.study, sites=job.sites)
+
+        def stopping() -> str | None:
+            if self._stop.is_set():
+                return "the coordinator was stopped"
+            who = job.stop_asked
+            return None if who is None else f"stopped by {who}"
+
+        def roster() -> SignedRoster:
+            signed = enrolment.roster()
+            if signed is None:
+                raise InputError(
+                    "the consortium has no roster that names only active sites",
+                    hint="fedsci coordinator sign-roster; it takes three active sites",
+                )
+            return SignedRoster(content=signed, consortium_key=enrolment.consortium_key)
+
+        DeployedRun(job=job, fleet=fleet, out=self.out, roster=roster, stopping=stopping, publish=self._publish).run()
+        state = job.state
+        self.journal("study-ended", run=job.number, status=state.state, reason=state.reason, folder=state.folder)
+
+    def _publish(self, folder: Path) -> None:
+        try:
+            self.publish(folder)
+        except (FedsciError, OSError) as error:
+            self.journal("error", message=f"no report for {folder}: {error}")
+
+    def _note_refusal(self, code: str, message: str) -> None:
+        self.journal("enrolment-refused", code=code, message=message)

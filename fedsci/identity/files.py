@@ -1,0 +1,65 @@
+"""Files that only their owner may read, written whole and durably, and a key with its certificate as one."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole and durably; an existing file is not replaced."""
+    partial = _write_partial(path, content)
+    try:
+        os.link(partial, path)  # fails if another process was first, whose file then counts
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole and durably, in place of what was there."""
+    _write_partial(path, content).replace(path)
+    _sync_folder(path.parent)
+
+
+def replace_pair(key: Path, key_content: bytes, certificate: Path, certificate_content: bytes) -> None:
+    """Replace a key and its certificate so that a crash leaves the old pair or the new one.
+
+    The certificate's ``.next`` file is written last; from then on :func:`settle_pair` finishes the work.
+    """
+    replace_private(_next(key), key_content)
+    replace_private(_next(certificate), certificate_content)
+    settle_pair(key, certificate)
+
+
+def settle_pair(key: Path, certificate: Path) -> None:
+    """Finish a replacement that a crash cut short; call it before reading the pair."""
+    if _next(certificate).exists():
+        for path in (key, certificate):
+            with contextlib.suppress(FileNotFoundError):  # done already, perhaps by another process
+                _next(path).replace(path)
+        _sync_folder(key.parent)
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(path.name + ".next")
+
+
+def _write_partial(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return partial
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,174 @@
+"""The site's process: one warm service behind one connection to the coordinator, from start to SIGTERM.
+
+What a message may ask for is looked up among the actions in ``transport/messages.py``; nothing that arrives is run.
+"""
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fedsci.config.site import Site
+from fedsci.errors import FedsciError, InputError
+from fedsci.identity.files import replace_private
+from fedsci.names import SiteId
+from fedsci.registry.journal import Journal
+from fedsci.registry.process_lock import holder, only_process
+from fedsci.site.identity import SiteIdentity
+from fedsci.site.service import SiteService
+from fedsci.transport.binding import unpack
+from fedsci.transport.flower_site import SiteConnection
+from fedsci.transport.messages import Reply, Request
+from fedsci.transport.tls import SiteTls
+
+_LOCK, _STATUS = "daemon.lock", "status.json"
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connected:
+    """How the daemon stands; public, kept in the state folder.
+
+    Attributes:
+        pid: its process; 0 while none runs.
+        connected: whether the coordinator's door is open to it.
+        since: since when, UTC seconds.
+        last_error: why there is no connection or no new certificate; or the code of the last failed request.
+    """
+
+    pid: int = 0
+    connected: bool = False
+    since: float = 0.0
+    last_error: str = ""
+
+
+def daemon_status(state: Path) -> Connected:
+    """Return how the daemon of a state folder stands."""
+    try:
+        said = Connected(**json.loads((state / _STATUS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        said = Connected()
+    pid = holder(state / _LOCK)
+    return replace(said, pid=pid) if pid is not None else replace(said, pid=0, connected=False)
+
+
+class SiteDaemon:
+    """Serves one site until :meth:`stop`.
+
+    Args:
+        site: the site's file.
+        state: its state folder, where it has enrolled.
+        journal: told what happens; holds no private values: actions, runs, codes and times.
+    """
+
+    def __init__(self, site: Site, state: Path, *, journal: Journal) -> None:
+        self._site, self._state, self._journal = site, state, journal
+        self._identity = SiteIdentity(SiteId(site.site), state)
+        self._stop = threading.Event()
+        self._connection: SiteConnection | None = None
+        self._status = Connected()
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Let :meth:`run` return after the message in work; callable from a signal handler."""
+        self._stop.set()
+        connection = self._connection
+        if connection is not None:
+            connection.stop()
+
+    def run(self) -> None:
+        """Serve.
+
+        Raises:
+            FedsciError: it cannot begin: not enrolled, another site's folder, or a second daemon.
+        """
+        facts = self._identity.describe()
+        if not facts.enrolled:
+            raise InputError(
+                f"{facts.site} is not enrolled ({self._state} holds no certificate)",
+                hint="ask the coordinator for a token, then: fedsci site join SITE_FILE TOKEN",
+            )
+        with only_process(self._state / _LOCK, what=f"the daemon of {facts.site}"):
+            service = SiteService(self._site, self._state)
+            self._note(pid=os.getpid(), connected=False, last_error="")
+            address = str(self._identity.fleet_address)
+            self._journal("started", site=facts.site, pid=os.getpid(), coordinator=address)
+            renewing = threading.Thread(target=self._renew, name="renewal", daemon=True)
+            renewing.start()
+            try:
+                while not self._stop.is_set():
+                    self._serve(service)
+            finally:
+                self._stop.set()
+                self._note(connected=False)
+        self._journal("stopped", site=facts.site)
+
+    def _serve(self, service: SiteService) -> None:
+        """Serve over one connection; returns when it is to be opened anew, with another certificate."""
+        self._connection = SiteConnection(
+            lambda request: self._answer(service, request),
+            address=str(self._identity.fleet_address),
+            tls=SiteTls.in_folder(self._state / "tls"),
+            state=self._state,
+            notice=self._notice,
+        )
+        if not self._stop.is_set():
+            self._connection.serve()
+
+    def _answer(self, service: SiteService, request: Request) -> Reply:
+        began = time.monotonic()
+        reply = self._roster(request) or service.handle(request)
+        code = "" if reply.error is None else str(reply.error.get("code", "internal"))
+        self._journal(
+            "request",
+            action=request.action,
+            run=str(request.fields.get("run", ""))[:32],
+            round=request.fields.get("round") if type(request.fields.get("round")) is int else None,
+            seconds=round(time.monotonic() - began, 3),
+            error=code,
+        )
+        if code:
+            self._note(last_error=f"{request.action}: {code}; see site.log")
+        return reply
+
+    def _roster(self, request: Request) -> Reply | None:
+        """Take the roster that comes with a study; answer in the service's place if it is not acceptable."""
+        if request.action != "prepare" or "roster" not in request.fields:
+            return None
+        try:
+            self._identity.accept_roster(unpack(request.fields["roster"]))
+        except FedsciError as error:
+            self._journal("roster-refused", message=error.message)
+            return Reply(error=error.public())
+        return None
+
+    def _renew(self) -> None:
+        while True:
+            try:
+                if self._identity.renew_if_due():
+                    self._journal("renewed", until=self._identity.describe().until)
+                    connection = self._connection
+                    if connection is not None:
+                        connection.stop()
+            except FedsciError as error:
+                self._note(last_error=f"renewal: {error.message}")
+                self._journal("renewal-failed", message=error.message)
+            except OSError as error:
+                self._journal("renewal-failed", message=f"{self._state}: {error.strerror}")
+            if self._stop.wait(_HOUR_S):
+                return
+
+    def _notice(self, text: str) -> None:
+        connected = text == "connected"
+        self._journal("connected" if connected else "disconnected", message="" if connected else text)
+        self._note(connected=connected, since=time.time(), **({} if connected else {"last_error": text}))
+
+    def _note(self, **values: object) -> None:
+        with self._lock:
+            self._status = replace(self._status, **values)  # type: ignore[arg-type]
+            try:
+                replace_private(self._state / _STATUS, json.dumps(asdict(self._status)).encode())
+            except OSError as error:  # a full disk; the ledger says so where it matters
+                self._journal("error", message=f"cannot write {self._state / _STATUS}: {error.strerror}")

@@ -1,0 +1,40 @@
+"""The queue of studies: on disk, in order, and the same for whoever looks."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fedsci.coordinator.queue import JobState, StudyQueue
+from fedsci.errors import InputError
+
+
+def test_a_study_comes_back_as_it_was_handed_in(tmp_path, make_plan):
+    plan = make_plan()
+    StudyQueue(tmp_path).add(plan, who="ada", patience_s=5.0)
+    (job,) = StudyQueue(tmp_path).jobs()
+    assert job.plan().to_bytes() == plan.to_bytes()
+    assert (job.number, job.study, job.sites, job.planned) == (1, "tiny", plan.sites, plan.training.rounds)
+    assert (job.state.state, job.stop_asked) == ("queued", None)
+    job.write_state(JobState(state="running", rounds=2))
+    job.ask_to_stop("ada")
+    (seen,) = StudyQueue(tmp_path).jobs()
+    assert (seen.state.state, seen.state.rounds, seen.stop_asked) == ("running", 2, "ada")
+
+
+def test_many_may_hand_in_at_once(tmp_path, make_plan):
+    queue, plan = StudyQueue(tmp_path), make_plan()
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda _: queue.add(plan, who="ada", patience_s=1.0).number, range(24)))
+    assert sorted(numbers) == list(range(1, 25))
+
+
+def test_a_run_has_a_number_a_name_and_a_folder(tmp_path, make_plan):
+    queue = StudyQueue(tmp_path)
+    first = queue.add(make_plan(), who="ada", patience_s=1.0)
+    second = queue.add(make_plan(), who="ada", patience_s=1.0)
+    first.write_state(JobState(state="completed", folder="/srv/runs/tiny-20260101T000000Z-12345678"))
+    assert queue.find("1") == first
+    assert queue.find("tiny") == second
+    assert queue.find("runs/tiny-20260101T000000Z-12345678") == first
+    with pytest.raises(InputError, match="no run is called 3"):
+        queue.find("3")

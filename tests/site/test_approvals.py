@@ -1,0 +1,106 @@
+"""A word is for one plan, once, for a time; what cannot be read is no approval."""
+
+import pytest
+
+from fedsci.errors import InputError, PolicyRefused
+from fedsci.site.approvals import MOST_PENDING, Approvals
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def approvals(tmp_path, clock):
+    return Approvals(tmp_path, clock=clock)
+
+
+def use(approvals, plan):
+    approvals.use(plan, "0" * 32, site="lab-1")
+
+
+def test_nothing_runs_before_a_word(approvals, make_plan):
+    with pytest.raises(PolicyRefused, match="needs the operator's approval"):
+        use(approvals, make_plan())
+    assert approvals.ask(make_plan()) == "pending"
+    assert approvals.ask(make_plan()) == "pending"
+    assert len(approvals.asked()) == 1
+    with pytest.raises(PolicyRefused, match="needs the operator's approval"):
+        use(approvals, make_plan())
+
+
+def test_an_approval_is_used_up_by_one_run(approvals, make_plan):
+    approvals.ask(make_plan())
+    approvals.approve(make_plan().digest, who="ada")
+    assert approvals.ask(make_plan()) == "given"
+    use(approvals, make_plan())
+    with pytest.raises(PolicyRefused):
+        use(approvals, make_plan())
+    assert approvals.ask(make_plan()) == "pending"
+
+
+def test_it_is_for_that_very_plan(approvals, make_plan):
+    approvals.ask(make_plan())
+    approvals.approve(make_plan().digest, who="ada")
+    other = make_plan(training={"rounds": 3})
+    assert approvals.ask(other) == "pending"
+    with pytest.raises(PolicyRefused):
+        use(approvals, other)
+
+
+def test_it_expires(approvals, clock, make_plan):
+    approvals.ask(make_plan())
+    approvals.approve(make_plan().digest, who="ada", hours=1)
+    clock.now += 3600
+    with pytest.raises(PolicyRefused):
+        use(approvals, make_plan())
+    assert approvals.ask(make_plan()) == "pending"
+
+
+def test_a_refusal_says_why_and_stands(approvals, make_plan):
+    approvals.ask(make_plan())
+    approvals.approve(make_plan().digest, who="ada")
+    approvals.refuse(make_plan().digest, who="ada", reason="not our topic")
+    for asked in (approvals.ask, lambda plan: use(approvals, plan)):
+        with pytest.raises(PolicyRefused) as refused:
+            asked(make_plan())
+        assert refused.value.public_message == "the operator refused this study: not our topic"
+
+
+def test_a_decision_that_cannot_be_read_is_no(approvals, make_plan, tmp_path):
+    approvals.ask(make_plan())
+    approvals.approve(make_plan().digest, who="ada")
+    (file,) = (tmp_path / "approvals").glob("*.json")
+    file.write_text(file.read_text()[:40])
+    with pytest.raises(PolicyRefused, match="nothing is approved"):
+        use(approvals, make_plan())
+
+
+def test_plans_are_found_by_name_or_digest(approvals, make_plan):
+    first, second = make_plan(), make_plan(seed=4)
+    approvals.ask(first)
+    assert approvals.find("tiny").digest == first.digest
+    approvals.ask(second)
+    assert approvals.find(second.digest[7:15]).digest == second.digest
+    assert approvals.find(second.digest).digest == second.digest
+    with pytest.raises(InputError, match="2 plans are called"):
+        approvals.find("tiny")
+    for unknown in ("other", first.digest[7:10], ""):
+        with pytest.raises(InputError, match="waits here"):
+            approvals.find(unknown)
+
+
+def test_nobody_can_fill_the_disk_with_questions(approvals, make_plan):
+    for seed in range(MOST_PENDING):
+        approvals.ask(make_plan(seed=seed))
+    with pytest.raises(PolicyRefused, match="wait for the operator already"):
+        approvals.ask(make_plan(seed=MOST_PENDING))
+    assert approvals.ask(make_plan(seed=0)) == "pending"
