@@ -18,12 +18,14 @@ from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
 from fedsci.registry.run_folder import RunFolder
-from fedsci.transport.flower_coordinator import connect_grid, site_status
+from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid, site_status
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
 
 AWAY = "is not connected"
 _SETTLE_S = 30.0  # how long sites may take to hear that a study is over, where it did not end by itself
+_ASK_S = 60.0
+_HELLO_S = 15.0
 _MODEL_EVERY_S = 5.0
 _POLL_S = 0.5
 
@@ -94,10 +96,11 @@ class DeployedRun:
         self._check()
         self._await_connected(plan)
         with connect_grid(self.fleet) as grid:
-            link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
-            self._link = record.link = link
-            link.discover(plan.sites)
+            link = self._discover(plan, grid)
+            record.link = link
+            link.timeout_s = min(self.timeout_s, _ASK_S)  # who is away meanwhile is asked again
             await_permission(link, plan, patience_s=self.job.patience_s, tell=self._wait_for, pause=self._pause)
+            link.timeout_s = self.timeout_s
             roster = self.roster() if plan.study.secure_aggregation.enabled else None
             self._change(state="running", waiting={})
             checkpoint.save(self.job.path, self._progress)  # from here on sites may charge something
@@ -117,6 +120,23 @@ class DeployedRun:
                     hint="is the site's process running? fedsci site status says what is wrong",
                 )
             self._pause(_POLL_S)
+
+    def _discover(self, plan: Plan, grid: SuperlinkGrid) -> SiteLink:
+        """Return a link over which every site has answered; SuperLink may take a while to notice that one is gone."""
+        deadline = time.monotonic() + self.job.patience_s
+        while True:
+            link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
+            self._link = link
+            try:
+                link.discover(plan.sites, wait_s=_HELLO_S)
+            except ConnectionFailed:
+                away = {site: AWAY for site in plan.sites if site not in link.discovered}
+                if not away or time.monotonic() >= deadline:
+                    raise
+                self._wait_for(away)
+                self._pause(_POLL_S)
+            else:
+                return link
 
     def phase(self, name: str) -> None:
         """Write down the phase; the display's part."""
@@ -162,6 +182,19 @@ class DeployedRun:
     def _change(self, **values: Any) -> None:
         self._state = replace(self._state, **values)
         self.job.write_state(self._state)
+
+
+def begin_again(job: Job) -> None:
+    """Put a study back into the queue that was waiting for sites when the coordinator's process died.
+
+    Nothing was charged for it yet, and what operators decided lies at their sites.
+    """
+    if job.state.folder:
+        folder = Path(job.state.folder)
+        with contextlib.suppress(OSError):  # it holds the plan and nothing else
+            (folder / "plan.yaml").unlink(missing_ok=True)
+            folder.rmdir()
+    job.write_state(JobState())
 
 
 def end_cut_short(

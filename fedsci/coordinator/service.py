@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedsci.coordinator.deployed import DeployedRun, end_cut_short
+from fedsci.coordinator.deployed import DeployedRun, begin_again, end_cut_short
 from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
 from fedsci.coordinator.enrolment_service import serve_enrolment
 from fedsci.coordinator.queue import OVER, Job, StudyQueue
@@ -143,10 +143,12 @@ class CoordinatorService:
         self._known = active
 
     def _work(self, enrolment: Enrolment, fleet: Path) -> None:
-        """Run studies one after the other; those that a dead process left behind are ended first."""
+        """Run studies one after the other; one that a dead process left in the middle is ended first."""
         queue = StudyQueue(self.folder)
         for job in queue.jobs():
-            if job.state.state in ("waiting", "running"):
+            if job.state.state == "waiting":
+                begin_again(job)
+            elif job.state.state == "running":
                 self.journal("cut-short", run=job.number, study=job.study)
                 end_cut_short(job, fleet, patience_s=_SETTLE_S, check=self._check, publish=self._publish)
         while not self._stop.is_set():

@@ -25,8 +25,13 @@ def test_a_study_waits_for_a_word_and_each_word_is_for_one_run(deploy):
     assert "costs     epsilon" in consortium.good("site", "pending", "lab-2.yaml").out
     assert consortium.json("site", "status", "lab-2.yaml")["pending"] == ["tumours"]
     assert consortium.json("site", "status", "lab-1.yaml")["datasets"]["tumours"]["spent"] == 0.0  # nobody paid yet
+    consortium.kill("coordinator")  # while it waits: it goes on waiting
+    consortium.start_coordinator()
+    consortium.until(lambda: consortium.events("coordinator").count("started") == 2)
+    consortium.until(lambda: "approval" in consortium.runs()[0]["waiting"].get("lab-2", ""))
     consortium.good("site", "approve", "lab-2.yaml", "tumours")
     consortium.until(lambda: consortium.runs()[0]["state"] == "completed")
+    assert len(list((consortium.folder / "runs").iterdir())) == 1
 
     assert consortium.submit().code == 0  # the same plan: the approval was used
     consortium.until(lambda: "approval" in consortium.runs()[1]["waiting"].get("lab-2", ""))
