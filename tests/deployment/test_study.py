@@ -5,6 +5,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 def test_three_labs_finish_a_masked_private_study(deploy):
     consortium = deploy()
     consortium.found()
