@@ -35,6 +35,6 @@ def answer(handler: Handler, message: Message) -> Message:
         records = encode(handler(decode_request(message.content)))
     except FedsciError as error:
         records = encode(Reply(error=error.public()))
-    except Exception:
+    except Exception:  # the handler has logged its own; whatever else it is, its text may hold a record's values
         records = encode(Reply(error=FedsciError("").public()))
     return Message(records, reply_to=message)
