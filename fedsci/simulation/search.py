@@ -133,7 +133,7 @@ def _choices(grid: Sequence[str]) -> list[list[str]]:
         if key.strip() in ("privacy.epsilon", "privacy.delta", "evaluation.baselines", "seed"):
             raise ConfigError(
                 f"--try {text}: {key.strip()} is not a setting to search over",
-                hint="epsilon and delta are what the search as a whole may cost: use --set",
+                hint="search over training or model; what holds for all tries goes with --set or --seed",
             )
         choices.append([f"{key.strip()}={yaml.safe_dump(v, default_flow_style=True).splitlines()[0]}" for v in listed])
     if not choices:
