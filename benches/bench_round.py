@@ -22,7 +22,7 @@ import yaml
 from harness import Results, check, main
 
 from fedsci.config.study_file import StudyOnOneMachine, load_study
-from fedsci.coordinator.study import Progress, RoundResult
+from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.simulation import run as simulation_run
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.run import SimulatedRun

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from fedsci.config.plan import Plan
-from fedsci.coordinator.study import Progress, RoundResult
+from fedsci.coordinator.progress import Progress, RoundResult
 
 _PHASES = {
     "preparing": "labs check the study and load their data",
@@ -80,6 +80,8 @@ class RichDisplay:
             parts.append(f"{name} {value:.3f}")
         if epsilon is not None:
             parts.append(f"epsilon {epsilon:.2f}")
+        if result.abandoned:
+            parts.append("abandoned")
         if result.dropped:
             parts.append(f"without {', '.join(result.dropped)}")
         left = self._plan.training.rounds - result.number

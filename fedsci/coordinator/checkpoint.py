@@ -1,45 +1,205 @@
-"""What is known of a study that was cut short, so that it can be ended properly: public facts, no model, no sums."""
+"""What a coordinator keeps of a study that goes on, so that its next process takes it up: public facts and the model.
 
+All of it lies in the study's folder of the queue: ``progress.json``, written before sites are asked for anything;
+``state.safetensors``, the model and the server optimiser's memory after the last applied round; per batch of secure
+aggregation the adverts and the finished setup. No file holds a secret, an update, or a sum that is not in the model.
+"""
+
+import base64
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import Admission
-from fedsci.coordinator.study import Progress
+from fedsci.coordinator.aggregation import Collected
+from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
+from fedsci.secagg import ReadySetup
+from fedsci.strategies.base import StrategyState
+from fedsci.strategies.server_optimiser import OptimiserState
+from fedsci.training.metrics import MetricSums
 
-_NAME = "progress.json"
+
+class Checkpoint:
+    """Keeps a study in a folder; see :class:`fedsci.coordinator.progress.Keeper`.
+
+    Args:
+        folder: the study's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, progress: Progress) -> None:
+        """Keep everything but the strategy's state."""
+        values = {
+            "run": progress.run,
+            "sites": {site: asdict(said) for site, said in progress.sites.items()},
+            "privacy": {site: dict(said) for site, said in progress.privacy.items()},
+            "rounds_allowed": progress.rounds_allowed,
+            "short_of_budget": progress.short_of_budget,
+            "asked": progress.asked,
+            "abandoned": progress.abandoned,
+            "measurements": progress.measurements,
+            "answers": {action: _answer_to_json(collected) for action, collected in progress.answers.items()},
+            "dropped": progress.dropped,
+            "seconds": progress.seconds,
+        }
+        self._write("progress.json", json.dumps(values).encode())
+
+    def save_state(self, progress: Progress) -> None:
+        """Keep the strategy's state and the pending round."""
+        state, pending = progress.state, progress.pending
+        if state is None or pending is None:
+            return
+        about = {
+            "run": progress.run,
+            "round": state.round,
+            "number": pending.number,
+            "dropped": pending.dropped,
+            "seconds": pending.seconds,
+        }
+        arrays = {"model": state.model, "first": state.optimiser.first, "second": state.optimiser.second}
+        kept = {name: array for name, array in arrays.items() if array.any()}  # plain SGD remembers nothing
+        self._write("state.safetensors", save(kept, {"about": json.dumps(about), "size": str(state.model.size)}))
+
+    def save_adverts(self, batch: int, adverts: bytes) -> None:
+        """Keep a setup's adverts."""
+        self._write(f"adverts-{batch}", adverts)
+
+    def save_setup(self, batch: int, ready: ReadySetup, deliveries: Mapping[int, bytes]) -> None:
+        """Keep a finished setup."""
+        packed = {index: base64.b64encode(content).decode() for index, content in deliveries.items()}
+        values = {"ready": base64.b64encode(ready.encode()).decode(), "deliveries": packed}
+        self._write(f"setup-{batch}", json.dumps(values).encode())
+
+    def adverts(self, batch: int) -> bytes | None:
+        """Return the adverts that were kept, if any."""
+        try:
+            return (self._folder / f"adverts-{batch}").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def setups(self) -> dict[int, tuple[ReadySetup, dict[int, bytes]]]:
+        """Return the finished setups by batch, their signatures checked again."""
+        found = {}
+        for path in self._folder.glob("setup-*"):
+            values = json.loads(path.read_bytes())
+            deliveries = {int(index): base64.b64decode(content) for index, content in values["deliveries"].items()}
+            ready = ReadySetup.decode(base64.b64decode(values["ready"]))
+            found[int(path.name.removeprefix("setup-"))] = ready, deliveries
+        return found
+
+    def save_roster(self, content: bytes) -> None:
+        """Keep the signed roster that sites were sent."""
+        self._write("roster", content)
+
+    def roster(self) -> bytes | None:
+        """Return the signed roster that sites were sent, if any."""
+        try:
+            return (self._folder / "roster").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def restore(self, plan: Plan) -> Progress | None:
+        """Return a study as it was kept, or None if it did not come as far as asking sites."""
+        try:
+            values = json.loads((self._folder / "progress.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        progress = Progress(
+            run=values["run"],
+            sites={SiteId(site): Admission(**said) for site, said in values["sites"].items()},
+            privacy={SiteId(site): said for site, said in values["privacy"].items()},
+            rounds_allowed=values["rounds_allowed"],
+            short_of_budget=tuple(values["short_of_budget"]),
+            asked=values["asked"],
+            abandoned=values["abandoned"],
+            measurements=values["measurements"],
+            answers={action: _answer_from_json(plan, said) for action, said in values["answers"].items()},
+            dropped=[(SiteId(site), number) for site, number in values["dropped"]],
+            seconds=values["seconds"],
+        )
+        self._restore_state(plan, progress)
+        return progress
+
+    def clear(self) -> None:
+        """Forget everything: the study begins anew, or is over."""
+        kept = ("progress.json", "state.safetensors", "roster", "adverts-*", "setup-*")
+        for path in [path for pattern in kept for path in self._folder.glob(pattern)]:
+            path.unlink(missing_ok=True)
+
+    def _restore_state(self, plan: Plan, progress: Progress) -> None:
+        path = self._folder / "state.safetensors"
+        if not path.exists():
+            return
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+            about, size = json.loads(metadata["about"]), int(metadata["size"])
+            if about["run"] != progress.run:
+                return
+            names = set(file.keys())
+            read = {
+                name: file.get_tensor(name) if name in names else np.zeros(size, np.float32)
+                for name in ("model", "first", "second")
+            }
+        optimiser = OptimiserState(first=read["first"], second=read["second"])
+        progress.state = StrategyState(round=about["round"], model=read["model"], optimiser=optimiser)
+        dropped = tuple(SiteId(site) for site in about["dropped"])
+        progress.pending = RoundResult(
+            number=about["number"],
+            measured=None,
+            survivors=len(plan.sites) - len(dropped),
+            dropped=dropped,
+            seconds=about["seconds"],
+        )
+        # the state may be newer than progress.json, which is written before the next round
+        progress.dropped += [
+            (site, about["number"]) for site in dropped if (site, about["number"]) not in progress.dropped
+        ]
+
+    def _write(self, name: str, content: bytes) -> None:
+        replace_private(self._folder / name, content)
 
 
-def save(folder: Path, progress: Progress) -> None:
-    """Write down, durably, which run it is, who let it in, and how far it came."""
-    values = {
-        "run": progress.run,
-        "sites": {site: asdict(said) | {"advert": ""} for site, said in progress.sites.items()},
-        "privacy": {site: dict(said) for site, said in progress.privacy.items()},
-        "rounds_allowed": progress.rounds_allowed,
-        "rounds_completed": progress.rounds_completed,
-        "measurements": progress.measurements,
-        "dropped": [list(one) for one in progress.dropped],
-        "seconds": progress.seconds,
+def _answer_to_json(collected: Collected) -> dict[str, Any]:
+    return {
+        "metrics": [sums.tolist() for sums in collected.metrics],
+        "survivors": collected.survivors,
+        "own": {
+            site: {label: None if sums is None else sums.values.tolist() for label, sums in shown.items()}
+            for site, shown in collected.own.items()
+        },
+        "dropped": dict(collected.dropped),
+        "weight": collected.weight,
     }
-    replace_private(folder / _NAME, json.dumps(values).encode())
 
 
-def restore(folder: Path) -> Progress | None:
-    """Return what :func:`save` wrote, or None if it wrote nothing; without the model."""
-    try:
-        values = json.loads((folder / _NAME).read_bytes())
-    except FileNotFoundError:
-        return None
-    return Progress(
-        run=values["run"],
-        sites={SiteId(site): Admission(**said) for site, said in values["sites"].items()},
-        privacy={SiteId(site): said for site, said in values["privacy"].items()},
-        rounds_allowed=values["rounds_allowed"],
-        rounds_completed=values["rounds_completed"],
-        measurements=values["measurements"],
-        dropped=[(SiteId(site), number) for site, number in values["dropped"]],
-        seconds=values["seconds"],
+def _answer_from_json(plan: Plan, values: Mapping[str, Any]) -> Collected:
+    kind = plan.study.task.kind
+
+    def sums(numbers: list[float] | None) -> MetricSums | None:
+        return None if numbers is None else MetricSums(kind=kind, values=np.asarray(numbers, np.float64))
+
+    return Collected(
+        contribution=np.zeros(0, np.float32),
+        weight=values["weight"],
+        metrics=[np.asarray(numbers, np.float64) for numbers in values["metrics"]],
+        survivors=tuple(SiteId(site) for site in values["survivors"]),
+        own={
+            SiteId(site): {label: sums(numbers) for label, numbers in shown.items()}
+            for site, shown in values["own"].items()
+        },
+        dropped={SiteId(site): why for site, why in values["dropped"].items()},
+        seconds_sites=0.0,
+        seconds_masking=0.0,
+        seconds_aggregation=0.0,
     )

@@ -1,4 +1,4 @@
-"""One study over SuperLink: waits for its sites, runs it, and leaves a run folder, also for one that was cut short."""
+"""One study over SuperLink: waits for its sites, runs it or what is left of it, and leaves a run folder."""
 
 import contextlib
 import time
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from fedsci.config.plan import Plan
-from fedsci.coordinator import checkpoint
-from fedsci.coordinator.admission import read_privacy
+from fedsci.coordinator.checkpoint import Checkpoint
 from fedsci.coordinator.permission import await_permission
+from fedsci.coordinator.preparation import SignedRoster
+from fedsci.coordinator.progress import Progress, RoundResult, Suspended
 from fedsci.coordinator.queue import Job, JobState
 from fedsci.coordinator.run import RunRecord
-from fedsci.coordinator.study import Progress, RoundResult, SignedRoster, run_study
+from fedsci.coordinator.study import abandon_rounds, run_study, settle, show_pending
 from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
-from fedsci.registry.run_folder import RunFolder
 from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid, site_status
 from fedsci.transport.link import SiteLink
-from fedsci.transport.messages import Reply, Request
 
 AWAY = "is not connected"
+_AWAY_S = 60.0  # how long a study that is taken up waits for all of its sites
 _SETTLE_S = 30.0  # how long sites may take to hear that a study is over, where it did not end by itself
 _ASK_S = 60.0
 _HELLO_S = 15.0
@@ -32,7 +32,10 @@ _POLL_S = 0.5
 
 @dataclass(kw_only=True)
 class DeployedRun:
-    """Runs one study of the queue, in this process.
+    """Runs one study of the queue, in this process; one that is in state ``running`` is taken up where it stands.
+
+    Taken up after its sites let it in: a round that was under way is given up, and stays charged. Before: sites settle
+    what they reserved, and the study begins anew.
 
     Attributes:
         job: the study.
@@ -41,6 +44,7 @@ class DeployedRun:
         publish: called with the run folder before the study counts as over.
         roster: the consortium's newest, asked for when the study begins.
         stopping: says why the study must end now, or None.
+        suspending: says whether this process must end now; the study goes on in the next.
         timeout_s: how long to wait for the slowest site in an exchange.
     """
 
@@ -49,11 +53,13 @@ class DeployedRun:
     out: Path
     roster: Callable[[], SignedRoster]
     stopping: Callable[[], str | None]
+    suspending: Callable[[], bool]
     publish: Callable[[Path], None]
     timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
         self._journal = Journal(path=self.job.path / "log.jsonl")
+        self._checkpoint = Checkpoint(self.job.path)
         self._progress = Progress()
         self._state = JobState(run=self._progress.run)
         self._record: RunRecord | None = None
@@ -66,21 +72,22 @@ class DeployedRun:
         plan = self.job.plan()
         status, error = "aborted", FedsciError("internal error")
         try:
-            self._record = RunRecord.begin(plan, engine="flower", out=self.out, display=self, progress=self._progress)
-            self._change(state="waiting", folder=str(self._record.folder.path.resolve()))
-            self._record.write_plan()
-            self._exchange(plan, self._record)
-            self._record.write_model()
-            status, reason = self._record.ending()
+            if self.job.state.state == "running":
+                self._take_up(plan)
+            else:
+                self._begin(plan)
+            status, reason = self._record.ending() if self._record is not None else (status, "")
             error = RoundAborted(reason)
+        except Suspended:
+            self._journal("suspended", rounds=self._progress.rounds_completed)
+            return
         except FedsciError as failure:
             error = failure
         except Exception as failure:
             error = FedsciError(f"internal error: {type(failure).__name__}: {failure}")
-        finally:
-            if self._record is not None:
-                self._record.close(status, error.message)
-                self.publish(self._record.folder.path)
+        if self._record is not None:
+            self._record.close(status, error.message)
+            self.publish(self._record.folder.path)
         completed = status != "aborted"
         self._change(
             state=status,
@@ -91,8 +98,13 @@ class DeployedRun:
             exit_code=0 if completed else error.exit_code,
         )
         self._journal("ended", status=status, reason=error.message)
+        self._checkpoint.clear()
 
-    def _exchange(self, plan: Plan, record: RunRecord) -> None:
+    def _begin(self, plan: Plan) -> None:
+        record = RunRecord.begin(plan, engine="flower", out=self.out, display=self, progress=self._progress)
+        self._record = record
+        self._change(state="waiting", folder=str(record.folder.path.resolve()))
+        record.write_plan()
         self._check()
         self._await_connected(plan)
         with connect_grid(self.fleet) as grid:
@@ -102,17 +114,73 @@ class DeployedRun:
             await_permission(link, plan, patience_s=self.job.patience_s, tell=self._wait_for, pause=self._pause)
             link.timeout_s = self.timeout_s
             roster = self.roster() if plan.study.secure_aggregation.enabled else None
-            self._change(state="running", waiting={})
-            checkpoint.save(self.job.path, self._progress)  # from here on sites may charge something
-            run_study(link, plan, self._progress, record, roster=roster)
+            if roster is not None:
+                self._checkpoint.save_roster(roster.content)
+            self._checkpoint.save(self._progress)
+            self._change(state="running", waiting={})  # from here on sites may charge something
+            run_study(link, plan, self._progress, record, roster=roster, keep=self._checkpoint)
+        record.write_model()
 
-    def _await_connected(self, plan: Plan) -> None:
+    def _take_up(self, plan: Plan) -> None:
+        kept, self._state = self._checkpoint.restore(plan), self.job.state
+        if kept is None or set(kept.sites) != set(plan.sites):
+            self._give_up(plan, kept)
+            begin_again(self.job)
+            self._begin(plan)
+            return
+        self._progress = kept
+        folder = Path(self._state.folder)
+        record = RunRecord.reopen(plan, engine="flower", folder=folder, display=self, progress=kept)
+        self._record = record
+        self._journal("taken-up", rounds=kept.rounds_completed, asked=kept.asked)
+        try:
+            self._check()
+            self._await_connected(plan, enough_after_s=_AWAY_S)
+        except FedsciError:
+            abandon_rounds(kept, record)
+            show_pending(kept, record, None)
+            self._give_up(plan, kept)
+            raise
+        with connect_grid(self.fleet) as grid:
+            link = self._link = record.link = self._known_link(plan, grid)
+            self._wait_for({})
+            roster, content = (
+                self.roster() if plan.study.secure_aggregation.enabled else None,
+                self._checkpoint.roster(),
+            )
+            if roster is not None and content is not None:
+                roster = replace(roster, content=content)
+            run_study(link, plan, kept, record, roster=roster, keep=self._checkpoint)
+        record.write_model()
+
+    def _known_link(self, plan: Plan, grid: SuperlinkGrid) -> SiteLink:
+        """Return a link to all sites of a study; one that is away now is missing from a round, as ever."""
+        link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
+        with contextlib.suppress(ConnectionFailed):
+            link.discover(plan.sites, wait_s=_HELLO_S)
+        link.assume(plan.sites)
+        return link
+
+    def _give_up(self, plan: Plan, kept: Progress | None) -> None:
+        """Tell sites that a run which this process will not go on with is over; one that is away keeps its charge."""
+        if kept is None:
+            return
+        self._journal("given-up", run=kept.run)
+        with contextlib.suppress(FedsciError), connect_grid(self.fleet) as grid:
+            link = self._known_link(plan, grid)
+            link.timeout_s = _SETTLE_S
+            settle(link, kept, plan.sites)
+
+    def _await_connected(self, plan: Plan, *, enough_after_s: float | None = None) -> None:
+        """Wait until all sites are connected, or, from ``enough_after_s`` on, as many as a round needs."""
+        began = time.monotonic()
         deadline = time.monotonic() + self.job.patience_s
         while True:
             status = site_status(self.fleet)
             away = {site: AWAY for site in plan.sites if status.get(site) != "online"}
             self._wait_for(away)
-            if not away:
+            waited = enough_after_s is not None and time.monotonic() - began >= enough_after_s
+            if not away or (waited and len(plan.sites) - len(away) >= plan.min_survivors):
                 return
             if time.monotonic() >= deadline:
                 raise ConnectionFailed(
@@ -141,11 +209,9 @@ class DeployedRun:
     def phase(self, name: str) -> None:
         """Write down the phase; the display's part."""
         self._journal("phase", name=name)
-        checkpoint.save(self.job.path, self._progress)
 
     def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
         """Write down the round, and now and then the model, for a coordinator that may die."""
-        checkpoint.save(self.job.path, progress)
         if self._record is not None and time.monotonic() - self._model_written > _MODEL_EVERY_S:
             self._record.write_model()
             self._model_written = time.monotonic()
@@ -156,6 +222,7 @@ class DeployedRun:
             metrics=result.measured.pooled() if result.measured else None,
             epsilon=epsilon,
             dropped=list(result.dropped),
+            abandoned=result.abandoned,
             seconds=result.seconds,
         )
 
@@ -171,7 +238,9 @@ class DeployedRun:
             time.sleep(0.1)
 
     def _check(self) -> None:
-        """Raise if the study must end; once, so that sites can still be told."""
+        """Raise if the study must end, once, so that sites can still be told; or if this process must."""
+        if self.suspending():
+            raise Suspended
         why = None if self._told else self.stopping()
         if why is not None:
             self._told = True
@@ -194,74 +263,5 @@ def begin_again(job: Job) -> None:
         with contextlib.suppress(OSError):  # it holds the plan and nothing else
             (folder / "plan.yaml").unlink(missing_ok=True)
             folder.rmdir()
+    Checkpoint(job.path).clear()
     job.write_state(JobState())
-
-
-def end_cut_short(
-    job: Job,
-    fleet: Path,
-    *,
-    patience_s: float,
-    check: Callable[[], None],
-    publish: Callable[[Path], None],
-) -> None:
-    """End a study that was going on when the coordinator's process died: its sites settle, its folder says so.
-
-    The round that was under way is given up; what sites charged for it stays charged. A site that cannot be reached
-    keeps the charge of the whole study.
-    """
-    plan, state, journal = job.plan(), job.state, Journal(path=job.path / "log.jsonl")
-    progress = checkpoint.restore(job.path)
-    if progress is not None:
-        with contextlib.suppress(FedsciError):
-            _settle(plan, progress, fleet, patience_s=patience_s, check=check)
-    progress = progress or Progress()
-    done, planned = progress.rounds_completed, plan.training.rounds
-    reason = f"the coordinator was restarted after round {done} of {planned}; a study is not taken up again"
-    folder = Path(state.folder) if state.folder else None
-    if folder is not None and folder.is_dir():
-        record = RunRecord(
-            plan=plan, engine="flower", folder=RunFolder(path=folder), display=_Unseen(), progress=progress
-        )
-        record.write_plan()
-        _complete_metrics(record)
-        record.close("aborted", reason)
-        publish(folder)
-    job.write_state(
-        replace(state, state="aborted", waiting={}, rounds=done, reason=reason, hint="submit it again", exit_code=5)
-    )
-    journal("ended", status="aborted", reason=reason, settled=sorted(progress.settled))
-
-
-def _complete_metrics(record: RunRecord) -> None:
-    """Add the lines of rounds that were applied and not written down yet: a round's metrics come with the next."""
-    path = record.folder.path / "metrics.jsonl"
-    written = len(path.read_bytes().splitlines()) if path.exists() else 0
-    for number in range(written + 1, record.progress.rounds_completed + 1):
-        dropped = tuple(site for site, at in record.progress.dropped if at == number)
-        survivors = len(record.plan.sites) - len(dropped)
-        record.round_finished(
-            record.progress,
-            RoundResult(number=number, measured=None, survivors=survivors, dropped=dropped, seconds=None),
-        )
-
-
-def _settle(plan: Plan, progress: Progress, fleet: Path, *, patience_s: float, check: Callable[[], None]) -> None:
-    """Tell the sites that the run is over, those that are not known to have let it in, too."""
-    with connect_grid(fleet) as grid:
-        link = SiteLink(grid=grid, timeout_s=_SETTLE_S, registered=grid.nodes, check=check)
-        with contextlib.suppress(ConnectionFailed):  # who does not come back is not told
-            link.discover(plan.sites, wait_s=patience_s)
-        finish = Request(action="finish", fields={"run": progress.run})
-        replies = link.ask(dict.fromkeys(link.discovered, finish))
-    for site, reply in replies.items():
-        if isinstance(reply, Reply):
-            with contextlib.suppress(AttributeError, ValueError):
-                progress.privacy[site] = read_privacy(reply.fields.get("privacy"))
-                progress.settled.add(site)
-
-
-class _Unseen:
-    def phase(self, name: str) -> None: ...
-
-    def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None: ...

@@ -15,6 +15,7 @@ from fedsci import secagg
 from fedsci.config.masking import grid_for, setup_for
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Ask, Collected, own_metrics, require_enough
+from fedsci.coordinator.progress import Keeper, Unkept
 from fedsci.errors import FedsciError, InputError, ProtocolError, SiteFailed
 from fedsci.names import SiteId
 from fedsci.training.sums import SumEncoding
@@ -39,6 +40,7 @@ class MaskedAggregation:
         weights: each site's public share in the weighted mean.
         slots: how many slots the study uses in all.
         step: what one integer of a contribution stands for.
+        keep: takes what a restarted coordinator needs to go on with a batch.
     """
 
     link: SiteLink
@@ -48,16 +50,24 @@ class MaskedAggregation:
     weights: Mapping[SiteId, float] = field(default_factory=dict)
     slots: int = 0
     step: float | None = None
+    keep: Keeper = field(default_factory=Unkept)
     _ready: dict[int, secagg.ReadySetup] = field(default_factory=dict)
     _deliveries: dict[int, dict[int, bytes]] = field(default_factory=dict)
     _next: "secagg.SetupCollector | None" = None
 
     def begin(self, adverts: Mapping[SiteId, str]) -> None:
-        """Finish the first batch's setup from the adverts that came with the sites' preparation.
+        """Take up the batches that were set up already, or finish the first one's setup.
+
+        Args:
+            adverts: what came with the sites' preparation.
 
         Raises:
             RoundAborted: too few sites took part.
         """
+        for batch, (ready, deliveries) in self.keep.setups().items():
+            self._ready[batch], self._deliveries[batch] = ready, deliveries
+        if self._ready:
+            return
         collector = secagg.SetupCollector(setup_for(self.plan, self.roster, run=self.run, batch=0))
         for advert in adverts.values():
             collector.add_advert(unpack(advert))
@@ -65,7 +75,7 @@ class MaskedAggregation:
         replies = self.link.ask({site: Request(action="share", fields=fields) for site in self.plan.sites})
         for _, packed in _answers(replies, "envelopes"):
             collector.add_envelopes(packed)
-        self._ready[0], self._deliveries[0] = collector.close_envelopes()
+        self._finish_setup(0, collector)
 
     def collect(self, ask: Ask) -> Collected:
         """Return the sums over the survivors; see docs/protocol.md for what each exchange is.
@@ -157,7 +167,7 @@ class MaskedAggregation:
             if index in deliveries:
                 fields |= {"setup_of": number, "setup_delivery": pack(deliveries[index])}
                 break
-        if self._wants_setup(slot):
+        if self._wants_setup(slot) and self.keep.adverts(batch + 1) is None:
             fields["setup_batch"] = batch + 1
         return fields
 
@@ -168,10 +178,16 @@ class MaskedAggregation:
             if self._deliveries.get(number, {}).pop(index, None) is not None:
                 return
 
+    def _finish_setup(self, batch: int, collector: secagg.SetupCollector) -> None:
+        ready, deliveries = collector.close_envelopes()
+        self.keep.save_setup(batch, ready, deliveries)
+        self._ready[batch], self._deliveries[batch] = ready, deliveries
+
     def _wants_setup(self, slot: int) -> bool:
+        """Whether the next batch is set up on this slot's messages: the first chance, or one after it was missed."""
         batch, inside = divmod(slot, self.roster.batch_slots)
         last = (batch + 1) * self.roster.batch_slots
-        return last < self.slots and inside == self.roster.batch_slots - _LEAD and batch + 1 not in self._ready
+        return last < self.slots and inside >= self.roster.batch_slots - _LEAD and batch + 1 not in self._ready
 
     def _adverts(self, slot: int, uploads: Replies) -> dict[str, Any]:
         """What rides on an unmask request: the next batch's adverts."""
@@ -179,9 +195,14 @@ class MaskedAggregation:
             return {}
         batch = slot // self.roster.batch_slots + 1
         self._next = secagg.SetupCollector(setup_for(self.plan, self.roster, run=self.run, batch=batch))
+        shown = self.keep.adverts(batch)
+        if shown is not None:
+            self._next.add_adverts(shown)
         for _, advert in _answers(uploads, "advert"):
             _tolerate(self._next.add_advert, advert)
-        return {"setup_of": batch, "setup_adverts": pack(self._next.close_adverts())}
+        content = self._next.close_adverts()
+        self.keep.save_adverts(batch, content)
+        return {"setup_of": batch, "setup_adverts": pack(content)}
 
     def _envelopes(self, slot: int, replies: Replies) -> None:
         if self._next is None or not self._wants_setup(slot):
@@ -189,7 +210,7 @@ class MaskedAggregation:
         batch = slot // self.roster.batch_slots + 1
         for _, envelopes in _answers(replies, "envelopes"):
             _tolerate(self._next.add_envelopes, envelopes)
-        self._ready[batch], self._deliveries[batch] = self._next.close_envelopes()
+        self._finish_setup(batch, self._next)
         self._next = None
 
 

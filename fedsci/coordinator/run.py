@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
-from fedsci.coordinator.study import Progress, RoundResult
+from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.coordinator.summary import summarise
 from fedsci.errors import InputError
 from fedsci.registry.run_folder import RunFolder, create_run_folder
@@ -26,7 +26,7 @@ class Display(Protocol):
         """A phase began."""
 
     def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
-        """A round was applied; ``epsilon`` is the largest spent so far at any lab."""
+        """A round was applied, or abandoned; ``epsilon`` is the largest spent so far at any lab."""
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,7 @@ class RunRecord:
     link: SiteLink | None = None
     pooled: dict[str, Metrics | None] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
+    _written: set[int] = field(default_factory=set)
 
     @classmethod
     def begin(cls, plan: Plan, *, engine: str, out: Path, display: Display, progress: Progress) -> "RunRecord":
@@ -62,6 +63,18 @@ class RunRecord:
         folder = create_run_folder(out, study=plan.study.study, plan_digest=plan.digest)
         return cls(plan=plan, engine=engine, folder=folder, display=display, progress=progress)
 
+    @classmethod
+    def reopen(cls, plan: Plan, *, engine: str, folder: Path, display: Display, progress: Progress) -> "RunRecord":
+        """Go on with the run folder of a process that ended; a line that it left half written is dropped."""
+        record = cls(plan=plan, engine=engine, folder=RunFolder(path=folder), display=display, progress=progress)
+        record._written = record.folder.settle_metrics()
+        plan_file = folder / "plan.yaml"
+        if plan_file.exists():
+            record._began -= max(0.0, time.time() - plan_file.stat().st_mtime)  # since the run began
+        else:
+            record.write_plan()
+        return record
+
     def write_plan(self) -> None:
         """Write ``plan.yaml``."""
         self.folder.write_plan(self.plan.to_json() | {"digest": self.plan.digest})
@@ -71,7 +84,10 @@ class RunRecord:
         self.display.phase(name)
 
     def round_finished(self, progress: Progress, result: RoundResult) -> None:
-        """Write a line of ``metrics.jsonl`` and show it."""
+        """Write a line of ``metrics.jsonl`` and show it; once for every round."""
+        if result.number in self._written:
+            return
+        self._written.add(result.number)
         epsilon = self._epsilon_so_far(result.number)
         measured = result.measured
         self.folder.append_metrics(
@@ -84,6 +100,7 @@ class RunRecord:
                 "epsilon": None if epsilon is None else {"max": epsilon},
                 "seconds": None if result.seconds is None else round(result.seconds, 6),
             }
+            | ({"abandoned": True} if result.abandoned else {})
         )
         self.display.round_finished(progress, result, epsilon)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedsci.coordinator.deployed import DeployedRun, begin_again, end_cut_short
+from fedsci.coordinator.deployed import DeployedRun, begin_again
 from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
 from fedsci.coordinator.enrolment_service import serve_enrolment
+from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.queue import OVER, Job, StudyQueue
-from fedsci.coordinator.study import SignedRoster
-from fedsci.errors import FedsciError, InputError, RoundAborted
+from fedsci.errors import FedsciError, InputError
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
@@ -26,7 +26,6 @@ _LOCK, _FACTS = "service.lock", "service.json"
 _TICK_S = 0.5
 _HOUR_S = 3600.0
 _RETRY_S = 20.0  # a SuperLink whose parent was killed needs seconds to notice
-_SETTLE_S = 60.0
 
 
 def running(folder: Path) -> int | None:
@@ -61,7 +60,7 @@ class CoordinatorService:
     _known: dict[SiteId, EnrolledSite] = field(default_factory=dict)
 
     def stop(self) -> None:
-        """Let :meth:`run` return, after a study that is going on was ended; callable from a signal handler."""
+        """Let :meth:`run` return; studies that are going on go on at the next start. For signal handlers, too."""
         self._stop.set()
 
     def run(self) -> None:
@@ -143,24 +142,19 @@ class CoordinatorService:
         self._known = active
 
     def _work(self, enrolment: Enrolment, fleet: Path) -> None:
-        """Run studies one after the other; one that a dead process left in the middle is ended first."""
+        """Run studies one after the other; one that a dead process left in the middle is taken up first."""
         queue = StudyQueue(self.folder)
         for job in queue.jobs():
             if job.state.state == "waiting":
                 begin_again(job)
             elif job.state.state == "running":
-                self.journal("cut-short", run=job.number, study=job.study)
-                end_cut_short(job, fleet, patience_s=_SETTLE_S, check=self._check, publish=self._publish)
+                self.journal("taken-up", run=job.number, study=job.study, rounds=job.state.rounds)
         while not self._stop.is_set():
             waiting = [job for job in queue.jobs() if job.state.state not in OVER]
             if waiting:
                 self._run_one(waiting[0], enrolment, fleet)
             else:
                 self._pause(_TICK_S)
-
-    def _check(self) -> None:
-        if self._stop.is_set():
-            raise RoundAborted("the coordinator was stopped")
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)
@@ -169,8 +163,6 @@ class CoordinatorService:
         self.journal("study", run=job.number, study=job.study, sites=job.sites)
 
         def stopping() -> str | None:
-            if self._stop.is_set():
-                return "the coordinator was stopped"
             who = job.stop_asked
             return None if who is None else f"stopped by {who}"
 
@@ -183,8 +175,19 @@ class CoordinatorService:
                 )
             return SignedRoster(content=signed, consortium_key=enrolment.consortium_key)
 
-        DeployedRun(job=job, fleet=fleet, out=self.out, roster=roster, stopping=stopping, publish=self._publish).run()
+        DeployedRun(
+            job=job,
+            fleet=fleet,
+            out=self.out,
+            roster=roster,
+            stopping=stopping,
+            suspending=self._stop.is_set,
+            publish=self._publish,
+        ).run()
         state = job.state
+        if state.state not in OVER:
+            self.journal("study-suspended", run=job.number, rounds=state.rounds)
+            return
         self.journal("study-ended", run=job.number, status=state.state, reason=state.reason, folder=state.folder)
 
     def _publish(self, folder: Path) -> None:

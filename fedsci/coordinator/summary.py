@@ -5,7 +5,7 @@ from typing import Any
 
 import fedsci
 from fedsci.config.plan import Plan
-from fedsci.coordinator.study import Progress
+from fedsci.coordinator.progress import Progress
 from fedsci.names import SiteId
 from fedsci.privacy.events import neighbouring_of
 from fedsci.training.accountant import cost_of
@@ -58,6 +58,7 @@ def summarise(
         "status": status,
         "reason": reason,
         "rounds_completed": progress.rounds_completed,
+        "rounds_abandoned": list(progress.abandoned),
         "sites": list(plan.sites),
         "metrics": {
             "primary": plan.metrics[0],

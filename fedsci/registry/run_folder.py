@@ -66,6 +66,19 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(target, error) from None
 
+    def settle_metrics(self) -> set[int]:
+        """Drop a last line of ``metrics.jsonl`` that a crash left half written; return the rounds that are there."""
+        target, rounds, whole = self.path / "metrics.jsonl", set(), []
+        for line in target.read_bytes().splitlines() if target.exists() else []:
+            try:
+                rounds.add(int(json.loads(line)["round"]))
+            except (ValueError, KeyError, TypeError):
+                break
+            whole.append(line + b"\n")
+        if rounds:
+            self.write("metrics.jsonl", b"".join(whole))
+        return rounds
+
     def write_model(self, vector: NDArray[np.float32], layout: Layout, about: Mapping[str, Any]) -> names.Digest:
         """Write ``model.safetensors`` and ``model.json``, and return the model file's digest."""
         content = save(unflatten(vector, layout))

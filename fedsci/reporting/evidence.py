@@ -58,6 +58,7 @@ class Evidence:
         name: the run folder's.
         dimension: the model's number of parameters.
         rounds: applied to the model.
+        abandoned: rounds that were asked for and not applied, since the coordinator was restarted.
         survivors: how many labs' noise was in a sum -> in how many rounds; a round that was charged and not finished
             counts with the fewest labs there may be.
         dropped: labs that were not in a round's sum, and which.
@@ -70,6 +71,7 @@ class Evidence:
     summary: Mapping[str, object]
     status: str
     rounds: int
+    abandoned: tuple[int, ...]
     sites: tuple[SiteEvidence, ...]
     survivors: Mapping[int, int]
     dropped: tuple[tuple[str, int], ...]
@@ -110,9 +112,10 @@ def read_evidence(folder: Path) -> Evidence:
         raise _unfit(folder, "summary.json does not say how far the run came")
     dimension = dimension_of(plan)
     cost = cost_of(plan, dimension=dimension)
-    seen, dropped = _rounds(folder, run, plan, cost, rounds)
+    abandoned = tuple(number for each in items(summary.get("rounds_abandoned")) if (number := count(each)) is not None)
+    seen, dropped = _rounds(folder, run, plan, cost, rounds, abandoned)
     if status == "completed":
-        _same(folder, "rounds_completed", rounds, plan.training.rounds)
+        _same(folder, "rounds_completed", rounds, plan.training.rounds - len(abandoned))
     sites = tuple(_site(folder, summary, plan, cost, site, dropped, rounds) for site in plan.sites)
     charged = max(site.rounds for site in sites)
     if not charged:
@@ -130,6 +133,7 @@ def read_evidence(folder: Path) -> Evidence:
         summary=summary,
         status=status,
         rounds=rounds,
+        abandoned=abandoned,
         sites=sites,
         survivors=dict(seen),
         dropped=dropped,
@@ -160,14 +164,19 @@ def _plan(folder: Path, run: RunFolder) -> Plan:
 
 
 def _rounds(
-    folder: Path, run: RunFolder, plan: Plan, cost: Cost, rounds: int
+    folder: Path, run: RunFolder, plan: Plan, cost: Cost, rounds: int, abandoned: tuple[int, ...]
 ) -> tuple[Counter[int], tuple[tuple[str, int], ...]]:
     """Return how many labs were in how many rounds' sums, and who was not; summary and rounds must agree."""
-    if [count(entry.get("round")) for entry in run.rounds] != list(range(1, rounds + 1)):
+    asked = rounds + len(abandoned)
+    if [count(entry.get("round")) for entry in run.rounds] != list(range(1, asked + 1)):
         raise _unfit(folder, f"metrics.jsonl does not hold the {rounds} rounds of summary.json")
     seen: Counter[int] = Counter()
     dropped: list[tuple[str, int]] = []
+    if abandoned != tuple(n for n, entry in enumerate(run.rounds, start=1) if entry.get("abandoned") is True):
+        raise _unfit(folder, "summary.json and metrics.jsonl name other abandoned rounds")
     for number, entry in enumerate(run.rounds, start=1):
+        if number in abandoned:
+            continue
         away = [text(site) for site in items(entry.get("dropped"))]
         survivors = len(plan.sites) - len(away)
         if not set(away) <= set(plan.sites) or len(set(away)) != len(away) or count(entry.get("sites")) != survivors:
@@ -179,8 +188,8 @@ def _rounds(
     listed = [tuple(items(pair)) for pair in items(mapping(run.summary, "secure_aggregation").get("dropped"))]
     if sorted(map(str, listed)) != sorted(map(str, dropped)):
         raise _unfit(folder, "summary.json and metrics.jsonl name other dropped sites")
-    if rounds and not _close(finite(mapping(run.rounds[-1], "epsilon").get("max")), cost.epsilon(rounds)):
-        raise _unfit(folder, f"the epsilon of round {rounds} in metrics.jsonl is not what the plan costs")
+    if asked and not _close(finite(mapping(run.rounds[-1], "epsilon").get("max")), cost.epsilon(asked)):
+        raise _unfit(folder, f"the epsilon of round {asked} in metrics.jsonl is not what the plan costs")
     return seen, tuple(dropped)
 
 

@@ -64,7 +64,9 @@ def render_statement(evidence: Evidence) -> str:
 def _how_it_ended(evidence: Evidence) -> str:
     wanted = evidence.plan.training.rounds
     if evidence.status == "completed":
-        return f"completed after {evidence.rounds} rounds"
+        lost = len(evidence.abandoned)
+        given_up = f"; {lost} more were begun and given up when the coordinator restarted, and charged" if lost else ""
+        return f"completed after {evidence.rounds} rounds{given_up}"
     return f"**{evidence.status.replace('_', ' ')}** after {evidence.rounds} of {wanted} rounds"
 
 

@@ -29,7 +29,7 @@ from fedsci.secagg.recovery import Suspicion
 from fedsci.secagg.ring import RingSpec, RingVector, SignedVector, check_headroom, noisy_sum_bound
 from fedsci.secagg.roster import Roster, RosterSite, open_roster, sign_roster
 from fedsci.secagg.seed import Seed
-from fedsci.secagg.site_setup import accept_shares, advertise, burn, share
+from fedsci.secagg.site_setup import accept_shares, advertise, advertise_again, burn, share
 from fedsci.secagg.site_state import Phase, SiteState
 from fedsci.secagg.site_steps import MaskedInput, answer_survivors, answer_votes, mask
 from fedsci.secagg.terms import Terms, default_terms
@@ -60,6 +60,7 @@ __all__ = [
     "Terms",
     "accept_shares",
     "advertise",
+    "advertise_again",
     "answer_survivors",
     "answer_votes",
     "burn",

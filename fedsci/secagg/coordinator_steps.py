@@ -85,6 +85,11 @@ class SetupCollector:
         self._adverts[advert.site] = advert
         return advert.site
 
+    def add_adverts(self, content: bytes) -> None:
+        """Take all adverts of an :class:`AdvertSet` that was closed before, by a process that ended."""
+        for advert in AdvertSet.decode(content).adverts:
+            self.add_advert(advert.encode())
+
     def close_adverts(self) -> bytes:
         """Return the :class:`AdvertSet` for every site that advertised; aborts below min_survivors."""
         least = self._setup.cohort.terms.min_survivors

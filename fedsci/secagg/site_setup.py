@@ -33,14 +33,7 @@ def advertise(
         SlotSecrets(self_mask=Seed(b), mask_key=Seed(k)) for b, k in zip(drawn[:slots], drawn[slots:], strict=True)
     )
     channel = Seed(random_bytes(32))
-    advert = Advert(
-        context=setup.context,
-        site=site,
-        channel_key=exchange_public(channel),
-        mask_keys=tuple(exchange_public(secrets.mask_key) for secrets in own),
-        commitments=tuple(self_mask_commitment(setup.context, site, r, b) for r, b in enumerate(drawn[:slots])),
-    )
-    content = advert.signed_by(signing_key).encode()
+    content = _advert(setup, site, channel, own, signing_key)
     digest = hashlib.sha256(content).digest()
     state = SiteState(
         setup=setup, site=site, phase=Phase.ADVERTISED, revision=1, advert=digest, channel=channel, own=own
@@ -48,16 +41,45 @@ def advertise(
     return state, content
 
 
+def advertise_again(state: SiteState, *, signing_key: SigningKey) -> bytes:
+    """Return the advert that this state was made with, byte for byte, for a coordinator that lost it.
+
+    Only before the site has shared: from then on the coordinator has what it needs (``one-transcript``).
+    """
+    require_phase(state, Phase.ADVERTISED, rule="one-transcript")
+    content = _advert(state.setup, state.site, state.channel, state.own, signing_key)
+    if hashlib.sha256(content).digest() != state.advert:
+        raise ProtocolError("the signing key is not the one this batch was begun with", rule="wrong-signing-key")
+    return content
+
+
+def _advert(setup: Setup, site: int, channel: Seed, own: tuple[SlotSecrets, ...], signing_key: SigningKey) -> bytes:
+    seeds = [secrets.self_mask.reveal() for secrets in own]
+    advert = Advert(
+        context=setup.context,
+        site=site,
+        channel_key=exchange_public(channel),
+        mask_keys=tuple(exchange_public(secrets.mask_key) for secrets in own),
+        commitments=tuple(self_mask_commitment(setup.context, site, r, b) for r, b in enumerate(seeds)),
+    )
+    return advert.signed_by(signing_key).encode()
+
+
 def share(state: SiteState, adverts: bytes, *, random_bytes: RandomBytes) -> tuple[SiteState, bytes]:
     """Return the state bound to the transcript of ``adverts``, and :class:`Envelopes` with shares for
     neighbours.
 
     A site shares under one transcript only; another set of adverts is refused from then on
-    (``one-transcript``).
+    (``one-transcript``). Asked again with the same set, it returns the same bytes again.
     """
-    require_phase(state, Phase.ADVERTISED, rule="one-transcript")
     setup, site = state.setup, state.site
+    if state.phase is not Phase.SHARED:
+        require_phase(state, Phase.ADVERTISED, rule="one-transcript")
     transcript = check_adverts(AdvertSet.decode(adverts), setup)
+    if state.phase is Phase.SHARED:
+        if transcript.digest != state.transcript:
+            raise ProtocolError("this site has shared under another set of adverts", rule="one-transcript")
+        return state, state.envelopes
     own_advert = transcript.by_site.get(site)
     if own_advert is None or hashlib.sha256(own_advert.encode()).digest() != state.advert:
         raise ProtocolError("the adverts do not hold this site's own", rule="own-advert-missing")
@@ -81,6 +103,8 @@ def share(state: SiteState, adverts: bytes, *, random_bytes: RandomBytes) -> tup
         transcript=transcript.digest,
         random_bytes=random_bytes,
     )
+    message = Envelopes(context=setup.context, delivered=False, site=site, transcript=transcript.digest, sealed=sealed)
+    content = message.encode()
     after = replace(
         state,
         phase=Phase.SHARED,
@@ -93,9 +117,9 @@ def share(state: SiteState, adverts: bytes, *, random_bytes: RandomBytes) -> tup
         channel_keys=tuple(transcript.by_site[peer].channel_key for peer in neighbours),
         dealers=(site,),
         held=tuple(Seed(mine[at : at + PAIR_BYTES]) for at in range(0, len(mine), PAIR_BYTES)),
+        envelopes=content,
     )
-    message = Envelopes(context=setup.context, delivered=False, site=site, transcript=transcript.digest, sealed=sealed)
-    return after, message.encode()
+    return after, content
 
 
 def accept_shares(state: SiteState, delivery: bytes) -> SiteState:
@@ -141,6 +165,7 @@ def accept_shares(state: SiteState, delivery: bytes) -> SiteState:
         revision=state.revision + 1,
         channel=ERASED,
         channel_keys=(),
+        envelopes=b"",
         dealers=dealers,
         held=held,
     )
@@ -158,6 +183,7 @@ def burn(state: SiteState) -> SiteState:
         revision=state.revision + 1,
         channel=ERASED,
         channel_keys=(),
+        envelopes=b"",
         own=(SPENT,) * len(state.own),
         held=(ERASED,) * len(state.held),
         open_slot=None,

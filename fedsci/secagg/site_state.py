@@ -100,6 +100,7 @@ class SiteState:
         neighbours: sites this one masks with.
         share_threshold: shares that open a secret in this site's neighbourhood.
         channel_keys: the neighbours' channel keys, until their envelopes are open.
+        envelopes: the sealed shares this site sent, kept to be sent again until the neighbours' are open.
         mask_keys: for each neighbour, its mask keys of all slots, 32 bytes each.
         dealers: sites whose shares this one holds, itself included, rising.
         held: by slot, for each dealer 32 bytes of self-mask share and 32 of mask-key share; erased when
@@ -120,6 +121,7 @@ class SiteState:
     neighbours: tuple[int, ...] = ()
     share_threshold: int = 0
     channel_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    envelopes: bytes = field(default=b"", repr=False)
     mask_keys: tuple[bytes, ...] = field(default=(), repr=False)
     dealers: tuple[int, ...] = ()
     held: tuple[Seed, ...] = ()
@@ -137,7 +139,7 @@ class SiteState:
         ]
         parts += [blob(secrets.self_mask.reveal()) + blob(secrets.mask_key.reveal()) for secrets in self.own]
         parts += [blob(self.transcript), numbers(self.members), numbers(self.neighbours)]
-        parts += [number(self.share_threshold, 2), blob(b"".join(self.channel_keys))]
+        parts += [number(self.share_threshold, 2), blob(b"".join(self.channel_keys)), blob(self.envelopes)]
         parts += [*(blob(keys) for keys in self.mask_keys), numbers(self.dealers)]
         parts += [number(len(self.held), 2), *(blob(shares.reveal()) for shares in self.held)]
         parts += [number(self.next_slot, 2), number(self.open_slot is not None, 1)]
@@ -162,7 +164,7 @@ class SiteState:
             ascending(reader.numbers()),
             ascending(reader.numbers()),
         )
-        threshold, channel_keys = reader.number(2), reader.blob()
+        threshold, channel_keys, envelopes = reader.number(2), reader.blob(), reader.blob()
         mask_keys = tuple(reader.blob() for _ in neighbours)
         dealers = ascending(reader.numbers())
         held = tuple(Seed(reader.blob()) for _ in range(reader.number(2)))
@@ -191,6 +193,7 @@ class SiteState:
             neighbours=neighbours,
             share_threshold=threshold,
             channel_keys=tuple(channel_keys[i : i + KEY_BYTES] for i in range(0, len(channel_keys), KEY_BYTES)),
+            envelopes=envelopes,
             mask_keys=mask_keys,
             dealers=dealers,
             held=held,

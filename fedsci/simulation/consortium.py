@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsci import secagg
 from fedsci.config.plan import Plan
-from fedsci.coordinator.study import SignedRoster
+from fedsci.coordinator.preparation import SignedRoster
 from fedsci.errors import InputError
 from fedsci.identity.files import write_private
 from fedsci.names import SiteId

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.coordinator.evaluation import Measured
+from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.run import Display, RunRecord
-from fedsci.coordinator.study import Progress, run_study
+from fedsci.coordinator.study import run_study
 from fedsci.errors import FedsciError, SiteFailed
 from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder

@@ -46,6 +46,7 @@ class SiteMasking:
         """Do what the setup fields of any request ask for and return what answers them.
 
         ``setup_batch`` asks for an advert, ``setup_adverts`` for sealed shares, ``setup_delivery`` brings peers'.
+        Each may be asked for again, by a coordinator that lost the answer: it gets the same bytes.
         """
         answer: Fields = {}
         fields = request.fields
@@ -53,11 +54,7 @@ class SiteMasking:
             batch = request.integer("setup_batch")
             if not 0 <= batch <= (self._plan.training.rounds + 1) // self._roster.batch_slots:
                 raise ProtocolError(f"the study has no batch {batch}", rule="unknown-slot")
-            self._keystore.begin_batch(self._run, batch)
-            setup = setup_for(self._plan, self._roster, run=self._run, batch=batch)
-            state, advert = secagg.advertise(setup, site=self._index, signing_key=self._key, random_bytes=os.urandom)
-            self._keystore.store(self._run, state)
-            answer["advert"] = pack(advert)
+            answer["advert"] = pack(self._advertise(batch))
         if "setup_adverts" in fields:
             state = self._load(request.integer("setup_of"))
             state, envelopes = secagg.share(state, unpack(fields["setup_adverts"]), random_bytes=os.urandom)
@@ -68,6 +65,15 @@ class SiteMasking:
             if state.phase is not secagg.Phase.READY:  # delivered again, since our last answer never arrived
                 self._keystore.store(self._run, secagg.accept_shares(state, unpack(fields["setup_delivery"])))
         return answer
+
+    def _advertise(self, batch: int) -> bytes:
+        if self._keystore.holds(self._run, batch):
+            return secagg.advertise_again(self._load(batch), signing_key=self._key)
+        self._keystore.begin_batch(self._run, batch)
+        setup = setup_for(self._plan, self._roster, run=self._run, batch=batch)
+        state, advert = secagg.advertise(setup, site=self._index, signing_key=self._key, random_bytes=os.urandom)
+        self._keystore.store(self._run, state)
+        return advert
 
     def require_batch(self, request: Request) -> None:
         """Pass if this machine holds the secrets of the request's slot: asked before anything is computed or charged.

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
 from fedsci.errors import BudgetRefused, ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.identity.files import replace_private
 from fedsci.names import Digest
 from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
@@ -332,6 +334,9 @@ class SiteService:
 
     def _finish(self, request: Request) -> Reply:
         run = _run_id(request)
+        told = self._run_folder(run) / "told.json"
+        if told.exists() and not (self._run_folder(run) / "plan.json").exists():  # the answer was lost on its way
+            return Reply(fields={"privacy": json.loads(told.read_bytes())})
         active = self._active(run)
         dataset, cost = active.plan.study.dataset, active.cost
         used = (0, 0)
@@ -339,10 +344,12 @@ class SiteService:
             used = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
         self.keystore.forget(run)
         self._runs.pop(run, None)
+        privacy = self._privacy(active, used)
+        replace_private(told, json.dumps(privacy).encode())
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
             (self._run_folder(run) / "plan.json").rename(self._run_folder(run) / "finished.json")
         self.log.write("finished", run=run, rounds=used[0], measurements=used[1])
-        return Reply(fields={"privacy": self._privacy(active, used)})
+        return Reply(fields={"privacy": privacy})
 
     def _activate(
         self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None, content: str

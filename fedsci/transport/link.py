@@ -91,18 +91,24 @@ class SiteLink:
             raise ConnectionFailed(f"no answer from {', '.join(missing)}", hint="is the site's process running?")
         return keys
 
+    def assume(self, expected: Iterable[SiteId]) -> None:
+        """Address sites by their registered nodes, whether or not they answer now: a study taken up knows them."""
+        self._nodes |= {site: self.registered[site] for site in expected if self.registered and site in self.registered}
+
     def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
         """Send one request to each site and return what came back, in the order of the sites' names.
 
         A site that answered with an error, with nonsense, or not in time is a :class:`SiteFailed` value.
         """
         started = time.monotonic()
-        by_node = {self._nodes[site]: request for site, request in requests.items()}
+        by_node = {self._nodes[site]: request for site, request in requests.items() if site in self._nodes}
         replies = self._exchange(by_node, deadline=started + self.timeout_s)
         results: dict[SiteId, Reply | SiteFailed] = {}
         for site in sorted(requests):
-            reply = replies.get(self._nodes[site])
-            if reply is None:
+            reply = replies.get(self._nodes[site]) if site in self._nodes else None
+            if site not in self._nodes:
+                results[site] = SiteFailed(site, {"message": "is not registered", "exit_code": 7, "code": "away"})
+            elif reply is None:
                 silence = {"message": f"no answer within {self.timeout_s:g} s", "exit_code": 5, "code": "silent"}
                 results[site] = SiteFailed(site, silence)
             elif isinstance(reply, FedsciError):

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)
     from fedsci.config.site import load_site
     from fedsci.config.study_file import load_study
-    from fedsci.coordinator.study import Progress, RoundResult, run_study
+    from fedsci.coordinator.checkpoint import Checkpoint
+    from fedsci.coordinator.progress import Progress, RoundResult, Suspended
+    from fedsci.coordinator.study import run_study
     from fedsci.errors import FedsciError
     from fedsci.simulation.consortium import SimulatedConsortium
     from fedsci.site.service import SiteService
@@ -82,6 +84,9 @@ def conduct(
 ) -> Iterator[Callable[..., Conducted]]:
     """Run a study without noise over ``labs`` labs.
 
+    ``dies`` names exchanges (the first is 0) in which the coordinator's process ends, ``before`` it has asked or
+    ``after`` the labs have answered; the study is taken up from what was kept.
+
     ``before(service, request)`` may return another request or raise: the lab's process died before it
     answered. ``after(service, request, reply)`` likewise: it computed, and its answer may never arrive.
     """
@@ -95,6 +100,7 @@ def conduct(
         after: Callable[[SiteService, Request, Reply], Reply] = lambda _, __, reply: reply,
         serialise: bool = False,
         policy: dict[str, Any] | None = None,
+        dies: Collection[tuple[int, str]] = (),
         rows: int = 24,
         **changes: Any,
     ) -> Conducted:
@@ -123,11 +129,18 @@ def conduct(
 
             return handle
 
-        ask = SiteLink.ask
+        ask, struck = SiteLink.ask, set()
 
         def count(link: SiteLink, requests: Any) -> Any:
+            number = result.exchanges.total()
+            if (number, "before") in dies and (number, "before") not in struck:
+                struck.add((number, "before"))
+                raise Suspended
             result.exchanges[next(iter(requests.values())).action] += 1
-            return ask(link, requests)
+            replies = ask(link, requests)
+            if (number, "after") in dies:
+                raise Suspended
+            return replies
 
         grid = LocalGrid(build_site_app(handler_of), labs, serialise=serialise)
         link = SiteLink(grid=grid, timeout_s=30)
@@ -137,10 +150,16 @@ def conduct(
             patch.setattr(SiteLink, "ask", count)
             keys = link.discover(study.plan.sites)
             roster = consortium.roster(study.plan, keys) if masked else None
-            try:
-                run_study(link, study.plan, result.progress, result, roster=roster)
-            except FedsciError as error:
-                result.error = error
+            keep = Checkpoint(state / "coordinator")
+            for _ in range(len(dies) + 1):
+                try:
+                    run_study(link, study.plan, result.progress, result, roster=roster, keep=keep)
+                except Suspended:
+                    result.progress = keep.restore(study.plan)
+                    continue
+                except FedsciError as error:
+                    result.error = error
+                break
         return result
 
     yield run

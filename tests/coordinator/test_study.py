@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedsci.config.study_file import load_study
-from fedsci.coordinator.study import Progress, run_study
+from fedsci.coordinator.progress import Progress
+from fedsci.coordinator.study import run_study
 from fedsci.errors import ConnectionFailed, FedsciError, InputError, RoundAborted, SiteFailed
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs

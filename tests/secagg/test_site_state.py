@@ -96,8 +96,25 @@ def test_a_step_out_of_order_is_refused(worlds, broken_rule):
     with broken_rule("wrong-phase"):
         world.mask(2, ready.call(), np.arange(3))
     with broken_rule("one-transcript"):
-        world.share(2, adverts)
+        ready.share(2, adverts)
     with broken_rule("wrong-phase"):
         secagg.SetupCollector(world.setup).add_envelopes(envelopes)
     with broken_rule("wrong-phase"):
         collector.add_advert(b"")
+
+
+def test_a_coordinator_that_lost_an_advert_or_envelopes_gets_the_same_bytes(worlds, broken_rule, key_of):
+    world = worlds.build(4)
+    adverts = {site: world.advertise(site) for site in world.members}
+    state = SiteState.decode(world.state(1).encode())
+    assert secagg.advertise_again(state, signing_key=key_of(1)) == adverts[1]
+    with broken_rule("wrong-signing-key"):
+        secagg.advertise_again(state, signing_key=key_of(2))
+    collector = secagg.SetupCollector(world.setup)
+    for advert in adverts.values():
+        collector.add_advert(advert)
+    offered = collector.close_adverts()
+    envelopes = world.share(1, offered)
+    assert world.share(1, offered) == envelopes
+    with broken_rule("one-transcript"):
+        secagg.advertise_again(world.state(1), signing_key=key_of(1))

@@ -21,7 +21,8 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)
     from fedsci.config.site import load_site
     from fedsci.config.study_file import load_study
-    from fedsci.coordinator.study import Progress, RoundResult, run_study
+    from fedsci.coordinator.progress import Progress, RoundResult
+    from fedsci.coordinator.study import run_study
     from fedsci.simulation.consortium import SimulatedConsortium
     from fedsci.site.keystore import Keystore
     from fedsci.site.service import SiteService

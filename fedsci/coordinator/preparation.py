@@ -1,0 +1,130 @@
+"""A study before its first round: sites let it in or refuse it, and what they say settles how it is run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedsci.config.plan import Plan
+from fedsci.coordinator.admission import read_admission
+from fedsci.coordinator.aggregation import Aggregation, PlainAggregation
+from fedsci.coordinator.evaluation import Meter
+from fedsci.coordinator.masked import MaskedAggregation
+from fedsci.coordinator.progress import Keeper, Progress
+from fedsci.errors import InputError, SiteFailed
+from fedsci.names import SiteId
+from fedsci.secagg import Roster, open_roster
+from fedsci.training.accountant import Cost, cost_of
+from fedsci.training.sums import step_of
+from fedsci.transport.binding import pack
+from fedsci.transport.link import SiteLink
+from fedsci.transport.messages import Reply, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedRoster:
+    """The consortium's roster as sites get it, and the key that signed it.
+
+    Attributes:
+        content: the signed bytes.
+        consortium_key: the public key pinned at every site.
+    """
+
+    content: bytes
+    consortium_key: bytes
+
+    def open(self) -> Roster:
+        """Return the roster, its signature checked."""
+        return open_roster(self.content, consortium_key=self.consortium_key)
+
+
+def admit(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None) -> None:
+    """Ask every site to let the study in, and write down what it says of itself.
+
+    Raises:
+        SiteFailed: a site refused; its own exit code says why.
+        InputError: sites read the study differently, or a masked study has no roster.
+    """
+    fields: dict[str, Any] = {"run": progress.run, "plan": plan.to_bytes().decode()}
+    if plan.study.secure_aggregation.enabled:
+        if roster is None:
+            raise InputError("a masked study needs a signed roster")
+        fields |= {"roster": pack(roster.content), "setup_batch": 0}
+    replies = link.ask({site: Request(action="prepare", fields=fields) for site in plan.sites})
+    refused = [reply for reply in replies.values() if isinstance(reply, SiteFailed)]
+    for site, reply in replies.items():
+        if isinstance(reply, Reply):
+            progress.sites[site] = read_admission(site, reply.fields)
+            progress.privacy[site] = progress.sites[site].privacy
+    if refused:
+        raise refused[0]
+    shapes = {site: (said.inputs, said.parameters, said.schema) for site, said in progress.sites.items()}
+    if len(set(shapes.values())) != 1:
+        first = shapes[plan.sites[0]]
+        other = next(site for site, shape in shapes.items() if shape != first)
+        raise InputError(
+            f"{other} and {plan.sites[0]} read the study's schema differently",
+            hint="are all sites on the same version of fedsci?",
+        )
+    planned = plan.training.rounds
+    progress.rounds_allowed = min(planned, *(said.rounds_allowed for said in progress.sites.values()))
+    if progress.rounds_allowed < planned:
+        progress.short_of_budget = tuple(
+            site for site, said in progress.sites.items() if said.rounds_allowed == progress.rounds_allowed
+        )
+
+
+def assemble(
+    link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None, keep: Keeper
+) -> tuple[Aggregation, Meter]:
+    """Return how contributions become sums and models are measured, given what sites said; the same in every process.
+
+    Raises:
+        InputError: holdouts whose sums do not fit; before anything is computed.
+    """
+    cost = cost_of(plan, dimension=progress.sites[plan.sites[0]].parameters) if plan.private else None
+    meter = _meter(plan, progress, cost)
+    if meter.evaluate is not None:
+        _ = meter.table  # refuses holdouts whose sums do not fit
+    weights = _weights(plan, progress, cost)
+    if roster is None or not plan.study.secure_aggregation.enabled:
+        return PlainAggregation(link=link, plan=plan, weights=weights), meter
+    aggregation = MaskedAggregation(
+        link=link,
+        plan=plan,
+        run=progress.run,
+        roster=roster.open(),
+        weights=weights,
+        slots=progress.rounds_allowed + 2,
+        step=step_of(plan, cost),
+        keep=keep,
+    )
+    aggregation.begin({site: said.advert for site, said in progress.sites.items()})
+    return aggregation, meter
+
+
+def counts(progress: Progress) -> dict[str, list[int]]:
+    """Training and holdout records of every site: public, and the same in every request."""
+    return {site: [said.train, said.holdout] for site, said in progress.sites.items()}
+
+
+def _weights(plan: Plan, progress: Progress, cost: Cost | None) -> Mapping[SiteId, float]:
+    """Return each site's public share in the sum."""
+    records = sum(said.train for said in progress.sites.values())
+    if cost is None or cost.share is None:
+        return {site: said.train / records for site, said in progress.sites.items()}
+    if plan.study.privacy.unit == "site":
+        return dict.fromkeys(progress.sites, 1.0)  # a site counts as a site, whatever its size
+    # gradients are summed as they are; their mean is over the public expected number of records
+    return {site: cost.sample_rate * said.train for site, said in progress.sites.items()}
+
+
+def _meter(plan: Plan, progress: Progress, cost: Cost | None) -> Meter:
+    said = progress.sites.values()
+    needed = cost.measurements if cost is not None else 0
+    return Meter(
+        plan=plan,
+        cost=cost,
+        holdouts={site: said.holdout for site, said in progress.sites.items()},
+        noised=plan.private and not all(site.exact_evaluation for site in said),
+        paid=all(site.measurements_allowed >= needed for site in said),
+    )
