@@ -68,8 +68,10 @@ class Plan:
         recipe's own (1 and 0 where it says nothing).
         """
         spec = self.recipe.server_optimiser
-        plain = build_strategy(self.recipe.name, optimiser=ServerOptimiser())
-        gradient = plain.site_work == "gradient"
+        options = self.recipe.options
+        gradient = (
+            build_strategy(self.recipe.name, optimiser=ServerOptimiser(), options=options).site_work == "gradient"
+        )
         rate = self.training.learning_rate if gradient else 1.0
         momentum = self.training.momentum if gradient else 0.0
         return build_strategy(
@@ -82,6 +84,7 @@ class Plan:
                 beta_2=spec.beta_2,
                 tau=spec.tau,
             ),
+            options=options,
         )
 
     @property
@@ -90,6 +93,14 @@ class Plan:
         if self.strategy.site_work == "gradient" or self.study.privacy.unit == "site":
             return 1
         return max(1, round(self.training.local_epochs / self.training.sample_rate))
+
+    def local_steps(self, records: int) -> int:
+        """Steps of local training of a site with this many training records in one round; 1 for gradients."""
+        if self.strategy.site_work == "gradient":
+            return 1
+        if self.private and self.study.privacy.unit != "site":
+            return self.steps_per_round
+        return self.training.local_epochs * -(-records // self.training.batch_size)
 
     @property
     def min_survivors(self) -> int:
@@ -233,6 +244,11 @@ def _check_distributed(plan: Plan) -> None:
     if strategy.site_work != "gradient" and study.privacy.unit != "site":
         raise ConfigError(
             f"privacy.mechanism: distributed works on one gradient a round, and {strategy.name} trains locally",
+            hint="use strategy: dp_fedsgd, or privacy.mechanism: local",
+        )
+    if not strategy.plain:
+        raise ConfigError(
+            f"privacy.mechanism: distributed shares the noise of plain contributions, and {strategy.name} sends others",
             hint="use strategy: dp_fedsgd, or privacy.mechanism: local",
         )
     colluding = study.privacy.colluding_sites

@@ -49,6 +49,7 @@ class StrategyRecipe(Strict):
         sees: ``sum`` or ``each``; must be what the algorithm says.
         paper, when: where it comes from, and what it is for.
         server_optimiser: of the coordinator.
+        options: the algorithm's own numbers, by name.
         training: defaults for studies that say nothing.
         private_learning_rate: takes the place of ``training.learning_rate`` where training is private.
     """
@@ -58,6 +59,7 @@ class StrategyRecipe(Strict):
     paper: str = ""
     when: str = ""
     server_optimiser: ServerOptimiserSpec = ServerOptimiserSpec()
+    options: dict[str, float] = Field(default_factory=dict)
     training: Training = Training()
     private_learning_rate: PrivateLearningRate | None = None
 

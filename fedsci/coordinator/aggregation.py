@@ -53,6 +53,7 @@ class Collected:
         survivors: the sites in the sums.
         own: per site and label, the site's own metrics where it shows them.
         dropped: sites that are not in the sums, with the reason.
+        each: the survivors' contributions, where the strategy sees each, else None.
         seconds_sites, seconds_masking, seconds_aggregation: wall time waiting for uploads, in the extra exchange(s) and
             removing masks, and adding up.
     """
@@ -66,10 +67,18 @@ class Collected:
     seconds_sites: float
     seconds_masking: float
     seconds_aggregation: float
+    each: Mapping[SiteId, NDArray[np.float32]] | None = None
 
 
 class Aggregation(Protocol):
-    """Asks sites and returns sums."""
+    """Asks sites and returns sums.
+
+    Attributes:
+        weights: each site's public share in the sums.
+    """
+
+    @property
+    def weights(self) -> Mapping[SiteId, float]: ...  # noqa: D102
 
     def collect(self, ask: Ask) -> Collected:
         """Return the sums over at least ``min_survivors`` sites.
@@ -105,6 +114,7 @@ class PlainAggregation:
         answered = time.monotonic()
         total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
         weight, dropped, metrics = 0.0, {}, [np.zeros(table.width) for table in ask.tables]
+        each: dict[SiteId, NDArray[np.float32]] | None = {} if self.plan.strategy.sees == "each" else None
         for site, reply in replies.items():
             if isinstance(reply, SiteFailed):
                 dropped[site] = str(reply)
@@ -121,6 +131,8 @@ class PlainAggregation:
                     dropped[site] = f"{site}: {DIVERGED}"
                     continue
                 total += scratch
+                if each is not None:
+                    each[site] = vector
             weight += self.weights[site]
             sent = reply.fields.get("metrics")
             for total_sums, values in zip(metrics, sent if isinstance(sent, list) else [], strict=False):
@@ -138,6 +150,7 @@ class PlainAggregation:
             seconds_sites=answered - started,
             seconds_masking=0.0,
             seconds_aggregation=time.monotonic() - answered,
+            each=each,
         )
 
 

@@ -69,6 +69,7 @@ class Checkpoint:
         }
         arrays = {"model": state.model, "first": state.optimiser.first, "second": state.optimiser.second}
         kept = {name: array for name, array in arrays.items() if array.any()}  # plain SGD remembers nothing
+        kept |= {f"memory.{name}": array for name, array in state.memory.items()}
         self._write("state.safetensors", save(kept, {"about": json.dumps(about), "size": str(state.model.size)}))
 
     def save_adverts(self, batch: int, adverts: bytes) -> None:
@@ -151,8 +152,11 @@ class Checkpoint:
                 name: file.get_tensor(name) if name in names else np.zeros(size, np.float32)
                 for name in ("model", "first", "second")
             }
+            memory = {
+                name.removeprefix("memory."): file.get_tensor(name) for name in names if name.startswith("memory.")
+            }
         optimiser = OptimiserState(first=read["first"], second=read["second"])
-        progress.state = StrategyState(round=about["round"], model=read["model"], optimiser=optimiser)
+        progress.state = StrategyState(round=about["round"], model=read["model"], optimiser=optimiser, memory=memory)
         dropped = tuple(SiteId(site) for site in about["dropped"])
         progress.pending = RoundResult(
             number=about["number"],

@@ -1,13 +1,14 @@
 """One round: the model out, the sum of contributions in, and the strategy's step."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.errors import RoundAborted
-from fedsci.strategies.base import StrategyState, WeightedSum
+from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
 from fedsci.training.sums import MetricTable
 
 
@@ -32,28 +33,47 @@ def run_round(
     number: int,
     state: StrategyState,
     *,
-    fields: dict[str, object],
+    fields: Mapping[str, Any],
     tables: Sequence[MetricTable],
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
+    ``fields`` hold every site's public record counts under ``records``.
+
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
     """
+    strategy = plan.strategy
     ask = Ask(
         action="train",
         slot=number - 1,
-        fields=fields | {"round": number},
-        model=state.model,
-        dimension=state.model.size,
+        fields={**fields, "round": number},
+        model=strategy.sends(state),
+        dimension=strategy.width(state.model.size),
         tables=tables,
     )
     try:
         collected = aggregation.collect(ask)
         began = time.monotonic()
-        total = WeightedSum(vector=collected.contribution, weight=collected.weight)
-        next_state = plan.strategy.apply(state, total)
+        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields["records"]))
     except RoundAborted as error:
         error.message = f"round {number}: {error.message}"
         raise
     return RoundOutcome(state=next_state, collected=collected, seconds_strategy=time.monotonic() - began)
+
+
+def _total(
+    aggregation: Aggregation, plan: Plan, collected: Collected, records: Mapping[str, Sequence[int]]
+) -> WeightedSum:
+    positions = {site: position for position, site in enumerate(plan.sites)}
+    return WeightedSum(
+        vector=collected.contribution,
+        weight=collected.weight,
+        survivors=tuple(
+            Survivor(
+                position=positions[site], weight=aggregation.weights[site], steps=plan.local_steps(records[site][0])
+            )
+            for site in collected.survivors
+        ),
+        each=None if collected.each is None else {positions[site]: found for site, found in collected.each.items()},
+    )

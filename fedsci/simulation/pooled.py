@@ -84,7 +84,8 @@ def train_with_local_noise(plan: Plan, labs: Mapping[SiteId, SiteData], cost: Co
     for number in range(1, plan.training.rounds + 1):
         total = np.zeros(state.model.size, np.float32)
         for site, worker in workers.items():
-            step = worker.contribution(state.model, number).astype(np.float32, copy=False)
+            # distributed noise goes with plain contributions only: the model out, an update back, nothing kept
+            step = worker.contribution(state.model, number, memory={}).astype(np.float32, copy=False)
             total += step * np.float32(labs[site].train_count / records)
         state = strategy.apply(state, WeightedSum(vector=total, weight=1.0))
     return state.model

@@ -1,7 +1,9 @@
 """What a site computes in one round, and the same computation for a lab that trains alone."""
 
 import hashlib
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +12,14 @@ from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.errors import InputError
+from fedsci.names import SiteId
 from fedsci.privacy.clipping import clip_rows
 from fedsci.privacy.randomness import KeyStream, RandomBytes
 from fedsci.secagg import Quantisation
-from fedsci.strategies.base import WeightedSum
+from fedsci.strategies.base import Survivor, WeightedSum
 from fedsci.training.accountant import Cost, Share
 from fedsci.training.device import Device
-from fedsci.training.learner import Learner
+from fedsci.training.learner import Learner, Pull
 from fedsci.training.models import initial_vector
 from fedsci.training.noise_share import with_share
 from fedsci.training.private import PrivateLearner
@@ -42,48 +45,112 @@ class Contributor:
     share: Share | None
     whole: "WholeSite | None" = None
 
-    def contribution(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32] | NDArray[np.int64]:
-        """Return what the strategy asks of a site: an update, or minus the mean gradient; float32 ``(d,)``.
+    @cached_property
+    def parameters(self) -> int:
+        """The model's size, d."""
+        return sum(p.numel() for p in self.learner.module.parameters())
+
+    def contribution(
+        self, received: NDArray[np.float32], round_number: int, *, memory: MutableMapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32] | NDArray[np.int64]:
+        """Return what the strategy makes of local training, float32 ``(k,)``.
 
         Under the distributed mechanism: minus the clipped gradient sum in steps of the share's grid, int64, which
         only its sum over sites makes private. Where whole sites are protected: the clipped update, likewise.
 
         Without privacy it is the same for the same seed, bit for bit; with privacy its sampling and noise
         come from the operating system and never repeat.
+
+        Args:
+            received: what the coordinator sent, float32.
+            round_number: 1, 2, ...
+            memory: what the strategy keeps at this site from round to round; changed in place.
         """
+        if self.private is not None and self.share is not None:
+            return self.private.noised_share(received, self.share, grid_for(self.plan))
+        work = Work(contributor=self, received=received, number=round_number, memory=memory)
+        contribution = self.plan.strategy.contribute(work)
+        return contribution if self.whole is None else self.whole.hide(contribution)
+
+    def local_update(self, model: NDArray[np.float32], round_number: int, pull: Pull | None) -> NDArray[np.float32]:
+        """Return new minus old weights after a round's local training, float32 ``(d,)``."""
         training = self.plan.training
-        gradient = self.plan.strategy.site_work == "gradient"
         if self.private is not None:
-            if self.share is not None:
-                return self.private.noised_share(model, self.share, grid_for(self.plan))
-            if gradient:
-                return -self.private.noisy_mean_gradient(model)
             return self.private.private_update(
                 model,
                 steps=self.plan.steps_per_round,
                 learning_rate=training.learning_rate,
                 momentum=training.momentum,
+                pull=pull,
             )
-        update = self._update(model, round_number)
-        return update if self.whole is None else self.whole.hide(update)
-
-    def _update(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32]:
-        """Return what this site's records alone say, without noise."""
-        training, rng = self.plan.training, self._shuffles(round_number)
-        if self.plan.strategy.site_work == "gradient":
-            return -self.learner.mean_gradient(model, sample_rate=training.sample_rate, rng=rng)
         return self.learner.local_update(
             model,
             epochs=training.local_epochs,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
             momentum=training.momentum,
-            rng=rng,
+            rng=self._shuffles(round_number),
+            pull=pull,
         )
+
+    def gradient(self, model: NDArray[np.float32], round_number: int) -> NDArray[np.float32]:
+        """Return the mean gradient at ``model``, float32 ``(d,)``."""
+        if self.private is not None:
+            return self.private.noisy_mean_gradient(model)
+        rate = self.plan.training.sample_rate
+        return self.learner.mean_gradient(model, sample_rate=rate, rng=self._shuffles(round_number))
 
     def _shuffles(self, round_number: int) -> np.random.Generator:
         text = f"fedsci shuffles|{self.plan.study.seed}|{self.name}|{round_number}"
         return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """One round at this site, for the site's half of a strategy; see :class:`fedsci.strategies.base.SiteRound`."""
+
+    contributor: Contributor
+    received: NDArray[np.float32]
+    number: int
+    memory: MutableMapping[str, NDArray[np.float32]]
+
+    @property
+    def size(self) -> int:
+        """The model's parameters."""
+        return self.contributor.parameters
+
+    @property
+    def position(self) -> int:
+        """This site's, among the study's in the order of their names; 0 for a lab that is none of them."""
+        sites = self.contributor.plan.sites
+        return sites.index(SiteId(self.contributor.name)) if self.contributor.name in sites else 0
+
+    @property
+    def steps(self) -> int:
+        """Local steps in a round, from the public record count."""
+        return self.contributor.plan.local_steps(self.contributor.learner.divisor)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of local training."""
+        return self.contributor.plan.training.learning_rate
+
+    @property
+    def momentum(self) -> float:
+        """Of local training."""
+        return self.contributor.plan.training.momentum
+
+    def update(
+        self, model: NDArray[np.float32], *, proximal: float = 0.0, correction: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return new minus old weights after local training, float32 ``(d,)``."""
+        pulled = proximal != 0 or correction is not None
+        pull = Pull(start=model, proximal=proximal, correction=correction) if pulled else None
+        return self.contributor.local_update(model, self.number, pull)
+
+    def gradient(self, model: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return minus the mean gradient at ``model``, float32 ``(d,)``."""
+        return -self.contributor.gradient(model, self.number)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,7 +219,11 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
         raise InputError("a lab that trains alone adds all noise itself")
     strategy = worker.plan.strategy
     state = strategy.start(initial_vector(worker.learner.module, seed=worker.plan.study.seed))
+    memory: dict[str, NDArray[np.float32]] = {}
     for number in range(1, worker.plan.training.rounds + 1):
-        step = worker.contribution(state.model, number).astype(np.float32, copy=False)
-        state = strategy.apply(state, WeightedSum(vector=step, weight=1.0))
+        work = Work(contributor=worker, received=strategy.sends(state), number=number, memory=memory)
+        step = worker.contribution(work.received, number, memory=memory).astype(np.float32, copy=False)
+        alone = Survivor(position=work.position, weight=1.0, steps=work.steps)
+        total = WeightedSum(vector=step, weight=1.0, survivors=(alone,), each={work.position: step})
+        state = strategy.apply(state, total)
     return state.model

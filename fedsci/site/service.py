@@ -32,6 +32,7 @@ from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
+from fedsci.site.memory import StrategyMemory
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.training.accountant import Cost, cost_of
@@ -225,13 +226,22 @@ class SiteService:
         active = self._active(run)
         if not 1 <= number <= active.plan.training.rounds:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
-        upload = Upload(active, request, slot=number - 1, dimension=model.size, after=number - 1)
+        strategy, parameters = active.plan.strategy, active.worker.parameters
+        if model.size != strategy.sent(parameters):
+            raise PolicyRefused(
+                f"{model.size} numbers came, {strategy.name} sends {strategy.sent(parameters)}",
+                public="what was sent does not fit the plan's model",
+            )
+        upload = Upload(active, request, slot=number - 1, dimension=strategy.width(parameters), after=number - 1)
         if upload.absent is not None:
             return upload.absent
         if active.cost is not None:
             self.ledger.step(active.plan.study.dataset, run, number)
-        metrics, _ = self._measure(active, upload, model, after=number - 1)
-        return self._send(upload, active.worker.contribution(model, number), metrics, {})
+        metrics, _ = self._measure(active, upload, model[:parameters], after=number - 1)
+        memory = StrategyMemory(self._run_folder(run))
+        contribution = active.worker.contribution(model, number, memory=memory)
+        memory.store()
+        return self._send(upload, contribution, metrics, {})
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
@@ -344,6 +354,7 @@ class SiteService:
             used = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
         self.keystore.forget(run)
         self._runs.pop(run, None)
+        StrategyMemory(self._run_folder(run)).erase()
         privacy = self._privacy(active, used)
         replace_private(told, json.dumps(privacy).encode())
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more

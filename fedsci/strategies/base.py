@@ -1,6 +1,11 @@
-"""What every strategy is: a rule that turns (state, sum of the sites' contributions) into the next state."""
+"""What every strategy is: what a site does in a round, and how the sum of contributions becomes the next model.
 
-from dataclasses import dataclass
+Both halves of an algorithm stand in one module. A site's half turns local training into a contribution; the
+coordinator's half turns (state, sum of contributions) into the next state.
+"""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,6 +16,7 @@ from fedsci.strategies.server_optimiser import OptimiserState, ServerOptimiser, 
 
 Sees = Literal["sum", "each"]
 SiteWork = Literal["local_update", "gradient"]
+Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +27,28 @@ class StrategyState:
         round: rounds applied so far.
         model: float32, shape ``(d,)``.
         optimiser: the server optimiser's memory.
+        memory: what else the strategy remembers, float32 vectors by name.
     """
 
     round: int
-    model: NDArray[np.float32]
+    model: Vector
     optimiser: OptimiserState
+    memory: Mapping[str, Vector] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survivor:
+    """A site whose contribution is in a sum; everything here is public.
+
+    Attributes:
+        position: among the study's sites in the order of their names: 0, 1, ...
+        weight: its share in the sum.
+        steps: local steps it took in the round; 1 for gradients.
+    """
+
+    position: int
+    weight: float
+    steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +56,19 @@ class WeightedSum:
     """The sum of the survivors' contributions, each times its public weight.
 
     Attributes:
-        vector: shape ``(d,)``: sum over survivors of ``weight * contribution``.
+        vector: shape ``(k,)``: sum over survivors of ``weight * contribution``; k is ``Strategy.width`` of the model.
         weight: sum of the survivors' weights, > 0. Weights are public (record counts of the
             data-set records), so dividing by them costs no privacy.
+        survivors: who is in it.
+        each: the survivors' contributions by position, not weighted; only for strategies that see each.
     """
 
-    vector: NDArray[np.float32]
+    vector: Vector
     weight: float
+    survivors: tuple[Survivor, ...] = ()
+    each: Mapping[int, Vector] | None = None
 
-    def mean(self) -> NDArray[np.float32]:
+    def mean(self) -> Vector:
         """Return the weighted mean of the contributions.
 
         Raises:
@@ -50,13 +77,74 @@ class WeightedSum:
         """
         if not self.weight > 0:
             raise RoundAborted("the cohort's total weight is not positive")
-        mean = (self.vector / np.float32(self.weight)).astype(np.float32, copy=False)
-        if not np.isfinite(mean).all():
-            raise RoundAborted(
-                "the aggregated update holds NaN or infinity",
-                hint="lower training.learning_rate, or look for a site with broken data",
-            )
-        return mean
+        return finite((self.vector / np.float32(self.weight)).astype(np.float32, copy=False))
+
+
+def finite(vector: Vector) -> Vector:
+    """Return ``vector`` if all of it is finite.
+
+    Raises:
+        RoundAborted: it is not.
+    """
+    if not np.isfinite(vector).all():
+        raise RoundAborted(
+            "the aggregated update holds NaN or infinity",
+            hint="lower training.learning_rate, or look for a site with broken data",
+        )
+    return vector
+
+
+class SiteRound(Protocol):
+    """One round at a site, as the site's half of a strategy sees it.
+
+    Attributes:
+        received: what the coordinator sent: ``Strategy.sends`` of its state, float32.
+        size: the model's parameters, d.
+        number: the round, 1, 2, ...
+        position: of this site among the study's, in the order of their names.
+        steps: local steps in a round; public, from the record count.
+        learning_rate, momentum: of local training.
+        memory: vectors this site keeps for the study from round to round, by name; they never leave it. Changes are
+            stored durably before the contribution leaves.
+    """
+
+    @property
+    def received(self) -> Vector: ...  # noqa: D102
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+
+    @property
+    def position(self) -> int: ...  # noqa: D102
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+
+    @property
+    def momentum(self) -> float: ...  # noqa: D102
+
+    @property
+    def memory(self) -> MutableMapping[str, Vector]: ...  # noqa: D102
+
+    def update(self, model: Vector, *, proximal: float = 0.0, correction: Vector | None = None) -> Vector:
+        """Return new minus old weights after local training, private where the study is; float32 ``(d,)``.
+
+        Args:
+            model: where training starts, ``(d,)``.
+            proximal: mu of a term ``mu / 2 * |w - model|^2`` added to every step's loss.
+            correction: added to every step's gradient, ``(d,)``.
+        """
+        ...
+
+    def gradient(self, model: Vector) -> Vector:
+        """Return minus the mean gradient at ``model``, private where the study is; float32 ``(d,)``."""
+        ...
 
 
 class Strategy(Protocol):
@@ -67,6 +155,7 @@ class Strategy(Protocol):
         sees: ``sum``: works on sums, so under secure aggregation; ``each``: must see single updates.
         site_work: what a site computes in a round: ``local_update`` (new minus old weights after local
             training) or ``gradient`` (minus the mean gradient at the shared model).
+        plain: a contribution is that and nothing else, so that noise can be shared out between sites.
     """
 
     @property
@@ -78,22 +167,51 @@ class Strategy(Protocol):
     @property
     def site_work(self) -> SiteWork: ...  # noqa: D102
 
-    def start(self, model: NDArray[np.float32]) -> StrategyState:
+    @property
+    def plain(self) -> bool: ...  # noqa: D102
+
+    def start(self, model: Vector) -> StrategyState:
         """Return the state before the first round."""
         ...
 
+    def sends(self, state: StrategyState) -> Vector:
+        """Return what sites get in a round, float32 ``(s,)``."""
+        ...
+
+    def sent(self, size: int) -> int:
+        """Return s: how many numbers sites get, for a model of ``size`` parameters."""
+        ...
+
+    def width(self, size: int) -> int:
+        """Return k: how many numbers a contribution has, for a model of ``size`` parameters."""
+        ...
+
+    def contribute(self, work: SiteRound) -> Vector:
+        """Return a site's contribution to a round, float32 ``(k,)``; the site's half."""
+        ...
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
-        """Return the state after one more round."""
+        """Return the state after one more round; the coordinator's half.
+
+        Raises:
+            RoundAborted: the sum is not finite.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanStrategy:
-    """The weighted mean of the contributions, taken as a direction by a server optimiser."""
+    """The weighted mean of plain contributions, taken as a direction by a server optimiser.
+
+    Others build on it: they change what a site contributes, or how the direction comes from the sum.
+    """
 
     optimiser: ServerOptimiser
+    sees: Sees = field(default="sum", init=False)
+    site_work: SiteWork = field(default="local_update", init=False)
+    plain: bool = field(default=True, init=False)
 
-    def start(self, model: NDArray[np.float32]) -> StrategyState:
+    def start(self, model: Vector) -> StrategyState:
         """Return the state before the first round: the given model, nothing remembered."""
         if model.ndim != 1:
             raise InputError(f"a model is one flat vector, not of shape {model.shape}")
@@ -101,11 +219,31 @@ class MeanStrategy:
             round=0, model=model.astype(np.float32, copy=False), optimiser=OptimiserState.zeros(model.size)
         )
 
+    def sends(self, state: StrategyState) -> Vector:
+        """Return the model."""
+        return state.model
+
+    def sent(self, size: int) -> int:
+        """Return the model's size."""
+        return size
+
+    def width(self, size: int) -> int:
+        """Return the model's size."""
+        return size
+
+    def contribute(self, work: SiteRound) -> Vector:
+        """Return the local update, or minus the gradient, as it is."""
+        return work.gradient(work.received) if self.site_work == "gradient" else work.update(work.received)
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state after moving along the mean contribution.
 
         Raises:
             RoundAborted: see :meth:`WeightedSum.mean`.
         """
-        model, optimiser = step(self.optimiser, state.optimiser, state.model, total.mean())
-        return StrategyState(round=state.round + 1, model=model, optimiser=optimiser)
+        return self.move(state, total.mean())
+
+    def move(self, state: StrategyState, direction: Vector, **memory: Vector) -> StrategyState:
+        """Return the state one step of the server optimiser along ``direction``, with changes to the memory."""
+        model, optimiser = step(self.optimiser, state.optimiser, state.model, direction)
+        return StrategyState(round=state.round + 1, model=model, optimiser=optimiser, memory={**state.memory, **memory})

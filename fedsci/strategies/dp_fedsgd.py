@@ -7,7 +7,7 @@ algorithm whose noise can be shared out between sites. Momentum at the coordinat
 
 from dataclasses import dataclass, field
 
-from fedsci.strategies.base import MeanStrategy, Sees, SiteWork
+from fedsci.strategies.base import MeanStrategy, SiteWork
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
 
@@ -16,7 +16,6 @@ class DpFedSgd(MeanStrategy):
     """Weighted mean of (clipped, noised) gradients; works on sums."""
 
     name: str = field(default="dp_fedsgd", init=False)
-    sees: Sees = field(default="sum", init=False)
     site_work: SiteWork = field(default="gradient", init=False)
 
 

@@ -7,7 +7,7 @@ optimiser (Reddi et al. 2021); with ``sgd``, learning rate 1 and no momentum it 
 
 from dataclasses import dataclass, field
 
-from fedsci.strategies.base import MeanStrategy, Sees, SiteWork
+from fedsci.strategies.base import MeanStrategy
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
 
@@ -16,8 +16,6 @@ class FedAvg(MeanStrategy):
     """Weighted mean of local updates; works on sums."""
 
     name: str = field(default="fedavg", init=False)
-    sees: Sees = field(default="sum", init=False)
-    site_work: SiteWork = field(default="local_update", init=False)
 
 
 def build(*, optimiser: ServerOptimiser) -> FedAvg:

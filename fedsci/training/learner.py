@@ -103,6 +103,7 @@ class Learner:
         learning_rate: float,
         momentum: float,
         rng: np.random.Generator,
+        pull: "Pull | None" = None,
     ) -> NDArray[np.float32]:
         """Return new minus old weights after ``epochs`` passes of SGD over shuffled batches. No privacy."""
         load_vector(self.module, vector)
@@ -112,12 +113,46 @@ class Learner:
             for start in range(0, self.records, batch_size):
                 optimiser.zero_grad()
                 self._loss(order[start : start + batch_size]).mean().backward()  # type: ignore[no-untyped-call]
+                if pull is not None:
+                    pull.add_to(self.module)
                 optimiser.step()
         return read_vector(self.module) - vector
 
     def _loss(self, rows: NDArray[np.int64]) -> torch.Tensor:
         index = torch.from_numpy(rows).to(self.device)
         return record_losses(self.plan.study.task.kind, self.module(self.features[index]), self.targets[index])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pull:
+    """What is added to every step's gradient, whatever the records: ``proximal * (w - start) + correction``.
+
+    Attributes:
+        start: the weights where local training began, float32 ``(d,)``.
+        proximal: mu of FedProx.
+        correction: a fixed direction, float32 ``(d,)``, or None.
+    """
+
+    start: NDArray[np.float32]
+    proximal: float = 0.0
+    correction: NDArray[np.float32] | None = None
+
+    def add_to(self, module: nn.Module) -> None:
+        """Add it to the gradients of a module's parameters."""
+        at = 0
+        for p in module.parameters():
+            piece = slice(at, at + p.numel())
+            at += p.numel()
+            if p.grad is None:
+                continue
+            if self.proximal:
+                p.grad.add_(p.detach() - _like(self.start[piece], p), alpha=self.proximal)
+            if self.correction is not None:
+                p.grad.add_(_like(self.correction[piece], p))
+
+
+def _like(values: NDArray[np.float32], parameter: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(values).to(parameter.device).reshape(parameter.shape)
 
 
 def module_for(plan: Plan, *, inputs: int) -> nn.Module:

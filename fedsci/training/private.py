@@ -22,7 +22,7 @@ from fedsci.privacy.poisson import poisson_sample
 from fedsci.privacy.randomness import KeyStream
 from fedsci.secagg import Quantisation
 from fedsci.training.accountant import Share
-from fedsci.training.learner import Learner
+from fedsci.training.learner import Learner, Pull
 from fedsci.training.losses import record_losses
 from fedsci.training.models import load_vector, read_vector
 from fedsci.training.noise_share import with_share
@@ -79,9 +79,18 @@ class PrivateLearner:
         return self._noisy_mean()
 
     def private_update(
-        self, vector: NDArray[np.float32], *, steps: int, learning_rate: float, momentum: float
+        self,
+        vector: NDArray[np.float32],
+        *,
+        steps: int,
+        learning_rate: float,
+        momentum: float,
+        pull: Pull | None = None,
     ) -> NDArray[np.float32]:
-        """Return new minus old weights after ``steps`` DP-SGD steps, each a noised release."""
+        """Return new minus old weights after ``steps`` DP-SGD steps, each a noised release.
+
+        ``pull`` is added to the noised gradients and looks at no record.
+        """
         load_vector(self.learner.module, vector)
         parameters = list(self.learner.module.parameters())
         optimiser = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
@@ -91,6 +100,8 @@ class PrivateLearner:
             for p in parameters:
                 p.grad = gradient[start : start + p.numel()].reshape(p.shape)
                 start += p.numel()
+            if pull is not None:
+                pull.add_to(self.learner.module)
             optimiser.step()
         return read_vector(self.learner.module) - vector
 

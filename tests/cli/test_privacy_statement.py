@@ -208,10 +208,10 @@ def test_a_lab_that_crashed_and_one_that_never_settled_are_in_it(fedsci, study, 
     distributed(study)
     contribution, finish = Contributor.contribution, SiteService._finish
 
-    def crash(self, model, number):
+    def crash(self, model, number, **rest):
         if self.name == "lab-3" and number == 2:
             raise MemoryError
-        return contribution(self, model, number)
+        return contribution(self, model, number, **rest)
 
     def vanish(self, request):
         if self.site.site == "lab-2":

@@ -180,10 +180,10 @@ def test_a_study_ends_after_the_rounds_that_every_site_pays_for(conduct, tmp_pat
 def test_too_few_survivors_stop_the_study_after_the_last_good_round(conduct, tmp_path, monkeypatch):
     contribution = Contributor.contribution
 
-    def fail_later(self, model, number):
+    def fail_later(self, model, number, **rest):
         if number == 2 and self.name in ("lab-2", "lab-3"):
             raise ValueError("disk")
-        return contribution(self, model, number)
+        return contribution(self, model, number, **rest)
 
     monkeypatch.setattr(Contributor, "contribution", fail_later)
     with pytest.raises(RoundAborted, match="round 2: only 2 of 4 sites finished"):
@@ -224,10 +224,10 @@ def test_a_masked_study_that_leaves_out_the_setup_computes_nothing(conduct, monk
 def test_a_dropped_site_is_on_record_with_its_round(conduct, monkeypatch):
     contribution = Contributor.contribution
 
-    def fail_once(self, model, number):
+    def fail_once(self, model, number, **rest):
         if number == 1 and self.name == "lab-3":
             raise ValueError("disk")
-        return contribution(self, model, number)
+        return contribution(self, model, number, **rest)
 
     monkeypatch.setattr(Contributor, "contribution", fail_once)
     progress, _ = conduct(evaluation={"baselines": []})

@@ -37,10 +37,10 @@ def crash(monkeypatch):
     def arrange(labs):
         whole = Contributor.contribution
 
-        def contribution(self, model, number):
+        def contribution(self, model, number, **rest):
             if self.name in labs and number == ROUND:
                 raise MemoryError
-            return whole(self, model, number)
+            return whole(self, model, number, **rest)
 
         monkeypatch.setattr(Contributor, "contribution", contribution)
 

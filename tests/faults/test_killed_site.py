@@ -154,10 +154,10 @@ def test_a_site_killed_at_any_step_leaves_the_sum_of_the_others_exact(tmp_path, 
 
     real = Contributor.contribution
 
-    def failing(self: Contributor, model: Any, number: int) -> Any:
+    def failing(self: Contributor, model: Any, number: int, **rest: Any) -> Any:
         if self.name == "lab-1" and number in (1, 2):
             raise RuntimeError("not today")
-        return real(self, model, number)
+        return real(self, model, number, **rest)
 
     monkeypatch.setattr(Contributor, "contribution", failing)
     expected, expected_model = run(tmp_path / "failing", monkeypatch, {})
@@ -170,10 +170,10 @@ def test_killed_between_vote_and_shares_the_round_still_gives_the_exact_sum_or_n
 
     real = Contributor.contribution
 
-    def failing(self: Contributor, model: Any, number: int) -> Any:
+    def failing(self: Contributor, model: Any, number: int, **rest: Any) -> Any:
         if self.name == "lab-5" and number == 2:
             raise RuntimeError("not today")
-        return real(self, model, number)
+        return real(self, model, number, **rest)
 
     monkeypatch.setattr(Contributor, "contribution", failing)
     # lab-5 dropped and lab-1 dies before its vote: three votes of four needed, so nothing is opened

@@ -17,10 +17,10 @@ def crash(monkeypatch):
     def arrange(*labs, round_number, error):
         whole = Contributor.contribution
 
-        def contribution(self, model, number):
+        def contribution(self, model, number, **rest):
             if self.name in labs and number == round_number:
                 raise error
-            return whole(self, model, number)
+            return whole(self, model, number, **rest)
 
         monkeypatch.setattr(Contributor, "contribution", contribution)
 

@@ -116,7 +116,7 @@ def test_a_step_that_cannot_be_written_down_releases_nothing(study, monkeypatch)
     study.prepare()
     computed = []
     worker = study.service._runs[study.run].worker
-    monkeypatch.setattr(type(worker), "contribution", lambda *_: computed.append(1))
+    monkeypatch.setattr(type(worker), "contribution", lambda *_, **__: computed.append(1))
 
     def full(*_):
         raise OSError("disk full")
@@ -364,7 +364,7 @@ def test_what_is_in_a_record_is_in_no_reply_and_in_the_sites_own_log(serve, make
 def test_no_exceptions_text_leaves(study, monkeypatch, error):
     study.prepare()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise error(MARKER)
 
     monkeypatch.setattr(type(study.service._runs[study.run].worker), "contribution", fail)

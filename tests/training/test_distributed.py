@@ -45,7 +45,7 @@ def released(plan):
     for number in range(SITES):
         table = table_of(20 + number, rng)
         worker = contributor(plan, f"lab-{number}", table, cost=cost, device=CPU, random_bytes=os.urandom)
-        total += worker.contribution(model, 1)
+        total += worker.contribution(model, 1, memory={})
         load_vector(worker.learner.module, model)
         exact -= worker.private.clipped_sum(np.arange(table.rows))
     return total * cost.share.gamma - exact
@@ -126,7 +126,7 @@ def test_two_answers_to_one_model_differ_in_nearly_every_number(plan):
     table = table_of(30, np.random.default_rng(1))
     worker = contributor(plan, "lab-1", table, cost=cost, device=CPU, random_bytes=os.urandom)
     model = np.zeros(DIMENSION, np.float32)
-    first, second = worker.contribution(model, 1), worker.contribution(model, 2)
+    first, second = worker.contribution(model, 1, memory={}), worker.contribution(model, 2, memory={})
     assert (first != second).mean() > 0.8
 
 
