@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan, plan_from_bytes
 from fedsci.config.site import Policy, Site
-from fedsci.errors import BudgetRefused, ConfigError, DataError, FedsciError, PolicyRefused, RoundAborted
+from fedsci.errors import (
+    BudgetRefused,
+    ConfigError,
+    DataError,
+    FedsciError,
+    InputError,
+    PolicyRefused,
+    RoundAborted,
+)
 from fedsci.identity.files import replace_private
 from fedsci.names import Digest
 from fedsci.privacy.accounting import epsilon as plan_epsilon
@@ -228,10 +236,7 @@ class SiteService:
             raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
         strategy, parameters = active.plan.strategy, active.worker.parameters
         if model.size != strategy.sent(parameters):
-            raise PolicyRefused(
-                f"{model.size} numbers came, {strategy.name} sends {strategy.sent(parameters)}",
-                public="what was sent does not fit the plan's model",
-            )
+            raise InputError(f"{model.size} numbers came, {strategy.name} sends {strategy.sent(parameters)}")
         upload = Upload(active, request, slot=number - 1, dimension=strategy.width(parameters), after=number - 1)
         if upload.absent is not None:
             return upload.absent
