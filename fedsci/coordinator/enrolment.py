@@ -6,7 +6,6 @@ answer leaves. ``crl`` and ``roster`` are written from it. Tokens are kept by th
 
 import datetime
 import hashlib
-import hmac
 import json
 import secrets
 from collections.abc import Sequence
@@ -14,26 +13,34 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from sqlite3 import Connection, Row
-from typing import Any, Literal
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsci import secagg
 from fedsci.coordinator.authority import CRL_DAYS, Authority, Clock, Revoked, utc_now
-from fedsci.coordinator.enrolment_store import Store
+from fedsci.coordinator.enrolment_admission import admit, burn_token, retire_former_keys
+from fedsci.coordinator.enrolment_roster import (
+    members,
+    members_changed,
+    newest_roster,
+    read_consortium_key,
+    roster_is_current,
+    sign_members,
+)
+from fedsci.coordinator.enrolment_store import Store, fact, one, set_fact
 from fedsci.errors import InputError
 from fedsci.identity.address import Address, parse_address
 from fedsci.identity.certificates import fingerprint, public_der, requested_key
 from fedsci.identity.files import replace_private, write_private
 from fedsci.identity.messages import Answer, EnrolRequest, RenewRequest, refuse
-from fedsci.identity.token import SECRET_BYTES, Token, secret_digest
+from fedsci.identity.token import SECRET_BYTES, Token
 from fedsci.names import SiteId, site_id
 from fedsci.secagg.terms import SMALLEST_COHORT
 
 ENROLMENT_PORT, FLEET_PORT = 9443, 9444
 TOKEN_HOURS = 24.0
 CLOCK_SLACK_S = 3600
-_LAST_INDEX = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +116,7 @@ class Enrolment:
                 "hosts": json.dumps(hosts),
                 "serial": "0",
                 "crl": "1",
-                "consortium": _read_consortium(folder / "consortium.key").public.hex(),
+                "consortium": read_consortium_key(folder / "consortium.key").public.hex(),
             }
             Store.create(folder / "enrolment.sqlite", values)
         except OSError as error:
@@ -122,19 +129,19 @@ class Enrolment:
     def address(self) -> Address:
         """Where the enrolment service listens, as sites call it."""
         with self._store.reading() as db:
-            return parse_address(_value(db, "address"), port=ENROLMENT_PORT)
+            return parse_address(fact(db, "address"), port=ENROLMENT_PORT)
 
     @property
     def fleet_address(self) -> Address:
         """Where studies run, as sites call it."""
         with self._store.reading() as db:
-            return parse_address(_value(db, "fleet_address"), port=FLEET_PORT)
+            return parse_address(fact(db, "fleet_address"), port=FLEET_PORT)
 
     @property
     def consortium_key(self) -> bytes:
         """The public key that sites pin."""
         with self._store.reading() as db:
-            return bytes.fromhex(_value(db, "consortium"))
+            return bytes.fromhex(fact(db, "consortium"))
 
     def invite(self, site: SiteId, *, who: str, hours: float = TOKEN_HOURS) -> Token:
         """Return a token that enrols ``site`` once; one that still waits for it is void from now on.
@@ -147,10 +154,10 @@ class Enrolment:
         expires = int(self._clock().timestamp() + hours * 3600)
         with self._store.writing() as db:
             token = Token(
-                address=parse_address(_value(db, "address"), port=ENROLMENT_PORT),
+                address=parse_address(fact(db, "address"), port=ENROLMENT_PORT),
                 site=site,
                 root=fingerprint(self.authority.root),
-                consortium_key=bytes.fromhex(_value(db, "consortium")),
+                consortium_key=bytes.fromhex(fact(db, "consortium")),
                 secret=secagg.Seed(secrets.token_bytes(SECRET_BYTES)),
                 expires=expires,
             )
@@ -169,12 +176,13 @@ class Enrolment:
         request.check()
         key = requested_key(request.csr, site)
         with self._store.writing() as db:
-            self._burn(db, site, request.secret)
-            number, changed = self._admit(db, site, request.verification_key)
-            self._settle_key(db, number, public_der(key))
+            burn_token(db, site, request.secret, now=self._clock().timestamp())
+            number, changed = admit(db, site, request.verification_key)
+            if retire_former_keys(db, number, public_der(key), now=self._now):
+                self._write_crl(db)
             chain = self._issue(db, site, number, key, request.body())
             if changed:
-                self._members_changed(db)
+                members_changed(db, self._consortium_path)
             self._note(db, "service", "enrol", site)
             answer = self._answer(db, number, chain)
         self._export_roster()
@@ -188,8 +196,8 @@ class Enrolment:
         """
         site, now = _named(request.site), self._now
         with self._store.writing() as db:
-            held = _one(db, "SELECT * FROM certificates WHERE serial = ?", request.serial)
-            row = _one(db, "SELECT * FROM sites WHERE number = ?", held["number"]) if held else None
+            held = one(db, "SELECT * FROM certificates WHERE serial = ?", request.serial)
+            row = one(db, "SELECT * FROM sites WHERE number = ?", held["number"]) if held else None
             if held is None or row is None or row["name"] != site:
                 refuse("unknown-site", f"{site} has no such certificate")
             key = requested_key(request.csr, site)
@@ -202,7 +210,7 @@ class Enrolment:
                 refuse("expired", f"the certificate of {site} ran out")
             if abs(request.time - now) > CLOCK_SLACK_S:
                 refuse("clock", f"the clock of {site} is {request.time - now} s ahead")
-            if _one(db, "SELECT 1 FROM certificates WHERE request = ?", _digest(request.body())):
+            if one(db, "SELECT 1 FROM certificates WHERE request = ?", _digest(request.body())):
                 refuse("replayed", "this very request was answered before")
             chain = self._issue(db, site, row["number"], key, request.body())
             self._note(db, "service", "renew", site)
@@ -235,7 +243,7 @@ class Enrolment:
                 )
             self._write_crl(db)
             if any(row["state"] == "active" for row in rows):
-                self._members_changed(db)
+                members_changed(db, self._consortium_path)
             self._note(db, who, f"revoke: {reason}" if reason else "revoke", site)
         self._export_roster()
 
@@ -248,7 +256,7 @@ class Enrolment:
         with self._store.writing() as db:
             db.execute("UPDATE certificates SET revoked = ? WHERE revoked IS NULL", (self._now,))
             db.execute("UPDATE tokens SET state = 'void' WHERE state = 'open'")
-            hosts = json.loads(_value(db, "hosts"))
+            hosts = json.loads(fact(db, "hosts"))
             self.authority = Authority.create(self.folder, hosts=hosts, passphrase=passphrase, clock=self._clock)
             self._write_crl(db)
             self._note(db, who, "new root", "")
@@ -276,7 +284,7 @@ class Enrolment:
         For servers that check every request, not only every handshake.
         """
         with self._store.reading() as db:
-            row = _one(
+            row = one(
                 db,
                 "SELECT s.name, c.until FROM certificates c JOIN sites s USING (number)"
                 " WHERE c.serial = ? AND c.revoked IS NULL AND s.state = 'active'",
@@ -289,12 +297,12 @@ class Enrolment:
     def roster(self) -> bytes | None:
         """Return the newest signed roster, or None if it names a site that is out by now, or there is none."""
         with self._store.reading() as db:
-            return self._signed_roster(db)
+            return newest_roster(db)
 
     def roster_is_current(self) -> bool:
         """Return whether the newest signed roster names all active sites and no other."""
         with self._store.reading() as db:
-            return _one(db, "SELECT 1 FROM rosters WHERE serial = ?", int(_value(db, "serial"))) is not None
+            return roster_is_current(db)
 
     def sign_roster(self, *, who: str, key: Path | None = None) -> secagg.Roster:
         """Sign the present members with the consortium's key, kept in ``key`` if not in the folder.
@@ -305,17 +313,17 @@ class Enrolment:
         place = key or self._consortium_path
         if not place.exists():
             raise InputError(f"the consortium's key is not at {place}", hint="name the file with --consortium-key FILE")
-        signer = _read_consortium(place)
+        signer = read_consortium_key(place)
         with self._store.writing() as db:
-            if signer.public.hex() != _value(db, "consortium"):
+            if signer.public.hex() != fact(db, "consortium"):
                 raise InputError(f"{place} is not this consortium's key", hint="name the right file")
-            members = _members(db)
-            if len(members) < SMALLEST_COHORT:
+            active = len(members(db))
+            if active < SMALLEST_COHORT:
                 raise InputError(
-                    f"{len(members)} sites are too few for a roster: it takes {SMALLEST_COHORT}",
+                    f"{active} sites are too few for a roster: it takes {SMALLEST_COHORT}",
                     hint="enrol more sites first",
                 )
-            signed = _sign(db, members, signer)
+            signed = sign_members(db, signer)
             self._note(db, who, "sign roster", "")
         self._export_roster()
         return secagg.open_roster(signed, consortium_key=signer.public)
@@ -339,7 +347,7 @@ class Enrolment:
                     )
             server = authority.server_certificate()
             if authority.due(server.not_valid_before_utc, server.not_valid_after_utc):
-                authority.renew_server(json.loads(_value(db, "hosts")))
+                authority.renew_server(json.loads(fact(db, "hosts")))
                 done.append("renewed the server's certificate")
             crl_end = authority.crl().next_update_utc or self._clock()
             if crl_end - self._clock() < datetime.timedelta(days=CRL_DAYS) * 2 / 3:
@@ -351,48 +359,6 @@ class Enrolment:
     @property
     def _consortium_path(self) -> Path:
         return self.folder / "consortium.key"
-
-    def _burn(self, db: Connection, site: SiteId, secret: bytes) -> None:
-        wanted, found = secret_digest(secret), None
-        for row in db.execute("SELECT * FROM tokens"):
-            if hmac.compare_digest(row["digest"], wanted):
-                found = row
-        if found is None:
-            refuse("token-unknown", "no such token")
-        if found["site"] != site:
-            refuse("token-of-another-site", f"the token is for {found['site']}")
-        if found["state"] != "open":
-            refuse(f"token-{found['state']}", "the token is spent")
-        if found["expires"] <= self._clock().timestamp():
-            refuse("token-expired", "the token has expired")
-        db.execute("UPDATE tokens SET state = 'used' WHERE digest = ?", (wanted,))
-
-    def _admit(self, db: Connection, site: SiteId, identity: bytes) -> tuple[int, bool]:
-        """Return the site's number, and whether the members changed."""
-        row = _one(db, "SELECT * FROM sites WHERE name = ? AND state = 'active'", site)
-        if row is not None:
-            if identity != row["verification_key"]:
-                refuse("keys-changed", f"{site} is enrolled with another verification key")
-            return int(row["number"]), False
-        if _one(db, "SELECT 1 FROM sites WHERE verification_key = ?", identity):
-            refuse("keys-used", "these keys belong to another site, or to one that was revoked")
-        number = db.execute(
-            "INSERT INTO sites (name, state, verification_key) VALUES (?, 'active', ?)", (site, identity)
-        ).lastrowid
-        if number is None or number > _LAST_INDEX:
-            refuse("full", "the consortium has no number left")
-        return number, True
-
-    def _settle_key(self, db: Connection, number: int, key: bytes) -> None:
-        """Refuse a TLS key of another site, or of this one before it was revoked; retire the site's former keys."""
-        if _one(db, "SELECT 1 FROM certificates WHERE key = ? AND number != ?", key, number):
-            refuse("keys-used", "this key was certified for another site, or one that was revoked")
-        retired = db.execute(
-            "UPDATE certificates SET revoked = ? WHERE number = ? AND key != ? AND revoked IS NULL",
-            (self._now, number, key),
-        )
-        if retired.rowcount:
-            self._write_crl(db)
 
     def _issue(
         self, db: Connection, site: SiteId, number: int, key: ec.EllipticCurvePublicKey, request: bytes
@@ -407,29 +373,14 @@ class Enrolment:
         return Answer(
             certificate=chain.decode("ascii"),
             index=number,
-            roster=self._signed_roster(db),
-            fleet_address=_value(db, "fleet_address"),
+            roster=newest_roster(db),
+            fleet_address=fact(db, "fleet_address"),
         )
-
-    def _members_changed(self, db: Connection) -> None:
-        """Raise the serial, and sign a roster if there is one to sign and the key is here."""
-        _set(db, "serial", str(int(_value(db, "serial")) + 1))
-        members = _members(db)
-        if len(members) >= SMALLEST_COHORT and self._consortium_path.exists():
-            _sign(db, members, _read_consortium(self._consortium_path))
-
-    def _signed_roster(self, db: Connection) -> bytes | None:
-        row = _one(db, "SELECT content FROM rosters ORDER BY serial DESC LIMIT 1")
-        if row is None:
-            return None
-        signed: bytes = row["content"]
-        listed = secagg.open_roster(signed, consortium_key=bytes.fromhex(_value(db, "consortium"))).sites
-        return signed if set(listed) <= set(_members(db)) else None
 
     def _write_crl(self, db: Connection) -> None:
         """Write the list before the transaction ends, so that nothing is recorded as revoked that is not refused."""
-        number = int(_value(db, "crl")) + 1
-        _set(db, "crl", str(number))
+        number = int(fact(db, "crl")) + 1
+        set_fact(db, "crl", str(number))
         rows = db.execute(
             "SELECT serial, revoked FROM certificates WHERE revoked IS NOT NULL AND until > ?", (self._now,)
         )
@@ -461,30 +412,6 @@ def _named(text: str) -> SiteId:
         refuse("request", "the site's name is not usable")
 
 
-def _members(db: Connection) -> tuple[secagg.RosterSite, ...]:
-    return tuple(
-        secagg.RosterSite(index=row["number"], name=SiteId(row["name"]), verification_key=row["verification_key"])
-        for row in db.execute("SELECT * FROM sites WHERE state = 'active' ORDER BY number")
-    )
-
-
-def _sign(db: Connection, members: tuple[secagg.RosterSite, ...], signer: secagg.SigningKey) -> bytes:
-    serial = int(_value(db, "serial"))
-    roster = secagg.Roster(serial=serial, sites=members, terms=secagg.default_terms(len(members)))
-    signed = secagg.sign_roster(roster, signer)
-    db.execute("INSERT OR REPLACE INTO rosters VALUES (?, ?)", (serial, signed))
-    return signed
-
-
-def _read_consortium(path: Path) -> secagg.SigningKey:
-    seed = path.read_bytes()
-    if len(seed) != 32:
-        raise InputError(
-            f"{path} is not a consortium's key", hint="it holds exactly 32 bytes; restore it from a backup"
-        )
-    return secagg.SigningKey(secagg.Seed(seed))
-
-
 def _enrolled(row: Row) -> EnrolledSite:
     return EnrolledSite(
         name=SiteId(row["name"]),
@@ -498,19 +425,3 @@ def _enrolled(row: Row) -> EnrolledSite:
 
 def _digest(request: bytes) -> bytes:
     return hashlib.sha256(request).digest()
-
-
-def _one(db: Connection, query: str, *values: Any) -> Row | None:
-    found: Row | None = db.execute(query, values).fetchone()
-    return found
-
-
-def _value(db: Connection, key: str) -> str:
-    row = _one(db, "SELECT value FROM facts WHERE key = ?", key)
-    if row is None:
-        raise InputError(f"the enrolment state lacks {key}", hint="restore the coordinator's folder from a backup")
-    return str(row["value"])
-
-
-def _set(db: Connection, key: str, value: str) -> None:
-    db.execute("UPDATE facts SET value = ? WHERE key = ?", (value, key))

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fedsci.errors import InputError
 
@@ -81,3 +82,26 @@ class Store:
                 raise InputError(
                     f"cannot use {self._path}: {error}", hint="free the disk, or restore a backup"
                 ) from None
+
+
+def one(db: sqlite3.Connection, query: str, *values: Any) -> sqlite3.Row | None:
+    """Return the first row that a query finds, or None."""
+    found: sqlite3.Row | None = db.execute(query, values).fetchone()
+    return found
+
+
+def fact(db: sqlite3.Connection, key: str) -> str:
+    """Return one of the facts.
+
+    Raises:
+        InputError: it is not there.
+    """
+    row = one(db, "SELECT value FROM facts WHERE key = ?", key)
+    if row is None:
+        raise InputError(f"the enrolment state lacks {key}", hint="restore the coordinator's folder from a backup")
+    return str(row["value"])
+
+
+def set_fact(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Change one of the facts."""
+    db.execute("UPDATE facts SET value = ? WHERE key = ?", (value, key))

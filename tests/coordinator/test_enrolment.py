@@ -255,7 +255,7 @@ def test_an_enrolment_happens_whole_or_not_at_all(enrolment, enrolled, monkeypat
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedsci.coordinator.enrolment._sign", crash)
+        patch.setattr("fedsci.coordinator.enrolment_roster.sign_members", crash)
         with pytest.raises(OSError, match="disk full"):
             enrolment.enrol(lab.ask(token))
     assert enrolment.sites() == before

@@ -149,8 +149,8 @@ def test_the_limit_remembers_so_many_addresses_and_no_more(app):
 def test_every_rule_is_explained():
     """What may be refused, read from the source, against the page for operators."""
     root = Path(fedsci.__file__).parents[1]
-    files = ("identity/messages.py", "identity/certificates.py", "coordinator/enrolment.py", "site/identity.py")
-    source = "".join((root / "fedsci" / name).read_text() for name in files)
+    files = ("identity/messages.py", "identity/certificates.py", "coordinator/enrolment*.py", "site/identity.py")
+    source = "".join(path.read_text() for name in files for path in sorted((root / "fedsci").glob(name)))
     rules = set(re.findall(r'(?:refuse\(|rule=)f?"([a-z{][^"]*)"', source)) - {"token-{found['state']}", "full"}
     page = (root / "docs" / "enrolment.md").read_text()
     assert len(rules) > 12
