@@ -27,4 +27,4 @@ def serve_enrolment(
         root=enrolment.authority.root_path.read_bytes(), enrol=enrolment.enrol, renew=enrolment.renew, note=note
     )
     chosen = enrolment.address.port if port is None else port
-    return EnrolmentServer(app, ServerTls(certificate=certificate, key=key), host=host, port=chosen)
+    return EnrolmentServer(app, ServerTls.of(certificate=certificate, key=key), host=host, port=chosen)

@@ -138,7 +138,7 @@ def _config(app: EnrolmentApp, tls: ServerTls, host: str, port: int) -> uvicorn.
         app,
         host=host,
         port=port,
-        ssl_context_factory=lambda config, default: tls.context,
+        ssl_context_factory=lambda config, default: tls,
         log_config=None,
         access_log=False,
         server_header=False,

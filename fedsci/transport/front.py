@@ -20,9 +20,10 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fedsci.errors import InputError
+from fedsci.identity.tls import ServerTls
 from fedsci.transport.asgi import App, Receive, Send, respond
 from fedsci.transport.express import CALLER
-from fedsci.transport.tls import ReloadingContext, identity_of
+from fedsci.transport.tls import identity_of
 from fedsci.transport.wire import SITE
 
 #: What a site needs. Not: registering itself, runs, app bundles, Flower's messages without a check of the sender.
@@ -77,7 +78,7 @@ class Door:
         return None if keys == [self._public_key] else 403
 
 
-def door_protocol(app: App, context: ReloadingContext) -> type[HttpToolsProtocol]:
+def door_protocol(app: App, context: ServerTls) -> type[HttpToolsProtocol]:
     """Return the uvicorn protocol that binds each connection to the certificate it was made with."""
 
     class DoorProtocol(HttpToolsProtocol):

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedsci.errors import FedsciError, InputError
-from fedsci.transport.tls import CoordinatorTls, ReloadingContext
+from fedsci.identity.tls import ServerTls
+from fedsci.transport.tls import CoordinatorTls
 
 SOCKET = "superlink.sock"
 PORT = "superlink.port"
@@ -78,7 +79,7 @@ def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, with_parent
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"a SuperLink is running already in {state}") from None
-        context = ReloadingContext.of(tls)
+        context = tls.context()
         with _inner_socket(state) as inner, _outer_socket(host, port) as outer:
             number = state / f"{PORT}.new"
             number.write_text(f"{outer.getsockname()[1]} {os.getpid()}\n", encoding="ascii")
@@ -89,9 +90,7 @@ def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, with_parent
                 (state / PORT).unlink(missing_ok=True)
 
 
-def _run(
-    state: Path, context: ReloadingContext, inner: socket.socket, outer: socket.socket, *, with_parent: bool
-) -> None:
+def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.socket, *, with_parent: bool) -> None:
     import anyio.to_thread
     import uvicorn
     from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE

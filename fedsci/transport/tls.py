@@ -6,7 +6,6 @@ the next handshake on, without a restart.
 
 import contextlib
 import ssl
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsci.errors import ConfigError, InputError
+from fedsci.identity.tls import ServerTls, client_context, load
 from fedsci.names import SiteId, site_id
 
 
@@ -41,6 +41,14 @@ class CoordinatorTls:
         return cls(
             certificate=folder / "server.crt", key=folder / "server.key", ca=folder / "ca.crt", crl=folder / "crl"
         )
+
+    def context(self) -> ServerTls:
+        """Return the server context: demands client certificates, and reads the files anew when they have changed.
+
+        Raises:
+            ConfigError: a file is missing or does not fit.
+        """
+        return ServerTls.of(certificate=self.certificate, key=self.key, root=self.ca, revoked=self.crl)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +76,11 @@ class SiteTls:
         Raises:
             ConfigError: a file is missing or does not fit.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        _load(lambda: context.load_verify_locations(cafile=str(self.ca)), self.ca)
-        _load(lambda: context.load_cert_chain(str(self.certificate), str(self.key)), self.certificate)
+        root = load(self.ca.read_bytes, self.ca)
+        load(lambda: client_context(root), self.ca)
+        context: ssl.SSLContext = load(
+            lambda: client_context(root, certificate=self.certificate, key=self.key), self.certificate
+        )
         return context
 
     def private_key(self) -> ec.EllipticCurvePrivateKey:
@@ -100,82 +109,3 @@ def identity_of(certificate: x509.Certificate) -> tuple[SiteId, bytes]:
         raise InputError("a certificate that names no site, or whose key is not P-256")
     public = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return site_id(str(names[0].value)), public
-
-
-class ReloadingContext(ssl.SSLContext):
-    """A server context that demands client certificates and reads its files anew when they have changed.
-
-    A file that cannot be read closes the door: a connection is refused rather than let in on an old list.
-    """
-
-    _files: CoordinatorTls
-    _stamps: tuple[Any, ...]
-    _current: ssl.SSLContext
-    _revoked: frozenset[int]
-    _lock: threading.Lock
-
-    @classmethod
-    def of(cls, files: CoordinatorTls) -> "ReloadingContext":
-        """Return the context of these files.
-
-        Raises:
-            ConfigError: a file is missing or does not fit.
-        """
-        self = cls(ssl.PROTOCOL_TLS_SERVER)
-        self._files, self._lock, self._stamps = files, threading.Lock(), ()
-        self._refresh()
-        return self
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Begin one connection, by the files as they are now."""
-        return self._refresh()[0].wrap_bio(*args, **kwargs)
-
-    def is_revoked(self, serial: int) -> bool:
-        """Say whether a certificate of this serial number is on the list as it is now."""
-        return serial in self._refresh()[1]
-
-    def _refresh(self) -> tuple[ssl.SSLContext, frozenset[int]]:
-        files = self._files
-        with self._lock:
-            stamps = tuple(_stamp(path) for path in (files.certificate, files.key, files.ca, files.crl))
-            if stamps != self._stamps:
-                self._current, self._revoked = _server_context(files)
-                self._stamps = stamps
-            return self._current, self._revoked
-
-
-def _server_context(files: CoordinatorTls) -> tuple[ssl.SSLContext, frozenset[int]]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    _load(lambda: context.load_cert_chain(str(files.certificate), str(files.key)), files.certificate)
-    _load(lambda: context.load_verify_locations(cafile=str(files.ca)), files.ca)
-    _load(lambda: context.load_verify_locations(cafile=str(files.crl)), files.crl)
-    revoked: frozenset[int] = frozenset()
-    try:
-        revoked = frozenset(entry.serial_number for entry in x509.load_pem_x509_crl(files.crl.read_bytes()))
-    except (OSError, ValueError):
-        _refuse(files.crl, "it is no list of revoked certificates in PEM")
-    return context, revoked
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        _refuse(path, error.strerror or "unreadable")
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _load(action: Any, path: Path) -> None:
-    try:
-        action()
-    except ssl.SSLError as error:
-        _refuse(path, error.reason or "not what OpenSSL expects")
-    except OSError as error:
-        _refuse(path, error.strerror or "unreadable")
-
-
-def _refuse(path: Path, problem: str) -> Any:
-    raise ConfigError(f"cannot use {path} for TLS: {problem}")

@@ -52,7 +52,7 @@ class Consortium:
         """What listens where studies run; here it gives out the root, too."""
         authority = self.enrolment.authority
         certificate, key = authority.server_pair
-        tls = ServerTls(certificate=certificate, key=key, root=authority.root_path, revoked=authority.crl_path)
+        tls = ServerTls.of(certificate=certificate, key=key, root=authority.root_path, revoked=authority.crl_path)
         return EnrolmentServer(self.server.app, tls, host="127.0.0.1").start()
 
     def token(self, name="lab-1", **changes):
@@ -256,7 +256,7 @@ def test_another_members_certificate_does_not_make_it_the_coordinator(consortium
     mallory.join(consortium.token("mallory"))
     heard = []
     app = EnrolmentApp(root=chain_pem(consortium.enrolment.authority.root), enrol=heard.append, renew=heard.append)
-    tls = ServerTls(certificate=mallory.state / "tls/site.crt", key=mallory.state / "tls/site.key")
+    tls = ServerTls.of(certificate=mallory.state / "tls/site.crt", key=mallory.state / "tls/site.key")
     with EnrolmentServer(app, tls, host="127.0.0.1") as server:
         token = replace(consortium.token("lab-1"), address=Address("127.0.0.1", server.port))
         with pytest.raises(ConnectionFailed, match="could not be authenticated"):
@@ -579,6 +579,7 @@ def test_the_servers_new_certificate_is_used_without_a_restart(consortium, site)
 def test_a_revocation_list_that_is_damaged_lets_nobody_in(consortium, site):
     lab = site()
     lab.join(consortium.token())
+    assert consortium.admits(lab.tls_context())
     good = consortium.enrolment.authority.crl_path.read_bytes()
     consortium.enrolment.authority.crl_path.write_bytes(b"nonsense")
     assert not consortium.admits(lab.tls_context())

@@ -2,12 +2,14 @@
 
 import contextlib
 import ssl
+import threading
 
 import pytest
 from cryptography import x509
 
 from fedsci.errors import ConfigError, InputError
-from fedsci.transport.tls import CoordinatorTls, ReloadingContext, SiteTls, identity_of
+from fedsci.identity.files import replace_pair
+from fedsci.transport.tls import CoordinatorTls, SiteTls, identity_of
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "127.0.0.1") -> tuple[ssl.SSLObject, ...]:
@@ -28,7 +30,7 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "127
 
 @pytest.fixture
 def server(authority):
-    return ReloadingContext.of(CoordinatorTls.in_folder(authority.folder))
+    return CoordinatorTls.in_folder(authority.folder).context()
 
 
 def client(folder) -> ssl.SSLContext:
@@ -129,7 +131,7 @@ def _server_certificate(server, folder) -> bytes:
 
 def test_a_site_refuses_a_coordinator_of_another_authority(authority, tmp_path):
     other = authority.__class__(tmp_path / "other")
-    impostor = ReloadingContext.of(CoordinatorTls.in_folder(other.folder))
+    impostor = CoordinatorTls.in_folder(other.folder).context()
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"):
         shake_hands(impostor, client(authority.site("lab-01")))
 
@@ -140,7 +142,7 @@ def test_a_site_refuses_another_sites_certificate_as_the_coordinators(authority)
         certificate=one / "site.crt", key=one / "site.key", ca=one / "ca.crt", crl=authority.folder / "crl"
     )
     with pytest.raises(ssl.SSLCertVerificationError, match="unsuitable certificate purpose"):
-        shake_hands(ReloadingContext.of(tls), client(authority.site("lab-02")))
+        shake_hands(tls.context(), client(authority.site("lab-02")))
 
 
 def test_a_site_refuses_a_coordinator_under_another_name(authority, server):
@@ -182,3 +184,23 @@ def test_a_missing_file_is_named(authority, file):
     (folder / file).unlink()
     with pytest.raises(ConfigError, match=r"site\.|ca\.crt"):
         client(folder)
+
+
+def test_no_connection_fails_while_key_and_certificate_are_replaced(authority, server):
+    folder, pair = authority.site("lab-01"), (authority.folder / "server.key", authority.folder / "server.crt")
+    pairs = [[path.read_bytes() for path in pair]]
+    authority._leaf(authority.folder, "server", "coordinator", x509.oid.ExtendedKeyUsageOID.SERVER_AUTH)
+    pairs.append([path.read_bytes() for path in pair])
+    over = threading.Event()
+
+    def replace_again_and_again():
+        for number in range(60):
+            key, certificate = pairs[number % 2]
+            replace_pair(pair[0], key, pair[1], certificate)
+        over.set()
+
+    thread = threading.Thread(target=replace_again_and_again)
+    thread.start()
+    while not over.is_set():
+        shake_hands(server, client(folder))
+    thread.join()
