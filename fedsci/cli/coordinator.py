@@ -20,7 +20,6 @@ Folder = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="The site's name, as in its site file.", metavar="NAME")]
 HOME = Path("consortium")
-_HOUR_S = 3600.0
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +52,10 @@ def init(
     fleet_port: Annotated[
         int | None, typer.Option("--fleet-port", min=1, max=65535, help="Port of studies [default: 9444].")
     ] = None,
+    days: Annotated[
+        float,
+        typer.Option("--certificate-days", min=0.0001, max=398, help="How long certificates of sites are good."),
+    ] = 90.0,
 ) -> None:
     """Found a consortium: its root, the coordinator's certificate, the key that signs rosters.
 
@@ -67,6 +70,7 @@ def init(
         addresses=[parse_address(one, port=ENROLMENT_PORT) for one in address],
         fleet_port=fleet_port or FLEET_PORT,
         passphrase=passphrase(),
+        site_days=days,
     )
     typer.echo(f"founded a consortium in {folder}, for sites to join at {enrolment.address}")
     typer.echo(f"root: {describe_root(enrolment.authority.root)}")
@@ -197,7 +201,7 @@ def serve(
     with service as server:
         typer.echo(f"enrolment listens on {host}:{server.port}", err=True)
         while True:
-            threading.Event().wait(_HOUR_S)
+            threading.Event().wait(enrolment.look_every_s)
             for line in enrolment.maintain(passphrase=passphrase()):
                 typer.echo(line, err=True)
 

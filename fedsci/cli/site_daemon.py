@@ -55,11 +55,11 @@ def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) ->
     if as_json:
         typer.echo(json.dumps(values, indent=2))
         return
-    pid, until = values["pid"], values["certificate_until"]
+    pid = values["pid"]
     typer.echo(f"{'site':<14}{site.site}, state in {folder}")
     typer.echo(f"{'daemon':<14}{'not running' if pid is None else f'running, process {pid}'}")
     typer.echo(f"{'connected':<14}{'yes' if values['connected'] else 'no'}")
-    typer.echo(f"{'certificate':<14}{'none: not enrolled yet' if until is None else f'good until {until}'}")
+    typer.echo(f"{'certificate':<14}{_certificate(values, site_file)}")
     for run, study in values["studies"].items():
         typer.echo(f"{'study':<14}{study}, run {run}")
     if values["pending"]:
@@ -150,7 +150,8 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
     from fedsci.site.forecast import spending_of
     from fedsci.site.identity import SiteIdentity
 
-    facts = SiteIdentity(SiteId(site.site), folder).describe()
+    identity = SiteIdentity(SiteId(site.site), folder)
+    facts = identity.describe()
     said = daemon_status(folder)
     budgets: dict[str, Any] = {}
     for name in site.datasets:
@@ -165,6 +166,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "pid": said.pid or None,
         "running": said.pid != 0,
         "connected": said.connected,
+        "certificate_expired": bool(identity.outlived),
         "certificate_until": None if facts.until is None else f"{facts.until:%Y-%m-%d %H:%M} UTC",
         "studies": {
             path.parent.name: plan_from_bytes(path.read_bytes()).study.study
@@ -174,6 +176,15 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "datasets": budgets,
         "last_error": said.last_error,
     }
+
+
+def _certificate(values: dict[str, Any], site_file: Path) -> str:
+    until = values["certificate_until"]
+    if until is None:
+        return "none: not enrolled yet"
+    if values["certificate_expired"]:
+        return f"RAN OUT {until}: ask the coordinator for a token, then: fedsci site join {site_file} TOKEN"
+    return f"good until {until}, renewed before"
 
 
 def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The root (P-384, ten years) signs one thing, the issuing certificate (P-256, two years), and is then not needed
 until that runs out. The issuing key signs certificates of sites and of the coordinator's server, and the list
-of those revoked. Everybody trusts the root. Certificates start an hour early, since clocks differ.
+of those revoked. Everybody trusts the root. Certificates start an hour early, since clocks differ. The server's is good
+for a week only, since sites see no revocation list: it costs nothing, as it is renewed where it is used.
 """
 
 import datetime
@@ -22,6 +23,7 @@ from fedsci.identity.address import is_ip
 from fedsci.identity.certificates import (
     chain_pem,
     fingerprint,
+    is_due,
     key_pem,
     new_key,
     public_der,
@@ -32,7 +34,7 @@ from fedsci.identity.certificates import (
 from fedsci.identity.files import replace_pair, replace_private, settle_pair
 from fedsci.names import SiteId
 
-ROOT_DAYS, ISSUING_DAYS, LEAF_DAYS, CRL_DAYS = 3653, 730, 90, 30
+ROOT_DAYS, ISSUING_DAYS, SITE_DAYS, SERVER_DAYS, CRL_DAYS = 3653, 730, 90, 7, 30
 BACKDATE = datetime.timedelta(hours=1)
 Clock = Callable[[], datetime.datetime]
 
@@ -62,20 +64,27 @@ class Authority:
         folder: holds ``ca.crt``, ``issuing.key``, ``issuing.crt``, ``server.key``, ``server.crt``, ``crl`` and,
             until it is taken away, ``ca.key``.
         clock: returns the time, in UTC.
+        site_days: how long certificates of sites are good; the server's no longer than that.
 
     Raises:
         InputError: the folder holds no authority.
     """
 
-    def __init__(self, folder: Path, *, clock: Clock = utc_now) -> None:
-        self.folder, self._clock = folder, clock
+    def __init__(self, folder: Path, *, clock: Clock = utc_now, site_days: float = SITE_DAYS) -> None:
+        self.folder, self._clock, self._site_days = folder, clock, site_days
         if not self.root_path.exists():
             raise InputError(f"{folder} holds no consortium", hint=f"fedsci coordinator init --dir {folder}")
         self.root = read_chain(self.root_path)[0]
 
     @classmethod
     def create(
-        cls, folder: Path, *, hosts: Sequence[str], passphrase: str | None = None, clock: Clock = utc_now
+        cls,
+        folder: Path,
+        *,
+        hosts: Sequence[str],
+        passphrase: str | None = None,
+        clock: Clock = utc_now,
+        site_days: float = SITE_DAYS,
     ) -> "Authority":
         """Make the root, the issuing key, the server's certificate and an empty revocation list.
 
@@ -86,6 +95,7 @@ class Authority:
             hosts: names and IP addresses that the server answers to; ``localhost`` is added.
             passphrase: encrypts the root's key.
             clock: returns the time, in UTC.
+            site_days: as above.
         """
         key = new_key(ec.SECP384R1())
         builder = _builder("fedsci consortium root", key.public_key(), clock(), ROOT_DAYS)
@@ -94,7 +104,7 @@ class Authority:
         replace_private(folder / "ca.key", key_pem(key, passphrase=passphrase))
         replace_private(folder / "issuing.key", key_pem(new_key()))
         replace_private(folder / "ca.crt", chain_pem(root))
-        authority = cls(folder, clock=clock)
+        authority = cls(folder, clock=clock, site_days=site_days)
         authority.renew_issuing(key)
         authority.renew_server(hosts)
         authority.write_crl((), number=1)
@@ -150,7 +160,7 @@ class Authority:
     def issue_site(self, site: SiteId, key: ec.EllipticCurvePublicKey) -> tuple[x509.Certificate, bytes]:
         """Return a certificate for a site, and as PEM with the issuing one."""
         names = x509.SubjectAlternativeName([site_uri(site)])
-        leaf = self._leaf(site, key, names, ExtendedKeyUsageOID.CLIENT_AUTH)
+        leaf = self._leaf(site, key, names, ExtendedKeyUsageOID.CLIENT_AUTH, self._site_days)
         return leaf, chain_pem(leaf, self.issuing)
 
     def renew_server(self, hosts: Iterable[str]) -> None:
@@ -160,7 +170,8 @@ class Authority:
             [x509.IPAddress(ipaddress.ip_address(one)) if is_ip(one) else x509.DNSName(one) for one in listed]
         )
         key = new_key()
-        leaf = self._leaf("fedsci coordinator", key.public_key(), names, ExtendedKeyUsageOID.SERVER_AUTH)
+        days = min(SERVER_DAYS, self._site_days)
+        leaf = self._leaf("fedsci coordinator", key.public_key(), names, ExtendedKeyUsageOID.SERVER_AUTH, days)
         certificate, private = self.server_pair
         replace_pair(private, key_pem(key), certificate, chain_pem(leaf, self.issuing))
 
@@ -194,9 +205,9 @@ class Authority:
         """Return the revocation list."""
         return x509.load_pem_x509_crl(self.crl_path.read_bytes())
 
-    def due(self, start: datetime.datetime, end: datetime.datetime) -> bool:
-        """Return whether a third or less of a lifetime is left."""
-        return is_due(start, end, self._clock())
+    def due(self, certificate: x509.Certificate) -> bool:
+        """Return whether a third or less of a certificate's lifetime is left."""
+        return is_due(certificate, self._clock())
 
     def _issuing_key(self) -> ec.EllipticCurvePrivateKey:
         return read_key(self.folder / "issuing.key")
@@ -207,6 +218,7 @@ class Authority:
         key: ec.EllipticCurvePublicKey,
         names: x509.SubjectAlternativeName,
         usage: x509.ObjectIdentifier,
+        days: float,
     ) -> x509.Certificate:
         issuer, issuing_key = self.issuing, self._issuing_key()
         if issuer.not_valid_after_utc <= self._clock():
@@ -214,17 +226,12 @@ class Authority:
                 f"the issuing certificate ran out on {issuer.not_valid_after_utc:%Y-%m-%d}",
                 hint="renew it with the root's key: fedsci coordinator renew-ca --ca-key FILE",
             )
-        builder = _builder(name, key, self._clock(), LEAF_DAYS, until=issuer.not_valid_after_utc)
+        builder = _builder(name, key, self._clock(), days, until=issuer.not_valid_after_utc)
         builder = builder.issuer_name(issuer.subject).add_extension(names, critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signature=True), critical=True)
         return _with_keys(builder, key, issuing_key.public_key()).sign(issuing_key, SHA256())
-
-
-def is_due(start: datetime.datetime, end: datetime.datetime, now: datetime.datetime) -> bool:
-    """Return whether a third or less of the time from ``start`` to ``end`` is left."""
-    return end - now <= (end - start) / 3
 
 
 def describe_root(root: x509.Certificate) -> str:
@@ -236,14 +243,15 @@ def _builder(
     name: str,
     key: ec.EllipticCurvePublicKey,
     now: datetime.datetime,
-    days: int,
+    days: float,
     *,
     until: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
-    end = now + datetime.timedelta(days=days)
+    lifetime = datetime.timedelta(days=days)
+    end = now + lifetime
     builder = x509.CertificateBuilder().subject_name(_name(name)).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - BACKDATE).not_valid_after(min(end, until or end))
+    return builder.not_valid_before(now - min(BACKDATE, lifetime)).not_valid_after(min(end, until or end))
 
 
 def _as_authority(builder: x509.CertificateBuilder, *, path_length: int) -> x509.CertificateBuilder:

@@ -18,7 +18,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsci import secagg
-from fedsci.coordinator.authority import CRL_DAYS, Authority, Clock, Revoked, utc_now
+from fedsci.coordinator.authority import CRL_DAYS, SITE_DAYS, Authority, Clock, Revoked, utc_now
 from fedsci.coordinator.enrolment_admission import admit, burn_token, retire_former_keys
 from fedsci.coordinator.enrolment_roster import (
     members,
@@ -31,7 +31,7 @@ from fedsci.coordinator.enrolment_roster import (
 from fedsci.coordinator.enrolment_store import Store, fact, one, set_fact
 from fedsci.errors import InputError
 from fedsci.identity.address import Address, parse_address
-from fedsci.identity.certificates import fingerprint, public_der, requested_key
+from fedsci.identity.certificates import fingerprint, look_every_s, public_der, requested_key
 from fedsci.identity.files import replace_private, write_private
 from fedsci.identity.messages import Answer, EnrolRequest, RenewRequest, refuse
 from fedsci.identity.token import SECRET_BYTES, Token
@@ -77,8 +77,9 @@ class Enrolment:
 
     def __init__(self, folder: Path, *, clock: Clock = utc_now) -> None:
         self.folder, self._clock = folder, clock
-        self.authority = Authority(folder, clock=clock)
+        self.authority = Authority(folder, clock=clock)  # says so if there is none
         self._store = Store(folder / "enrolment.sqlite")
+        self.authority = Authority(folder, clock=clock, site_days=self._site_days)
 
     @classmethod
     def create(
@@ -88,6 +89,7 @@ class Enrolment:
         addresses: Sequence[Address],
         fleet_port: int = FLEET_PORT,
         passphrase: str | None = None,
+        site_days: float = SITE_DAYS,
         clock: Clock = utc_now,
     ) -> "Enrolment":
         """Found a consortium in a new or empty folder.
@@ -97,6 +99,7 @@ class Enrolment:
             addresses: what sites call the coordinator; tokens carry the first.
             fleet_port: where studies run, on the same host.
             passphrase: encrypts the root's key.
+            site_days: how long certificates of sites are good.
             clock: returns the time, in UTC.
 
         Raises:
@@ -109,13 +112,14 @@ class Enrolment:
             folder.chmod(0o700)
             write_private(folder / "consortium.key", secrets.token_bytes(32))
             hosts = [address.host for address in addresses]
-            Authority.create(folder, hosts=hosts, passphrase=passphrase, clock=clock)
+            Authority.create(folder, hosts=hosts, passphrase=passphrase, clock=clock, site_days=site_days)
             values = {
                 "address": str(addresses[0]),
                 "fleet_address": str(Address(addresses[0].host, fleet_port)),
                 "hosts": json.dumps(hosts),
                 "serial": "0",
                 "crl": "1",
+                "site_days": repr(float(site_days)),
                 "consortium": read_consortium_key(folder / "consortium.key").public.hex(),
             }
             Store.create(folder / "enrolment.sqlite", values)
@@ -257,7 +261,9 @@ class Enrolment:
             db.execute("UPDATE certificates SET revoked = ? WHERE revoked IS NULL", (self._now,))
             db.execute("UPDATE tokens SET state = 'void' WHERE state = 'open'")
             hosts = json.loads(fact(db, "hosts"))
-            self.authority = Authority.create(self.folder, hosts=hosts, passphrase=passphrase, clock=self._clock)
+            self.authority = Authority.create(
+                self.folder, hosts=hosts, passphrase=passphrase, clock=self._clock, site_days=self._site_days
+            )
             self._write_crl(db)
             self._note(db, who, "new root", "")
 
@@ -331,12 +337,12 @@ class Enrolment:
     def maintain(self, *, passphrase: str | None = None) -> list[str]:
         """Renew what is due: issuing and server certificate, revocation list; return what was done or needs a person.
 
-        For a service to call as it starts and then every hour.
+        For a service to call as it starts and then every :attr:`look_every_s`.
         """
         done, authority = [], self.authority
         with self._store.writing() as db:
             issuing = authority.issuing
-            if authority.due(issuing.not_valid_before_utc, issuing.not_valid_after_utc):
+            if authority.due(issuing):
                 try:
                     authority.renew_issuing(authority.root_key(passphrase=passphrase))
                     done.append("renewed the issuing certificate")
@@ -346,7 +352,7 @@ class Enrolment:
                         " and run fedsci coordinator renew-ca --ca-key FILE"
                     )
             server = authority.server_certificate()
-            if authority.due(server.not_valid_before_utc, server.not_valid_after_utc):
+            if authority.due(server):
                 authority.renew_server(json.loads(fact(db, "hosts")))
                 done.append("renewed the server's certificate")
             crl_end = authority.crl().next_update_utc or self._clock()
@@ -355,6 +361,17 @@ class Enrolment:
                 done.append("renewed the revocation list")
         self._export_roster()
         return done
+
+    @property
+    def look_every_s(self) -> float:
+        """How often to call :meth:`maintain`."""
+        return look_every_s(self.authority.server_certificate())
+
+    @property
+    def _site_days(self) -> float:
+        with self._store.reading() as db:
+            row = one(db, "SELECT value FROM facts WHERE key = 'site_days'")
+        return SITE_DAYS if row is None else float(row["value"])
 
     @property
     def _consortium_path(self) -> Path:

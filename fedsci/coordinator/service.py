@@ -24,7 +24,6 @@ from fedsci.transport.tls import CoordinatorTls
 FLEET = "fleet"
 _LOCK, _FACTS = "service.lock", "service.json"
 _TICK_S = 0.5
-_HOUR_S = 3600.0
 _RETRY_S = 20.0  # a SuperLink whose parent was killed needs seconds to notice
 
 
@@ -103,7 +102,7 @@ class CoordinatorService:
                     self._known.clear()
                 try:
                     self._register(enrolment, fleet)
-                    if time.monotonic() - maintained > _HOUR_S:
+                    if time.monotonic() - maintained > enrolment.look_every_s:
                         maintained = time.monotonic()
                         self._maintain(enrolment)
                 except FedsciError as error:

@@ -86,6 +86,18 @@ def fingerprint(certificate: x509.Certificate) -> bytes:
     return certificate.fingerprint(SHA256())
 
 
+def is_due(certificate: x509.Certificate, now: datetime.datetime) -> bool:
+    """Return whether a third or less of a certificate's lifetime is left: then it is renewed."""
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return end - now <= (end - start) / 3
+
+
+def look_every_s(certificate: x509.Certificate) -> float:
+    """Return how often to look whether a certificate is due: every hour, more often if it lives for days only."""
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return min(3600.0, max(1.0, lifetime.total_seconds() / 200))
+
+
 def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
     """Return the DER SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

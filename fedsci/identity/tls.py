@@ -1,8 +1,10 @@
 """TLS 1.3 contexts of both ends. A server's reads new certificates and revocations before the next handshake."""
 
+import contextlib
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,7 +60,7 @@ class ServerTls(ssl.SSLContext):
             stamps = self._stamp()
             while stamps != self._stamps:
                 try:
-                    self._current, self._revoked = _context(*self._files)
+                    self._current, self._revoked = _server(*self._files)
                     self._stamps = stamps
                 except ConfigError:
                     before, stamps = stamps, self._stamp()
@@ -68,7 +70,54 @@ class ServerTls(ssl.SSLContext):
 
     def _stamp(self) -> tuple[Any, ...]:
         settle_pair(self._files[1], self._files[0])
-        return tuple(_about(path) for path in self._files if path is not None)
+        return tuple(load(partial(_about, path), path) for path in self._files if path is not None)
+
+
+class ClientTls(ssl.SSLContext):
+    """A client's context. What it shows may be replaced while it is used: every connection begins by the files of then.
+
+    If they cannot be read, the certificate of the last connection is shown.
+    """
+
+    _files: tuple[Path, Path, Path]
+    _stamps: tuple[Any, ...]
+    _current: ssl.SSLContext
+    _lock: threading.Lock
+
+    @classmethod
+    def of(cls, *, root: Path, certificate: Path, key: Path) -> "ClientTls":
+        """Return the context.
+
+        Args:
+            root: the only root that is trusted; like the others a PEM file.
+            certificate, key: what the client shows.
+
+        Raises:
+            ConfigError: a file is missing or does not fit.
+        """
+        self = cls(ssl.PROTOCOL_TLS_CLIENT)
+        self._files, self._lock, self._stamps = (root, certificate, key), threading.Lock(), ()
+        trusted = load(root.read_bytes, root)
+        load(lambda: client_context(trusted), root)
+        self._current = load(lambda: client_context(trusted, certificate=certificate, key=key), certificate)
+        return self
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """Begin one connection, by the files as they are now."""
+        return self._refresh().wrap_socket(*args, **kwargs)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Begin one connection, by the files as they are now."""
+        return self._refresh().wrap_bio(*args, **kwargs)
+
+    def _refresh(self) -> ssl.SSLContext:
+        root, certificate, key = self._files
+        with self._lock, contextlib.suppress(OSError, ValueError):  # of OSError, SSLError is one
+            stamps = tuple(_about(path) for path in self._files)
+            if stamps != self._stamps:
+                self._current = client_context(root.read_bytes(), certificate=certificate, key=key)
+                self._stamps = stamps
+        return self._current
 
 
 def client_context(root: bytes, *, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
@@ -108,7 +157,7 @@ def refuse_file(path: Path, problem: str) -> NoReturn:
     raise ConfigError(f"cannot use {path} for TLS: {problem}")
 
 
-def _context(
+def _server(
     certificate: Path, key: Path, root: Path | None, revoked: Path | None
 ) -> tuple[ssl.SSLContext, frozenset[int]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -127,5 +176,5 @@ def _context(
 
 
 def _about(path: Path) -> tuple[int, int, int]:
-    status = load(path.stat, path)
+    status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -98,15 +98,14 @@ class SiteDaemon:
             renewing = threading.Thread(target=self._renew, name="renewal", daemon=True)
             renewing.start()
             try:
-                while not self._stop.is_set():
-                    self._serve(service)
+                self._serve(service)
             finally:
                 self._stop.set()
                 self._note(connected=False)
         self._journal("stopped", site=facts.site)
 
     def _serve(self, service: SiteService) -> None:
-        """Serve over one connection; returns when it is to be opened anew, with another certificate."""
+        """Serve over one connection until :meth:`stop`."""
         self._connection = SiteConnection(
             lambda request: self._answer(service, request),
             address=str(self._identity.fleet_address),
@@ -145,25 +144,30 @@ class SiteDaemon:
         return None
 
     def _renew(self) -> None:
+        """Keep the certificate good; connections show the new one by themselves."""
+        asked, pause = 0.0, _HOUR_S
         while True:
             try:
-                if self._identity.renew_if_due():
-                    self._journal("renewed", until=self._identity.describe().until)
-                    connection = self._connection
-                    if connection is not None:
-                        connection.stop()
+                gone = self._identity.outlived
+                if not gone or time.monotonic() - asked >= _HOUR_S:  # refusals are counted at the other end
+                    asked = time.monotonic()
+                    if self._identity.renew_if_due():
+                        self._journal("renewed", until=self._identity.describe().until)
+                pause = self._identity.look_every_s
             except FedsciError as error:
-                self._note(last_error=f"renewal: {error.message}")
-                self._journal("renewal-failed", message=error.message)
+                message = self._identity.outlived or f"renewal: {error.message}"
+                self._note(last_error=message)
+                self._journal("renewal-failed", message=message)
             except OSError as error:
                 self._journal("renewal-failed", message=f"{self._state}: {error.strerror}")
-            if self._stop.wait(_HOUR_S):
+            if self._stop.wait(pause):
                 return
 
     def _notice(self, text: str) -> None:
         connected = text == "connected"
-        self._journal("connected" if connected else "disconnected", message="" if connected else text)
-        self._note(connected=connected, since=time.time(), **({} if connected else {"last_error": text}))
+        text = "" if connected else self._identity.outlived or text
+        self._journal("connected" if connected else "disconnected", message=text)
+        self._note(connected=connected, since=time.time(), last_error=text)
 
     def _note(self, **values: object) -> None:
         with self._lock:

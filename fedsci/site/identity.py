@@ -20,7 +20,9 @@ from fedsci.identity.certificates import (
     chain_pem,
     check_site_chain,
     fingerprint,
+    is_due,
     key_pem,
+    look_every_s,
     new_key,
     parse_chain,
     read_chain,
@@ -35,6 +37,7 @@ from fedsci.names import SiteId
 from fedsci.site.keystore import Keystore
 from fedsci.transport import enrolment_client
 
+JOIN_AGAIN = "ask the coordinator for a token, then: fedsci site join SITE_FILE TOKEN"
 DEFAULT_STATE = Path("/var/lib/fedsci")
 
 
@@ -146,7 +149,8 @@ class SiteIdentity:
     def renew_if_due(self, now: datetime.datetime | None = None) -> bool:
         """Renew the certificate if a third of its life or less is left; return whether it was renewed.
 
-        For a daemon to call as it starts and then every hour. A failure leaves the old certificate in use.
+        For a daemon to call as it starts and then every :attr:`look_every_s`. A failure leaves the old certificate in
+        use. Connections that begin later show the new one; an open one lasts until the old one ends.
 
         Raises:
             InputError: the site is not enrolled.
@@ -155,11 +159,15 @@ class SiteIdentity:
         self._certificate()
         with self._locked():
             leaf = self._certificate()
-            start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-            if end - (now or datetime.datetime.now(datetime.UTC)) > (end - start) / 3:
+            if not is_due(leaf, now or datetime.datetime.now(datetime.UTC)):
                 return False
             self._renew(leaf)
         return True
+
+    @property
+    def look_every_s(self) -> float:
+        """How often to call :meth:`renew_if_due`."""
+        return look_every_s(self._certificate())
 
     def renew(self) -> None:
         """Renew the certificate now; errors as in :meth:`renew_if_due`."""
@@ -197,6 +205,14 @@ class SiteIdentity:
     def address(self) -> Address:
         """The enrolment service."""
         return parse_address(str(self._place()["address"]), port=0)
+
+    @property
+    def outlived(self) -> str:
+        """What to say if the certificate has run out; empty while it is good, and without one."""
+        until = self._certificate().not_valid_after_utc if self._enrolled() else None
+        if until is None or until > datetime.datetime.now(datetime.UTC):
+            return ""
+        return f"the certificate ran out on {until:%Y-%m-%d %H:%M} UTC; {JOIN_AGAIN}"
 
     @property
     def fleet_address(self) -> Address:
@@ -328,7 +344,7 @@ class SiteIdentity:
         if not self._enrolled():
             raise InputError(
                 f"{self.site} is not enrolled ({self.state} holds no certificate)",
-                hint="ask the coordinator for a token, then: fedsci site join SITE_FILE TOKEN",
+                hint=JOIN_AGAIN,
             )
         return read_chain(self._certificate_path)[0]
 

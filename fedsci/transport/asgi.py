@@ -21,8 +21,8 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def respond(send: Send, status: int, body: bytes = b"") -> None:
-    """Answer."""
-    headers = [(b"content-length", str(len(body)).encode())]
+async def respond(send: Send, status: int, body: bytes = b"", *, close: bool = False) -> None:
+    """Answer, and close the connection if told to."""
+    headers = [(b"content-length", str(len(body)).encode())] + [(b"connection", b"close")] * close
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

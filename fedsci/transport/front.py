@@ -11,6 +11,7 @@ SuperLink authenticates its Fleet API and nothing else, so nothing else is reach
 
 import asyncio
 import logging
+import time
 from base64 import b64decode
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -32,6 +33,7 @@ SITE_PATHS = frozenset(
     for name in ("activate-node", "deactivate-node", "send-node-heartbeat", "confirm-message-received")
 ) | {SITE + call for call in ("receive", "send", "put", "get")}
 MAX_BODY_BYTES = 32 * 1024 * 1024
+_CONNECT_ANEW = 421  # RFC 9110, 15.5.20: "the client MAY retry the request over a different connection"
 
 _log = logging.getLogger("fedsci.front")
 _KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
@@ -44,18 +46,20 @@ class Door:
         app: what answers.
         site: the name in the certificate.
         public_key: the certificate's key, PEM.
+        until: when the certificate ends, seconds since 1970; the connection ends with it (421: make another one).
         is_revoked: says whether the certificate has been revoked since.
     """
 
-    def __init__(self, app: App, *, site: str, public_key: bytes, is_revoked: Callable[[], bool]) -> None:
-        self._app, self._site, self._public_key, self._is_revoked = app, site, public_key, is_revoked
+    def __init__(self, app: App, *, site: str, public_key: bytes, until: float, is_revoked: Callable[[], bool]) -> None:
+        self._app, self._site, self._public_key = app, site, public_key
+        self._until, self._is_revoked = until, is_revoked
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one call, or refuse it."""
         status = self._judge(scope)
         if status is not None:
             _log.warning("refused %s: %s %s (%d)", self._site, scope.get("method"), scope.get("path"), status)
-            await respond(send, status)
+            await respond(send, status, close=status == _CONNECT_ANEW)
             return
         await self._app({**scope, CALLER: self._public_key}, receive, send)
 
@@ -66,6 +70,8 @@ class Door:
             return 405
         if self._is_revoked():
             return 403
+        if time.time() >= self._until:
+            return _CONNECT_ANEW
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         if len(lengths) != 1 or not lengths[0].isdigit():
             return 411
@@ -92,8 +98,10 @@ def door_protocol(app: App, context: ServerTls) -> type[HttpToolsProtocol]:
                 _log.warning("refused a certificate that names no site")
                 self.app = _nobody
                 return
-            serial = certificate.serial_number
-            self.app = Door(app, site=site, public_key=public_key, is_revoked=lambda: context.is_revoked(serial))
+            serial, until = certificate.serial_number, certificate.not_valid_after_utc.timestamp()
+            self.app = Door(
+                app, site=site, public_key=public_key, until=until, is_revoked=lambda: context.is_revoked(serial)
+            )
 
     return DoorProtocol
 

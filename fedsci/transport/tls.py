@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsci.errors import ConfigError, InputError
-from fedsci.identity.tls import ServerTls, client_context, load
+from fedsci.identity.tls import ClientTls, ServerTls
 from fedsci.names import SiteId, site_id
 
 
@@ -71,17 +71,12 @@ class SiteTls:
         return cls(certificate=folder / "site.crt", key=folder / "site.key", ca=folder / "ca.crt")
 
     def context(self) -> ssl.SSLContext:
-        """Return the client context: shows the site's certificate, trusts only the consortium's root.
+        """Return the client context: shows the site's certificate, trusts only the consortium's root; reads both anew.
 
         Raises:
             ConfigError: a file is missing or does not fit.
         """
-        root = load(self.ca.read_bytes, self.ca)
-        load(lambda: client_context(root), self.ca)
-        context: ssl.SSLContext = load(
-            lambda: client_context(root, certificate=self.certificate, key=self.key), self.certificate
-        )
-        return context
+        return ClientTls.of(root=self.ca, certificate=self.certificate, key=self.key)
 
     def private_key(self) -> ec.EllipticCurvePrivateKey:
         """Return the site's key.

@@ -32,8 +32,8 @@ from fedsci.transport.object_files import SMALL_BYTES
 SITE, STUDY = "/v1/fleet/fedsci-", "/v1/runtime/fedsci-"
 #: Headers: how many seconds a call for messages may wait; this call completes a message; what an object belongs to.
 WAIT, WAKE, RUN, SESSION, OBJECT = "fedsci-wait", "fedsci-wake", "fedsci-run", "fedsci-session", "fedsci-object"
-#: Answers that pass: the other end is starting or overloaded.
-_TRANSIENT = frozenset({429, 502, 503, 504})
+#: Answers that pass: another connection is needed (``front.py``), the other end is starting or overloaded.
+_TRANSIENT = frozenset({421, 429, 502, 503, 504})
 _FIRST_RETRY_S = 0.01
 _CALL_S = 30.0
 _LARGE_CALL_S = 120.0

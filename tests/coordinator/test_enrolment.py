@@ -20,6 +20,7 @@ from fedsci.identity.address import Address
 from fedsci.identity.certificates import (
     check_site_chain,
     fingerprint,
+    is_due,
     new_key,
     parse_chain,
     public_der,
@@ -513,14 +514,36 @@ def test_what_runs_out_is_renewed_before_it_does(enrolment, clock):
     authority = enrolment.authority
     assert enrolment.maintain() == []
     first = authority.server_certificate()
-    clock.now += 61 * DAY
+    clock.now += 4 * DAY
+    assert enrolment.maintain() == []
+    clock.now += 7 * DAY
     assert enrolment.maintain() == ["renewed the server's certificate", "renewed the revocation list"]
     second = authority.server_certificate()
-    assert second.not_valid_after_utc - clock.now == 90 * DAY
+    assert second.not_valid_after_utc - clock.now == 7 * DAY
     assert public_der(first.public_key()) != public_der(second.public_key())
     names = [cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value for cert in (first, second)]
     assert names[0] == names[1]
     assert enrolment.maintain() == []
+
+
+@pytest.mark.parametrize(
+    ("days", "server_days", "look_s"), [(90, 7, 3042), (365, 7, 3042), (1, 1, 450), (0.0005, 0.0005, 1)]
+)
+def test_a_consortium_may_choose_how_long_certificates_live(tmp_path, clock, days, server_days, look_s):
+    founded = Enrolment.create(tmp_path / "c", addresses=[ADDRESS], site_days=days, clock=clock)
+    enrolment = Enrolment(founded.folder, clock=clock)  # as another process opens it
+    lab = make_lab("lab-1")
+    leaf = leaf_of(enrolment.enrol(lab.ask(enrolment.invite("lab-1", who="test"))))
+    server = enrolment.authority.server_certificate()
+    second = datetime.timedelta(seconds=1)
+    assert abs(leaf.not_valid_after_utc - clock.now - days * DAY) <= second
+    assert abs(server.not_valid_after_utc - clock.now - server_days * DAY) <= second
+    assert enrolment.look_every_s == pytest.approx(look_s, abs=1)
+    for certificate in (leaf, server):
+        assert not is_due(certificate, clock.now)
+        assert is_due(certificate, certificate.not_valid_after_utc - second)
+    enrolment.new_root(who="test")
+    assert abs(enrolment.authority.server_certificate().not_valid_after_utc - clock.now - server_days * DAY) <= second
 
 
 def test_the_issuing_certificate_is_renewed_with_the_roots_key(enrolment, clock, folder, tmp_path):

@@ -121,6 +121,7 @@ def test_only_what_a_site_needs_is_there(lab, path):
     ("method", "headers", "revoked", "status"),
     [
         ("POST", [("content-length", "5")], False, 200),
+        ("POST", [("content-length", "5")], "expired", 421),
         ("POST", [("content-length", str(MAX_BODY_BYTES))], False, 200),
         ("GET", [("content-length", "0")], False, 405),
         ("POST", [], False, 411),
@@ -148,7 +149,8 @@ def test_only_posts_of_a_sane_size_are_read(method, headers, revoked, status):
         "path": SEND,
         "headers": [(name.lower().encode(), value.encode()) for name, value in signed],
     }
-    door = Door(app, site="lab-01", public_key=b"the key", is_revoked=lambda: revoked)
+    until = time.time() + (-1 if revoked == "expired" else 60)
+    door = Door(app, site="lab-01", public_key=b"the key", until=until, is_revoked=lambda: revoked is True)
     asyncio.run(door(scope, None, send))
     assert statuses == [status, 0]
 

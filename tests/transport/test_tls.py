@@ -9,6 +9,7 @@ from cryptography import x509
 
 from fedsci.errors import ConfigError, InputError
 from fedsci.identity.files import replace_pair
+from fedsci.identity.tls import client_context
 from fedsci.transport.tls import CoordinatorTls, SiteTls, identity_of
 
 
@@ -125,6 +126,17 @@ def test_a_renewed_server_certificate_is_used_without_a_restart(authority, serve
     assert _server_certificate(server, folder) != before
 
 
+def test_a_site_shows_its_renewed_certificate_at_the_next_connection(authority, server):
+    folder = authority.site("lab-01")
+    context = client(folder)
+    first = shake_hands(server, context)[0].getpeercert(binary_form=True)
+    assert authority.site("lab-01") == folder
+    second = shake_hands(server, context)[0].getpeercert(binary_form=True)
+    assert second != first
+    (folder / "site.crt").write_text("half a file")
+    assert shake_hands(server, context)[0].getpeercert(binary_form=True) == second
+
+
 def _server_certificate(server, folder) -> bytes:
     return shake_hands(server, client(folder))[1].getpeercert(binary_form=True)
 
@@ -151,7 +163,9 @@ def test_a_site_refuses_a_coordinator_under_another_name(authority, server):
 
 
 def test_older_versions_of_tls_are_refused(authority, server):
-    old = client(authority.site("lab-01"))
+    folder = authority.site("lab-01")
+    old = client_context((folder / "ca.crt").read_bytes(), certificate=folder / "site.crt", key=folder / "site.key")
+    shake_hands(server, old)
     old.minimum_version = ssl.TLSVersion.TLSv1_2
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
