@@ -32,8 +32,9 @@ from fedsci.transport.object_files import SMALL_BYTES
 SITE, STUDY = "/v1/fleet/fedsci-", "/v1/runtime/fedsci-"
 #: Headers: how many seconds a call for messages may wait; this call completes a message; what an object belongs to.
 WAIT, WAKE, RUN, SESSION, OBJECT = "fedsci-wait", "fedsci-wake", "fedsci-run", "fedsci-session", "fedsci-object"
-#: Answers that pass: another connection is needed (``front.py``), the other end is starting or overloaded.
+#: Answers that pass: the connection has outlived its certificate, or the other end is starting or overloaded.
 _TRANSIENT = frozenset({421, 429, 502, 503, 504})
+_CONNECTIONS = 5  # as many may be open that began with a certificate that has ended since
 _FIRST_RETRY_S = 0.01
 _CALL_S = 30.0
 _LARGE_CALL_S = 120.0
@@ -94,9 +95,12 @@ class Line:
         return response.content
 
     def _post(self, call: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> httpx.Response:
-        response = self._http.post(
-            self._url + call, content=body, headers=self._headers | dict(headers), timeout=timeout_s
-        )
+        for _ in range(_CONNECTIONS):
+            response = self._http.post(
+                self._url + call, content=body, headers=self._headers | dict(headers), timeout=timeout_s
+            )
+            if response.status_code != httpx.codes.MISDIRECTED_REQUEST:
+                break
         return response.raise_for_status()
 
 
