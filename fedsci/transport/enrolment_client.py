@@ -1,5 +1,6 @@
 """A site's calls to the enrolment service. Nothing secret is sent before the other end showed the right root."""
 
+import base64
 import contextlib
 import datetime
 import email.utils
@@ -7,6 +8,8 @@ import hmac
 import http.client
 import json
 import ssl
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 
 from cryptography import x509
@@ -99,7 +102,7 @@ def renew(address: Address, root: x509.Certificate, request: RenewRequest) -> An
 def _call(
     address: Address, context: ssl.SSLContext, method: str, path: str, body: bytes | Callable[[], bytes]
 ) -> tuple[bytes, str]:
-    connection = http.client.HTTPSConnection(address.host, address.port, context=context, timeout=TIMEOUT_S)
+    connection = _connection(address, context)
     try:
         with contextlib.closing(connection):
             connection.connect()  # the handshake: from here on the other end is who the context trusts
@@ -126,6 +129,23 @@ def _call(
     if len(answer) > ANSWER_LIMIT:
         raise ConnectionFailed(f"{address} answers too much", hint="is this the enrolment service's address and port?")
     return answer, date
+
+
+def _connection(address: Address, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    """Return a connection, not opened yet; through a tunnel where HTTPS_PROXY names a proxy, as studies have it."""
+    proxy = urllib.request.getproxies().get("https", "")
+    if not proxy or urllib.request.proxy_bypass(address.host):
+        return http.client.HTTPSConnection(address.host, address.port, context=context, timeout=TIMEOUT_S)
+    place = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if place.scheme != "http" or not place.hostname:
+        raise ConnectionFailed(
+            "HTTPS_PROXY names no HTTP proxy", hint="write HTTPS_PROXY=http://proxy.example.org:3128"
+        )
+    connection = http.client.HTTPSConnection(place.hostname, place.port or 80, context=context, timeout=TIMEOUT_S)
+    user = urllib.parse.unquote(f"{place.username}:{place.password or ''}") if place.username else ""
+    login = {"Proxy-Authorization": f"Basic {base64.b64encode(user.encode()).decode('ascii')}"} if user else {}
+    connection.set_tunnel(address.host, address.port, headers=login)
+    return connection
 
 
 def _refused(address: Address, body: bytes, date: str) -> ConnectionFailed:
