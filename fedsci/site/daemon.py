@@ -145,15 +145,14 @@ class SiteDaemon:
 
     def _renew(self) -> None:
         """Keep the certificate good; connections show the new one by themselves."""
-        asked, pause = 0.0, _HOUR_S
+        asked, pause = -_HOUR_S, _HOUR_S
         while True:
             try:
-                gone = self._identity.outlived
+                pause, gone = self._identity.look_every_s, self._identity.outlived
                 if not gone or time.monotonic() - asked >= _HOUR_S:  # refusals are counted at the other end
                     asked = time.monotonic()
                     if self._identity.renew_if_due():
                         self._journal("renewed", until=self._identity.describe().until)
-                pause = self._identity.look_every_s
             except FedsciError as error:
                 message = self._identity.outlived or f"renewal: {error.message}"
                 self._note(last_error=message)
