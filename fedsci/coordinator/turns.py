@@ -1,8 +1,8 @@
 """Which studies run at the same time: no site is in two of them, and none that could run waits for ever.
 
 A study is ready when all its sites are connected and have agreed to it; it starts as soon as none of them is in a
-running study. Of the ready ones that have to wait the oldest has its sites kept for it as they come free, and later ones
-start on sites that it does not need.
+running study. Of the ready ones that have to wait the oldest has its sites kept for it as they come free, and later
+ones start on sites that it does not need.
 """
 
 import contextlib

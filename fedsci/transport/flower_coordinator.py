@@ -399,7 +399,7 @@ def connect_grid(state: Path) -> SuperlinkGrid:
 
 
 def _begin(state: Path) -> tuple[str, Run, int]:
-    """Make a Flower run and take its task, before anybody else's study does; return token, run and the task's number."""
+    """Make a Flower run and take its task, before anybody else's study does; return token, run and task."""
     bundle = BytesIO()
     with ZipFile(bundle, "w") as archive:
         archive.writestr(ZipInfo("pyproject.toml"), _MANIFEST)
