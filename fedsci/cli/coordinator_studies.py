@@ -38,8 +38,8 @@ def start(
 ) -> None:
     """Run the coordinator: enrolment, the sites' door, and studies as they are submitted. Ends with SIGTERM.
 
-    Prints a JSON object a line. Stopped or killed and started again it goes on serving: studies that waited go on
-    waiting, all others at once; one that was going on is ended, its sites are told, and it can be submitted again.
+    Prints a JSON object a line. Stopped or killed and started again it goes on serving: studies that ran go on from
+    their last round, and those that waited go on waiting.
     """
     from fedsci.cli.signals import stopped_by_signals
     from fedsci.coordinator.service import CoordinatorService
@@ -130,9 +130,10 @@ def status(folder: Folder = HOME, as_json: AsJson = False) -> None:
     for site, said in sites.items():
         typer.echo(f"site         {site}: {'connected' if said == 'online' else 'not connected'}")
     for job in going:
-        typer.echo(f"run {job.number:<8} {_line(job)}")
-        for name, why in job.state.waiting.items():
-            typer.echo(f"  waits for {name}, which {why}")
+        state = job.state
+        typer.echo(f"run {job.number:<8} {job.study}: {state.state if state.waiting else _standing(job, state)}")
+        for why, names in _reasons(state).items():
+            typer.echo(f"  waits for {', '.join(names)}, {'which' if len(names) == 1 else 'each of which'} {why}")
 
 
 def runs(folder: Folder = HOME, as_json: AsJson = False) -> None:
@@ -189,11 +190,12 @@ def logs(
 
 def stop(run: Run, folder: Folder = HOME) -> None:
     """End a study, also one that waits: its sites are told, and settle. What was released stays charged."""
-    from fedsci.coordinator.queue import OVER
+    from fedsci.coordinator.queue import OVER, StudyQueue
     from fedsci.coordinator.service import running
 
     with using(folder):
-        job = _find(folder, run)
+        _require(folder)
+        job = StudyQueue(folder).find_going(run)
         state = job.state.state
         if state in OVER:
             typer.echo(f"run {job.number} is over already ({state})")
@@ -256,21 +258,27 @@ def _publish(folder: Path) -> None:
 
 
 def _line(job: "Job") -> str:
-    state = job.state
-    text = f"{job.study}: {state.state}"
+    return f"{job.study}: {_standing(job, job.state)}"
+
+
+def _standing(job: "Job", state: "JobState") -> str:
     if state.waiting:
-        text += f" for {_waits(state)}"
-    elif state.state == "running":
-        text += f", round {state.rounds}/{job.planned}"
-    return text
+        return f"{state.state} for {_waits(state)}"
+    if state.state == "waiting":
+        return "waiting while its sites are asked"
+    return f"running, round {state.rounds}/{job.planned}" if state.state == "running" else state.state
 
 
-def _waits(state: "JobState") -> str:
-    """Say for whom a study waits, those with one reason together."""
+def _reasons(state: "JobState") -> dict[str, list[str]]:
+    """Return why a study waits, and for whom."""
     whom: dict[str, list[str]] = {}
     for name, why in state.waiting.items():
         whom.setdefault(why, []).append(name)
-    return "; ".join(f"{', '.join(names)} ({why})" for why, names in whom.items())
+    return whom
+
+
+def _waits(state: "JobState") -> str:
+    return "; ".join(f"{', '.join(names)} ({why})" for why, names in _reasons(state).items())
 
 
 def _charged(job: "Job") -> bool:

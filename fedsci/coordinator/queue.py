@@ -170,3 +170,15 @@ class StudyQueue:
             if wanted in (str(job.number), job.study) or (job.state.folder and wanted == Path(job.state.folder).name):
                 return job
         raise InputError(f"no run is called {text}", hint="fedsci coordinator runs lists them, by number")
+
+    def find_going(self, text: str) -> Job:
+        """Return the same, but by a name one that is not over, if there is one.
+
+        Raises:
+            InputError: there is none, or the name is that of several that are not over.
+        """
+        going = [job for job in self.jobs() if job.study == text and job.state.state not in OVER]
+        if len(going) > 1:
+            numbers = ", ".join(str(job.number) for job in going)
+            raise InputError(f"{len(going)} runs of {text} are not over", hint=f"name one by its number: {numbers}")
+        return going[0] if going else self.find(text)

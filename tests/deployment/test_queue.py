@@ -74,7 +74,7 @@ def test_two_run_beside_each_other_a_third_has_its_sites_kept_and_all_outlive_a_
     submit(consortium, "wide", 3, 4, 5)  # of these only lab-5 is free, and it is kept
     consortium.until(lambda: "lab-4" in run_of(consortium, "wide")["waiting"])
     status = consortium.good("coordinator", "status").out
-    assert "waits for lab-3, which is in study left (run 1)" in status
+    assert "waits for lab-3, lab-4, each of which is in study left (run 1)" in status
     table = consortium.good("coordinator", "runs").out
     assert "lab-3, lab-4 (is in study left (run 1))" in table
     consortium.good("site", "status", "lab-5.yaml")
