@@ -262,11 +262,10 @@ def _line(job: "Job") -> str:
 
 
 def _standing(job: "Job", state: "JobState") -> str:
-    if state.waiting:
-        return f"{state.state} for {_waits(state)}"
     if state.state == "waiting":
-        return "waiting while its sites are asked"
-    return f"running, round {state.rounds}/{job.planned}" if state.state == "running" else state.state
+        return f"waiting for {_waits(state)}" if state.waiting else "waiting while its sites are asked"
+    text = f"running, round {state.rounds}/{job.planned}" if state.state == "running" else state.state
+    return f"{text}, waits for {_waits(state)}" if state.waiting else text
 
 
 def _reasons(state: "JobState") -> dict[str, list[str]]:

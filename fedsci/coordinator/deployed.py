@@ -153,7 +153,7 @@ class DeployedRun:
             self._give_up(plan, kept)
             raise
         with connect_grid(self.fleet) as grid:
-            link = self._link = record.link = self._known_link(plan, grid, patience_s=_AWAY_S)
+            link = self._link = record.link = self._known_link(plan, grid)
             self._wait_for({})
             roster, content = (
                 self.roster() if plan.study.secure_aggregation.enabled else None,
@@ -164,12 +164,12 @@ class DeployedRun:
             run_study(link, plan, kept, record, roster=roster, keep=self._checkpoint)
         record.write_model()
 
-    def _known_link(self, plan: Plan, grid: SuperlinkGrid, *, patience_s: float = 0.0) -> SiteLink:
+    def _known_link(self, plan: Plan, grid: SuperlinkGrid) -> SiteLink:
         """Return a link to all sites of a study; one that is still away then is missing from a round, as ever.
 
         A SuperLink that was just started takes sites for connected that have yet to come back.
         """
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + _AWAY_S
         while True:
             link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
             with contextlib.suppress(ConnectionFailed):
