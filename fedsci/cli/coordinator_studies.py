@@ -14,7 +14,7 @@ from fedsci.cli.folders import using
 from fedsci.cli.run import Overrides, Seed
 
 if TYPE_CHECKING:
-    from fedsci.coordinator.queue import Job
+    from fedsci.coordinator.queue import Job, JobState
 
 Run = Annotated[str, typer.Argument(help="A run: its number, its study's name, or its run folder.", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,8 +38,8 @@ def start(
 ) -> None:
     """Run the coordinator: enrolment, the sites' door, and studies as they are submitted. Ends with SIGTERM.
 
-    Prints a JSON object a line. Killed and started again it goes on serving; a study that was going on is ended, its
-    sites are told, and it can be submitted again.
+    Prints a JSON object a line. Stopped or killed and started again it goes on serving: studies that ran go on from
+    their last round, and those that waited go on waiting.
     """
     from fedsci.cli.signals import stopped_by_signals
     from fedsci.coordinator.service import CoordinatorService
@@ -61,13 +61,19 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and exit as the study does.")] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, help="Seconds to wait for sites to connect and to approve.")
+        float,
+        typer.Option("--timeout", min=1, help="Seconds to wait for sites to connect and to approve, not for its turn."),
     ] = 86400.0,
     seed: Seed = None,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --wait: print summary.json and nothing else.")] = False,
 ) -> None:
-    """Hand a study to the running coordinator. Several wait for each other."""
+    """Hand a study to the running coordinator. Each submission is a run of its own, and a charge of its own.
+
+    A study starts when all its sites are connected and have agreed to it, and none of them is in a running study.
+    Of the studies that wait only for busy sites the oldest has its sites kept for it as they come free; later ones
+    start on sites that it does not need.
+    """
     from fedsci.config.study_file import load_deployed_study
     from fedsci.coordinator.enrolment import Enrolment
     from fedsci.coordinator.queue import StudyQueue
@@ -82,9 +88,17 @@ def submit(
             raise ConnectionFailed(
                 f"no coordinator runs in {folder}", hint=f"start it first: fedsci coordinator start --dir {folder}"
             )
-        job = StudyQueue(folder).add(plan, who=who(), patience_s=timeout)
+        queue = StudyQueue(folder)
+        before = [job for job in queue.jobs() if job.digest == plan.digest and _charged(job)]
+        job = queue.add(plan, who=who(), patience_s=timeout)
     if not as_json:
         typer.echo(f"run {job.number}: {job.study}, {len(job.sites)} sites, {job.planned} rounds", err=wait)
+    if before:
+        typer.echo(
+            f"note: run {before[-1].number} ({before[-1].state.state}) is the very same study; run {job.number} is "
+            f"charged to every site's budget once more. To take it back: fedsci coordinator stop {job.number}",
+            err=True,
+        )
     if wait:
         _follow(job, folder, as_json=as_json)
     elif not as_json:
@@ -116,9 +130,10 @@ def status(folder: Folder = HOME, as_json: AsJson = False) -> None:
     for site, said in sites.items():
         typer.echo(f"site         {site}: {'connected' if said == 'online' else 'not connected'}")
     for job in going:
-        typer.echo(f"run {job.number:<8} {_line(job)}")
-        for name, why in job.state.waiting.items():
-            typer.echo(f"  waits for {name}, which {why}")
+        state = job.state
+        typer.echo(f"run {job.number:<8} {job.study}: {state.state if state.waiting else _standing(job, state)}")
+        for why, names in _reasons(state).items():
+            typer.echo(f"  waits for {', '.join(names)}, {'which' if len(names) == 1 else 'each of which'} {why}")
 
 
 def runs(folder: Folder = HOME, as_json: AsJson = False) -> None:
@@ -138,12 +153,12 @@ def runs(folder: Folder = HOME, as_json: AsJson = False) -> None:
         typer.echo("nothing was submitted yet; next: fedsci coordinator submit STUDY")
         return
     table = Table()
-    for heading in ("run", "study", "submitted (UTC)", "state", "rounds", "run folder, or why it ended"):
+    for heading in ("run", "study", "submitted (UTC)", "state", "rounds", "run folder, or why it waits or ended"):
         table.add_column(heading)
     for job in jobs:
         state = job.state
         when = datetime.datetime.fromtimestamp(job.submitted, datetime.UTC)
-        about = state.reason if state.state == "aborted" else Path(state.folder).name
+        about = state.reason if state.state == "aborted" else _waits(state) or Path(state.folder).name
         row = (str(job.number), job.study, f"{when:%Y-%m-%d %H:%M}", state.state)
         table.add_row(*row, f"{state.rounds}/{job.planned}", about)
     Console(highlight=False).print(table)
@@ -174,16 +189,21 @@ def logs(
 
 
 def stop(run: Run, folder: Folder = HOME) -> None:
-    """End a study: its sites are told, and settle what they charged. What was released stays charged."""
-    from fedsci.coordinator.queue import OVER
+    """End a study, also one that waits: its sites are told, and settle. What was released stays charged."""
+    from fedsci.coordinator.queue import OVER, StudyQueue
+    from fedsci.coordinator.service import running
 
     with using(folder):
-        job = _find(folder, run)
+        _require(folder)
+        job = StudyQueue(folder).find_going(run)
         state = job.state.state
         if state in OVER:
             typer.echo(f"run {job.number} is over already ({state})")
             return
         job.ask_to_stop(who())
+        if running(folder) is None:
+            typer.echo(f"run {job.number} is ended when the coordinator is started; it does not run now")
+            return
     typer.echo(f"run {job.number} is asked to stop; fedsci coordinator runs says when it has")
 
 
@@ -238,14 +258,31 @@ def _publish(folder: Path) -> None:
 
 
 def _line(job: "Job") -> str:
-    state = job.state
-    text = f"{job.study}: {state.state}"
-    if state.waiting:
-        whom = {why: [name for name, other in state.waiting.items() if other == why] for why in state.waiting.values()}
-        text += " for " + "; ".join(f"{', '.join(names)} ({why})" for why, names in whom.items())
-    elif state.state == "running":
-        text += f", round {state.rounds}/{job.planned}"
-    return text
+    return f"{job.study}: {_standing(job, job.state)}"
+
+
+def _standing(job: "Job", state: "JobState") -> str:
+    if state.state == "waiting":
+        return f"waiting for {_waits(state)}" if state.waiting else "waiting while its sites are asked"
+    text = f"running, round {state.rounds}/{job.planned}" if state.state == "running" else state.state
+    return f"{text}, waits for {_waits(state)}" if state.waiting else text
+
+
+def _reasons(state: "JobState") -> dict[str, list[str]]:
+    """Return why a study waits, and for whom."""
+    whom: dict[str, list[str]] = {}
+    for name, why in state.waiting.items():
+        whom.setdefault(why, []).append(name)
+    return whom
+
+
+def _waits(state: "JobState") -> str:
+    return "; ".join(f"{', '.join(names)} ({why})" for why, names in _reasons(state).items())
+
+
+def _charged(job: "Job") -> bool:
+    """Say whether sites have paid for a run, or will."""
+    return job.state.state != "aborted" or job.state.rounds > 0
 
 
 def _row(job: "Job") -> dict[str, Any]:

@@ -9,19 +9,19 @@ from typing import Any
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.checkpoint import Checkpoint
-from fedsci.coordinator.permission import await_permission
+from fedsci.coordinator.permission import await_turn
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult, Suspended
 from fedsci.coordinator.queue import Job, JobState
 from fedsci.coordinator.run import RunRecord
 from fedsci.coordinator.study import abandon_rounds, run_study, settle, show_pending
+from fedsci.coordinator.turns import AWAY, Turns
 from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
-from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid, site_status
+from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid
 from fedsci.transport.link import SiteLink
 
-AWAY = "is not connected"
 _AWAY_S = 60.0  # how long a study that is taken up waits for all of its sites
 _SETTLE_S = 30.0  # how long sites may take to hear that a study is over, where it did not end by itself
 _ASK_S = 60.0
@@ -45,6 +45,7 @@ class DeployedRun:
         roster: the consortium's newest, asked for when the study begins.
         stopping: says why the study must end now, or None.
         suspending: says whether this process must end now; the study goes on in the next.
+        turns: when it has its sites for itself; whoever runs this gives them back, and holds those of one taken up.
         timeout_s: how long to wait for the slowest site in an exchange.
     """
 
@@ -54,6 +55,7 @@ class DeployedRun:
     roster: Callable[[], SignedRoster]
     stopping: Callable[[], str | None]
     suspending: Callable[[], bool]
+    turns: Turns
     publish: Callable[[Path], None]
     timeout_s: float = 3600.0
 
@@ -111,7 +113,15 @@ class DeployedRun:
             link = self._discover(plan, grid)
             record.link = link
             link.timeout_s = min(self.timeout_s, _ASK_S)  # who is away meanwhile is asked again
-            await_permission(link, plan, patience_s=self.job.patience_s, tell=self._wait_for, pause=self._pause)
+            await_turn(
+                link,
+                plan,
+                self.job.claim,
+                self.turns,
+                patience_s=self.job.patience_s,
+                tell=self._wait_for,
+                pause=self._pause,
+            )
             link.timeout_s = self.timeout_s
             roster = self.roster() if plan.study.secure_aggregation.enabled else None
             if roster is not None:
@@ -125,6 +135,7 @@ class DeployedRun:
         kept, self._state = self._checkpoint.restore(plan), self.job.state
         if kept is None or set(kept.sites) != set(plan.sites):
             self._give_up(plan, kept)
+            self.turns.give_back(self.job.claim)
             begin_again(self.job)
             self._begin(plan)
             return
@@ -154,12 +165,21 @@ class DeployedRun:
         record.write_model()
 
     def _known_link(self, plan: Plan, grid: SuperlinkGrid) -> SiteLink:
-        """Return a link to all sites of a study; one that is away now is missing from a round, as ever."""
-        link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
-        with contextlib.suppress(ConnectionFailed):
-            link.discover(plan.sites, wait_s=_HELLO_S)
-        link.assume(plan.sites)
-        return link
+        """Return a link to all sites of a study; one that is still away then is missing from a round, as ever.
+
+        A SuperLink that was just started takes sites for connected that have yet to come back.
+        """
+        deadline = time.monotonic() + _AWAY_S
+        while True:
+            link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
+            with contextlib.suppress(ConnectionFailed):
+                link.discover(plan.sites, wait_s=_HELLO_S)
+            away = {site: AWAY for site in plan.sites if site not in link.discovered}
+            if not away or time.monotonic() >= deadline:
+                link.assume(plan.sites)
+                return link
+            self._wait_for(away)
+            self._pause(_POLL_S)
 
     def _give_up(self, plan: Plan, kept: Progress | None) -> None:
         """Tell sites that a run which this process will not go on with is over; one that is away keeps its charge."""
@@ -176,8 +196,7 @@ class DeployedRun:
         began = time.monotonic()
         deadline = time.monotonic() + self.job.patience_s
         while True:
-            status = site_status(self.fleet)
-            away = {site: AWAY for site in plan.sites if status.get(site) != "online"}
+            away = self.turns.away(self.job.claim)
             self._wait_for(away)
             waited = enough_after_s is not None and time.monotonic() - began >= enough_after_s
             if not away or (waited and len(plan.sites) - len(away) >= plan.min_survivors):
@@ -194,12 +213,12 @@ class DeployedRun:
         deadline = time.monotonic() + self.job.patience_s
         while True:
             link = SiteLink(grid=grid, timeout_s=self.timeout_s, registered=grid.nodes, check=self._check)
-            self._link = link
+            self._link, busy = link, self.turns.busy(self.job.claim)
             try:
                 link.discover(plan.sites, wait_s=_HELLO_S)
             except ConnectionFailed:
-                away = {site: AWAY for site in plan.sites if site not in link.discovered}
-                if not away or time.monotonic() >= deadline:
+                away = {site: busy.get(site, AWAY) for site in plan.sites if site not in link.discovered}
+                if not away or (away.keys() - busy.keys() and time.monotonic() >= deadline):
                     raise
                 self._wait_for(away)
                 self._pause(_POLL_S)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.coordinator.turns import Claim
 from fedsci.errors import InputError
 from fedsci.identity.files import replace_private, write_private
+from fedsci.names import SiteId
 
 #: States in which a study is over.
 OVER = ("completed", "stopped_by_budget", "aborted")
@@ -71,6 +73,11 @@ class Job:
     submitted: float
     who: str
 
+    @property
+    def claim(self) -> Claim:
+        """The study, as others that wait for its sites see it."""
+        return Claim(number=self.number, study=self.study, sites=frozenset(SiteId(site) for site in self.sites))
+
     def plan(self) -> Plan:
         """Return the plan."""
         return plan_from_bytes((self.path / "plan.json").read_bytes())
@@ -102,7 +109,7 @@ class Job:
 
 
 class StudyQueue:
-    """The studies of a coordinator's folder, first come first served.
+    """The studies of a coordinator's folder, by the order in which they came.
 
     Args:
         folder: the coordinator's.
@@ -144,11 +151,12 @@ class StudyQueue:
         values: dict[str, Any] = json.loads((path / "request.json").read_bytes())
         return Job(number=number, path=path, **(values | {"sites": tuple(values["sites"])}))
 
-    def jobs(self) -> list[Job]:
-        """Return all studies, the oldest first."""
+    def jobs(self, *, after: int = 0) -> list[Job]:
+        """Return all studies with a larger number than ``after``, the oldest first."""
         if not self._folder.is_dir():
             return []
-        return [self.job(int(path.name)) for path in sorted(self._folder.iterdir()) if path.name.isdigit()]
+        numbers = sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+        return [self.job(number) for number in numbers if number > after]
 
     def find(self, text: str) -> Job:
         """Return the study with this number, run folder or name; of several with one name the newest.
@@ -162,3 +170,15 @@ class StudyQueue:
             if wanted in (str(job.number), job.study) or (job.state.folder and wanted == Path(job.state.folder).name):
                 return job
         raise InputError(f"no run is called {text}", hint="fedsci coordinator runs lists them, by number")
+
+    def find_going(self, text: str) -> Job:
+        """Return the same, but by a name one that is not over, if there is one.
+
+        Raises:
+            InputError: there is none, or the name is that of several that are not over.
+        """
+        going = [job for job in self.jobs() if job.study == text and job.state.state not in OVER]
+        if len(going) > 1:
+            numbers = ", ".join(str(job.number) for job in going)
+            raise InputError(f"{len(going)} runs of {text} are not over", hint=f"name one by its number: {numbers}")
+        return going[0] if going else self.find(text)

@@ -13,12 +13,13 @@ from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
 from fedsci.coordinator.enrolment_service import serve_enrolment
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.queue import OVER, Job, StudyQueue
+from fedsci.coordinator.turns import Turns
 from fedsci.errors import FedsciError, InputError
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
 from fedsci.registry.process_lock import holder, only_process
-from fedsci.transport.flower_coordinator import Superlink, register_sites, unregister_site
+from fedsci.transport.flower_coordinator import Superlink, register_sites, site_status, unregister_site
 from fedsci.transport.tls import CoordinatorTls
 
 FLEET = "fleet"
@@ -57,6 +58,12 @@ class CoordinatorService:
     passphrase: str | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _known: dict[SiteId, EnrolledSite] = field(default_factory=dict)
+    _publishing: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._turns = Turns(lambda: site_status(self.folder / FLEET))
+        self._studies: list[threading.Thread] = []
+        self._newest = 0
 
     def stop(self) -> None:
         """Let :meth:`run` return; studies that are going on go on at the next start. For signal handlers, too."""
@@ -88,18 +95,15 @@ class CoordinatorService:
         self.journal("stopped")
 
     def _serve(self, enrolment: Enrolment, superlink: Superlink, fleet: Path) -> None:
-        worker = threading.Thread(target=self._work, args=(enrolment, fleet), name="studies")
-        worker.start()
         maintained = time.monotonic()
         try:
-            while not self._stop.wait(_TICK_S) or worker.is_alive():
-                if not worker.is_alive():
-                    self.journal("error", message="the queue's thread ended")
-                    return
+            self._take_up(enrolment, fleet)
+            while not self._stop.wait(_TICK_S):
                 if superlink.pid is None:
                     self.journal("superlink-ended")
                     self._start(superlink)
                     self._known.clear()
+                self._begin(enrolment, fleet)
                 try:
                     self._register(enrolment, fleet)
                     if time.monotonic() - maintained > enrolment.look_every_s:
@@ -109,7 +113,8 @@ class CoordinatorService:
                     self.journal("error", message=error.message)
         finally:
             self._stop.set()
-            worker.join()
+            for study in self._studies:
+                study.join()
 
     def _start(self, superlink: Superlink) -> None:
         deadline = time.monotonic() + _RETRY_S
@@ -140,26 +145,29 @@ class CoordinatorService:
             self.journal("site-admitted" if changed in active else "site-shut-out", site=changed)
         self._known = active
 
-    def _work(self, enrolment: Enrolment, fleet: Path) -> None:
-        """Run studies one after the other; one that a dead process left in the middle is taken up first."""
-        queue = StudyQueue(self.folder)
-        for job in queue.jobs():
-            if job.state.state == "waiting":
-                begin_again(job)
-            elif job.state.state == "running":
-                self.journal("taken-up", run=job.number, study=job.study, rounds=job.state.rounds)
-        while not self._stop.is_set():
-            waiting = [job for job in queue.jobs() if job.state.state not in OVER]
-            if waiting:
-                self._run_one(waiting[0], enrolment, fleet)
-            else:
-                self._pause(_TICK_S)
+    def _take_up(self, enrolment: Enrolment, fleet: Path) -> None:
+        """Take up what the process before this one has left; who was running has its sites still."""
+        for job in StudyQueue(self.folder).jobs():
+            if job.state.state == "running":
+                self._turns.hold(job.claim)
+        self._begin(enrolment, fleet)
 
-    def _pause(self, seconds: float) -> None:
-        self._stop.wait(seconds)
+    def _begin(self, enrolment: Enrolment, fleet: Path) -> None:
+        """Start a thread for every study that is not over and has none yet."""
+        for job in StudyQueue(self.folder).jobs(after=self._newest):
+            self._newest, state = job.number, job.state
+            if state.state in OVER:
+                continue
+            if state.state == "waiting":
+                begin_again(job)
+            about = {"rounds": state.rounds} if state.state == "running" else {"sites": job.sites}
+            self.journal("taken-up" if state.state == "running" else "study", run=job.number, study=job.study, **about)
+            self._studies = [thread for thread in self._studies if thread.is_alive()]
+            self._studies.append(threading.Thread(target=self._run_one, args=(job, enrolment, fleet)))
+            self._studies[-1].start()
 
     def _run_one(self, job: Job, enrolment: Enrolment, fleet: Path) -> None:
-        self.journal("study", run=job.number, study=job.study, sites=job.sites)
+        """Run a study to its end; whatever becomes of it, its sites are free for others then."""
 
         def stopping() -> str | None:
             who = job.stop_asked
@@ -174,15 +182,27 @@ class CoordinatorService:
                 )
             return SignedRoster(content=signed, consortium_key=enrolment.consortium_key)
 
-        DeployedRun(
+        def over(folder: Path) -> None:
+            self._turns.give_back(job.claim)  # sites have settled: others need not wait for the report
+            if job.state.state == "running":
+                self._publish(folder)  # of a study that never began there is nothing to tell
+
+        run = DeployedRun(
             job=job,
             fleet=fleet,
             out=self.out,
             roster=roster,
             stopping=stopping,
             suspending=self._stop.is_set,
-            publish=self._publish,
-        ).run()
+            turns=self._turns,
+            publish=over,
+        )
+        try:
+            run.run()
+        except Exception as error:  # a disk that is full: the study is taken up when the service is started again
+            self.journal("error", run=job.number, message=f"{type(error).__name__}: {error}")
+        finally:
+            self._turns.give_back(job.claim)
         state = job.state
         if state.state not in OVER:
             self.journal("study-suspended", run=job.number, rounds=state.rounds)
@@ -191,7 +211,8 @@ class CoordinatorService:
 
     def _publish(self, folder: Path) -> None:
         try:
-            self.publish(folder)
+            with self._publishing:  # what draws its pictures does one at a time
+                self.publish(folder)
         except (FedsciError, OSError) as error:
             self.journal("error", message=f"no report for {folder}: {error}")
 

@@ -236,7 +236,7 @@ class SuperlinkGrid(Grid):
         self._lost: dict[str, Message] = {}
         self._closed = threading.Event()
         self.nodes: Mapping[SiteId, int] = register_sites(state, [])
-        token, self._run = _begin(state)
+        token, self._run, self._task = _begin(state)
         self._node = Node(node_id=SUPERLINK_NODE_ID)
         self._client = _client(RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), _version())
         self._line = Line(self._client, STUDY, {TASK_TOKEN_HEADER: token})
@@ -281,7 +281,7 @@ class SuperlinkGrid(Grid):
         return [node.node_id for node in response.nodes if node.node_id in ours]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages over and return their ids.
+        """Hand messages over and return their ids; they become this study's, whichever study began last.
 
         Raises:
             ConnectionFailed: SuperLink did not come back, or gave the study up.
@@ -291,7 +291,9 @@ class SuperlinkGrid(Grid):
             return []
         with no_object_id_recompute():
             for message in messages:
-                message.metadata.__dict__["_message_id"] = message.object_id
+                about = message.metadata.__dict__  # Flower's own identity is one for the whole process
+                about |= {"_run_id": self._run.run_id, "_src_task_id": self._task, "_src_node_id": SUPERLINK_NODE_ID}
+                about["_message_id"] = message.object_id
             request = PushAppMessagesRequest(
                 messages_list=[message_to_proto(remove_content_from_message(message)) for message in messages],
                 message_object_trees=[get_object_tree(message) for message in messages],
@@ -388,7 +390,7 @@ class SuperlinkGrid(Grid):
 def connect_grid(state: Path) -> SuperlinkGrid:
     """Return a Grid for one study over the SuperLink of a coordinator's folder; close it when the study is over.
 
-    One at a time in a process: Flower keeps the run's identity in a global.
+    Several studies of one process may have one each, in threads of their own.
 
     Raises:
         ConnectionFailed: SuperLink does not answer.
@@ -396,8 +398,8 @@ def connect_grid(state: Path) -> SuperlinkGrid:
     return SuperlinkGrid(state)
 
 
-def _begin(state: Path) -> tuple[str, Run]:
-    """Make a Flower run and take its task, before anybody else's study does."""
+def _begin(state: Path) -> tuple[str, Run, int]:
+    """Make a Flower run and take its task, before anybody else's study does; return token, run and task."""
     bundle = BytesIO()
     with ZipFile(bundle, "w") as archive:
         archive.writestr(ZipInfo("pyproject.toml"), _MANIFEST)
@@ -420,9 +422,10 @@ def _begin(state: Path) -> tuple[str, Run]:
                         break
                     # left over from a study that ended before it began
                     task.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.FAILED))
+    # what Flower puts into every new message; a study's own comes in when it is handed over
     TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
     TaskIdentity.node_id = given.context.node_id
-    return acquired.token, run_from_proto(given.run)
+    return acquired.token, run_from_proto(given.run), given.task_id
 
 
 def _client(kind: type[Client], state: Path, *interceptors: Any) -> Client:

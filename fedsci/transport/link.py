@@ -33,7 +33,7 @@ class SiteLink:
         timeout_s: how long to wait for the slowest site.
         registered: each site's node, where the connection itself proves which site a node is; else what the nodes
             say of themselves counts.
-        check: called while waiting; may raise to end the wait.
+        check: called before anything is sent and while waiting; may raise to end it.
         traffic: bytes so far.
         seconds_codec: time spent in turning requests and replies into Flower's messages and back.
     """
@@ -120,6 +120,7 @@ class SiteLink:
         return results
 
     def _exchange(self, requests: Mapping[int, Request], *, deadline: float) -> dict[int, Reply | FedsciError]:
+        self.check()  # before anything is sent
         began = time.monotonic()
         vectors = {}  # the model is encoded once, however many sites get it
         messages = []

@@ -19,6 +19,7 @@ def test_a_study_comes_back_as_it_was_handed_in(tmp_path, make_plan):
     job.ask_to_stop("ada")
     (seen,) = StudyQueue(tmp_path).jobs()
     assert (seen.state.state, seen.state.rounds, seen.stop_asked) == ("running", 2, "ada")
+    assert (seen.claim.number, str(seen.claim), seen.claim.sites) == (1, "study tiny (run 1)", set(plan.sites))
 
 
 def test_many_may_hand_in_at_once(tmp_path, make_plan):
@@ -26,6 +27,7 @@ def test_many_may_hand_in_at_once(tmp_path, make_plan):
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(lambda _: queue.add(plan, who="ada", patience_s=1.0).number, range(24)))
     assert sorted(numbers) == list(range(1, 25))
+    assert [job.number for job in queue.jobs(after=22)] == [23, 24]
 
 
 def test_a_run_has_a_number_a_name_and_a_folder(tmp_path, make_plan):
@@ -38,3 +40,17 @@ def test_a_run_has_a_number_a_name_and_a_folder(tmp_path, make_plan):
     assert queue.find("runs/tiny-20260101T000000Z-12345678") == first
     with pytest.raises(InputError, match="no run is called 3"):
         queue.find("3")
+
+
+def test_a_name_stands_for_the_run_that_is_not_over_unless_there_are_two(tmp_path, make_plan):
+    queue = StudyQueue(tmp_path)
+    first, second, third = (queue.add(make_plan(), who="ada", patience_s=1.0) for _ in range(3))
+    with pytest.raises(InputError, match="3 runs of tiny are not over") as caught:
+        queue.find_going("tiny")
+    assert caught.value.hint == "name one by its number: 1, 2, 3"
+    assert queue.find_going("2") == second
+    third.write_state(JobState(state="aborted"))
+    second.write_state(JobState(state="completed"))
+    assert queue.find_going("tiny") == first
+    first.write_state(JobState(state="completed"))
+    assert queue.find_going("tiny") == third

@@ -26,8 +26,9 @@ def test_a_masked_study_over_superlink_is_the_one_in_process_bit_for_bit(shared_
     assert site_status(deployment.state)["lab-1"] == "online"
     assert register_sites(deployment.state, []) == nodes | register_sites(deployment.state, [])
 
-    # the same connections serve the next study; a model of several chunks comes back as it was sent
-    with connect_grid(deployment.state) as grid:
+    # the same connections serve the next study, also after another one began; a model of several chunks comes back
+    with connect_grid(deployment.state) as grid, connect_grid(deployment.state) as later:
+        assert later.run.run_id != grid.run.run_id
         link = SiteLink(grid=grid, timeout_s=60, registered=grid.nodes)
         link.discover(tiny.plan.sites)
         large = np.random.default_rng(1).random(3_000_000, dtype=np.float32)
