@@ -24,9 +24,11 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 import numpy as np
 from harness import Results, check, main
 
-from fedsci.transport.flower_coordinator import Superlink, connect_grid, register_sites
+from fedsci.transport.flower_coordinator import connect_grid
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
+from fedsci.transport.superlink_process import Superlink
+from fedsci.transport.superlink_sites import register_sites
 from fedsci.transport.tls import CoordinatorTls
 
 HERE = Path(__file__).resolve().parent

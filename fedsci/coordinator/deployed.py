@@ -18,8 +18,9 @@ from fedsci.coordinator.study import abandon_rounds, run_study, settle, show_pen
 from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
-from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid, site_status
+from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid
 from fedsci.transport.link import SiteLink
+from fedsci.transport.superlink_sites import site_status
 
 AWAY = "is not connected"
 _AWAY_S = 60.0  # how long a study that is taken up waits for all of its sites

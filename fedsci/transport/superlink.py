@@ -1,7 +1,7 @@
 """Flower's SuperLink as fedsci runs it: one process, reachable from outside only through the door (``front.py``).
 
 Its Control and Runtime APIs know no users, so they listen on a Unix socket that only this machine's account can open;
-there is no second TCP port. Started by ``flower_coordinator.Superlink``.
+there is no second TCP port. Started by ``superlink_process.Superlink``.
 """
 
 import argparse

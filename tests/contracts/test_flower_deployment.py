@@ -35,9 +35,33 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     from flwr.superlink.main import create_app
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
-    from fedsci.transport import express, flower_coordinator, flower_site, front, object_files, superlink, wire
+    from fedsci.transport import (
+        express,
+        flower_coordinator,
+        flower_site,
+        front,
+        object_files,
+        superlink,
+        superlink_client,
+        superlink_process,
+        superlink_run,
+        superlink_sites,
+        wire,
+    )
 
-OURS = (express, flower_coordinator, flower_site, front, object_files, superlink, wire)
+OURS = (
+    express,
+    flower_coordinator,
+    flower_site,
+    front,
+    object_files,
+    superlink,
+    superlink_client,
+    superlink_process,
+    superlink_run,
+    superlink_sites,
+    wire,
+)
 
 
 def parameters(function) -> list[str]:

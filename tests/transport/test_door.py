@@ -25,9 +25,11 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedsci.transport import wire
 from fedsci.transport.asgi import respond
 from fedsci.transport.express import CALLER
-from fedsci.transport.flower_coordinator import _client, connect_grid, register_sites, unregister_site
+from fedsci.transport.flower_coordinator import connect_grid
 from fedsci.transport.frames import pack_frames
 from fedsci.transport.front import MAX_BODY_BYTES, Door
+from fedsci.transport.superlink_client import inner_client
+from fedsci.transport.superlink_sites import register_sites, unregister_site
 from fedsci.transport.tls import SiteTls
 
 RECEIVE, SEND = wire.SITE + "receive", wire.SITE + "send"
@@ -271,7 +273,7 @@ def test_a_site_with_a_new_key_is_registered_anew(shared_deployment):
 
 
 def test_inside_a_task_needs_the_secret_and_a_study_its_token(shared_deployment):
-    with _client(RuntimeHttpClient, shared_deployment.state) as runtime:
+    with inner_client(RuntimeHttpClient, shared_deployment.state) as runtime:
         assert refused(lambda: runtime.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))) == 401
         body = pack_frames([b""])
         for call in ("receive", "send", "put", "get"):
