@@ -40,15 +40,17 @@ from fedsci.transport.superlink_sites import register_sites
 from fedsci.transport.wire import STUDY, Line, assemble, by_id, is_passing, push_large, small_and_large
 
 _HEARTBEAT_S = 10.0
-_OUTAGE_S = 50.0  # Flower gives a task up 60 s after its last heartbeat
+_OUTAGE_S = 900.0
 _WAIT_S = 1.0
+_PAUSE_S = 0.2
 _OBJECTS_WAIT_S = 60.0
 
 
 class SuperlinkGrid(Grid):
     """Flower's Grid over a SuperLink on this machine, for one study.
 
-    Calls outlive a SuperLink that is restarted within 50 s. Replies are waited for at SuperLink, not polled.
+    A SuperLink that is away is waited for, up to 15 minutes: meanwhile messages are kept here, there are no replies,
+    and nobody is connected. Replies are waited for at SuperLink, not polled.
 
     Attributes:
         nodes: the node of every registered site, by its certificate.
@@ -58,6 +60,8 @@ class SuperlinkGrid(Grid):
         self._state = state
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="grid")
         self._lost: dict[str, Message] = {}
+        self._unsent: list[list[Message]] = []
+        self._away_since: float | None = None
         self._closed = threading.Event()
         self.nodes: Mapping[SiteId, int] = register_sites(state, [])
         token, self._run = begin_run(state)
@@ -101,41 +105,58 @@ class SuperlinkGrid(Grid):
         raise TypeError("use flwr.app.Message(...)")
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the sites that are connected."""
-        response = self._again(lambda: self._client.GetNodes(GetNodesRequest()))
-        ours = set(self.nodes.values())
-        return [node.node_id for node in response.nodes if node.node_id in ours]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages over and return their ids.
+        """Return the nodes of the sites that are connected.
 
         Raises:
             ConnectionFailed: SuperLink did not come back, or gave the study up.
         """
-        messages = list(messages)
-        if not messages:
+        try:
+            response = self._once(lambda: self._client.GetNodes(GetNodesRequest()))
+        except _Away:
             return []
+        ours = set(self.nodes.values())
+        return [node.node_id for node in response.nodes if node.node_id in ours]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Hand messages over, now or when SuperLink is back, and return their ids.
+
+        Raises:
+            ConnectionFailed: SuperLink gave the study up.
+        """
+        messages = list(messages)
         with no_object_id_recompute():
             for message in messages:
                 message.metadata.__dict__["_message_id"] = message.object_id
+        if messages:
+            self._unsent.append(messages)
+            with contextlib.suppress(_Away):
+                self._push()
+        return [message.metadata.message_id for message in messages]
+
+    def _push(self) -> None:
+        while self._unsent:
+            self._once(lambda: self._push_all(self._unsent[0]))
+            self._unsent.pop(0)
+
+    def _push_all(self, messages: list[Message]) -> None:
+        """Hand messages over; if that was done before, nothing happens."""
+        with no_object_id_recompute():
             request = PushAppMessagesRequest(
                 messages_list=[message_to_proto(remove_content_from_message(message)) for message in messages],
                 message_object_trees=[get_object_tree(message) for message in messages],
             )
             small, large = small_and_large(messages)
-            answer = self._again(lambda: self._line.send([request.SerializeToString(), *small]))
-            response = PushAppMessagesResponse.FromString(answer)
+            response = PushAppMessagesResponse.FromString(self._line.send([request.SerializeToString(), *small]))
             if response.objects_to_push:
                 session, run_id = response.session_id, self._run.run_id
 
                 def put(number: str, content: bytes, last: bool) -> None:
-                    self._again(lambda: self._line.put(run_id, session, number, content, last=last))
+                    self._line.put(run_id, session, number, content, last=last)
 
                 push_large(large, response.objects_to_push, put, self._pool)
         for message, taken in zip(messages, response.message_ids, strict=True):
             if not taken:
                 self._lost[message.metadata.message_id] = _no_reply(message.metadata.message_id, self._run.run_id)
-        return [message.metadata.message_id for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that are there; waits up to a second for the first.
@@ -144,11 +165,16 @@ class SuperlinkGrid(Grid):
             ConnectionFailed: SuperLink did not come back, or gave the study up.
         """
         wanted = set(message_ids)
-        lost = [self._lost.pop(number) for number in wanted & self._lost.keys()]
-        if lost:
-            return lost
         asked = PullAppMessagesRequest(message_ids=wanted).SerializeToString()
-        head, *contents = self._again(lambda: self._line.receive(asked, wait_s=_WAIT_S)) or [b""]
+        try:
+            self._push()
+            lost = [self._lost.pop(number) for number in wanted & self._lost.keys()]
+            if lost:
+                return lost
+            head, *contents = self._once(lambda: self._line.receive(asked, wait_s=_WAIT_S)) or [b""]
+        except _Away:
+            time.sleep(_PAUSE_S)
+            return []
         response, here = PullAppMessagesResponse.FromString(head), by_id(contents)
 
         def pull(object_id: str) -> bytes:
@@ -180,26 +206,40 @@ class SuperlinkGrid(Grid):
             pending -= {message.metadata.reply_to_message_id for message in got}
         return replies
 
+    def _once(self, call: Callable[[], Result]) -> Result:
+        """Make a call.
+
+        Raises:
+            _Away: SuperLink does not answer now.
+            ConnectionFailed: it has not for long, or it refuses.
+        """
+        try:
+            answer = call()
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+                raise ConnectionFailed(
+                    "SuperLink has given this study up",
+                    hint=f"its run was stopped, or its database is gone (see {self._state / 'superlink.log'}); "
+                    "submit the study again",
+                ) from None
+            if not is_passing(error):
+                raise ConnectionFailed(f"SuperLink refused a call: {error}") from None
+            self._away_since = self._away_since or time.monotonic()
+            if time.monotonic() - self._away_since > _OUTAGE_S:
+                raise ConnectionFailed(
+                    f"SuperLink has not answered for {_OUTAGE_S:g} s", hint=f"see {self._state / 'superlink.log'}"
+                ) from None
+            raise _Away from None
+        self._away_since = None
+        return answer
+
     def _again(self, call: Callable[[], Result]) -> Result:
-        """Make a call until it works; SuperLink may be restarted meanwhile."""
-        deadline, pause = time.monotonic() + _OUTAGE_S, 0.1
+        """Make a call until it works: of a reply that has been taken, nothing may be lost."""
         while True:
             try:
-                return call()
-            except httpx.HTTPError as error:
-                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
-                    raise ConnectionFailed(
-                        "SuperLink has given this study up",
-                        hint="it was away for over a minute, or the run was stopped; submit the study again",
-                    ) from None
-                if not is_passing(error):
-                    raise ConnectionFailed(f"SuperLink refused a call: {error}") from None
-                if time.monotonic() >= deadline:
-                    raise ConnectionFailed(
-                        f"SuperLink has not answered for {_OUTAGE_S:g} s", hint=f"see {self._state / 'superlink.log'}"
-                    ) from None
-            time.sleep(pause)
-            pause = min(2 * pause, 2.0)
+                return self._once(call)
+            except _Away:
+                time.sleep(_PAUSE_S)
 
     def _beat(self) -> None:
         pause = _HEARTBEAT_S
@@ -209,6 +249,10 @@ class SuperlinkGrid(Grid):
                 pause = _HEARTBEAT_S
             except (httpx.HTTPError, RuntimeError):  # RuntimeError: closed meanwhile
                 pause = 1.0
+
+
+class _Away(Exception):
+    """SuperLink does not answer now."""
 
 
 def connect_grid(state: Path) -> SuperlinkGrid:

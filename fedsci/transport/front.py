@@ -27,9 +27,8 @@ from fedsci.transport.wire import SITE
 
 #: What a site needs. Not: registering itself, runs, app bundles, Flower's messages without a check of the sender.
 SITE_PATHS = frozenset(
-    f"/v1/fleet/{name}"
-    for name in ("activate-node", "deactivate-node", "send-node-heartbeat", "confirm-message-received")
-) | {SITE + call for call in ("receive", "send", "put", "get")}
+    f"/v1/fleet/{name}" for name in ("deactivate-node", "send-node-heartbeat", "confirm-message-received")
+) | {SITE + call for call in ("begin", "receive", "send", "put", "get")}
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _log = logging.getLogger("fedsci.front")

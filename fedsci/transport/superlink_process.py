@@ -1,5 +1,6 @@
 """SuperLink as a child process of the coordinator's."""
 
+import secrets
 import subprocess  # runs this package, nothing else
 import sys
 import time
@@ -13,6 +14,8 @@ from fedsci.errors import ConnectionFailed
 from fedsci.transport.superlink import listening
 from fedsci.transport.superlink_client import inner_client
 from fedsci.transport.tls import CoordinatorTls
+
+_OWNER = secrets.token_hex(16)  # studies live in this process: with another, they are over
 
 
 class Superlink:
@@ -48,7 +51,7 @@ class Superlink:
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = self._state / "superlink.log"
         command = [sys.executable, "-m", "fedsci.transport.superlink", "--with-parent", "--state", str(self._state)]
-        command += ["--host", self._host, "--port", str(self._asked_port)]
+        command += ["--host", self._host, "--port", str(self._asked_port), "--owner", _OWNER]
         for name in ("certificate", "key", "ca", "crl"):
             command += [f"--{name}", str(getattr(self._tls, name))]
         with log.open("ab") as file:
