@@ -118,16 +118,13 @@ def _run(
     from flwr.superlink.main import create_app
 
     from fedsci.transport import wire
+    from fedsci.transport.door_server import DoorServer, QuietServer, allow_many_files
     from fedsci.transport.express import Bell, Express
     from fedsci.transport.front import door_protocol
     from fedsci.transport.object_files import ObjectFiles
     from fedsci.transport.superlink_state import Absence, Coordinator, Sites, end_runs
 
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # two servers, one process: signals are handled below
-
+    allow_many_files()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     vars(object_store_factory)["SqlObjectStore"] = ObjectFiles  # what the factory makes; Flower has no option for it
     app = create_app(
@@ -179,7 +176,7 @@ def _run(
         for_sites = Express(
             app, prefix=wire.SITE, actor=Sites(link), awaits=to_sites, rings=to_coordinator, notice=absence.notice
         )
-        inside = Server(
+        inside = QuietServer(
             uvicorn.Config(
                 for_coordinator,
                 log_level="warning",
@@ -191,7 +188,7 @@ def _run(
                 timeout_graceful_shutdown=2,
             )
         )
-        outside = Server(
+        outside = DoorServer(
             uvicorn.Config(
                 for_sites,
                 http=door_protocol(for_sites, context),
@@ -202,8 +199,9 @@ def _run(
                 server_header=False,
                 timeout_keep_alive=60,
                 timeout_graceful_shutdown=2,
-                ssl_context_factory=lambda config, default: context,
-            )
+            ),
+            outer,
+            context,
         )
 
         def stop() -> None:
@@ -226,7 +224,7 @@ def _run(
             await asyncio.sleep(0.02)
         watching = asyncio.ensure_future(watch())
         if inside.started:
-            await outside.serve(sockets=[outer])
+            await outside.serve()
         stop()
         await serving
         watching.cancel()
