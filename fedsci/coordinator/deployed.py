@@ -177,7 +177,9 @@ class DeployedRun:
         began = time.monotonic()
         deadline = time.monotonic() + self.job.patience_s
         while True:
-            status = site_status(self.fleet)
+            status: Mapping[SiteId, str] = {}
+            with contextlib.suppress(ConnectionFailed):  # SuperLink is being restarted
+                status = site_status(self.fleet)
             away = {site: AWAY for site in plan.sites if status.get(site) != "online"}
             self._wait_for(away)
             waited = enough_after_s is not None and time.monotonic() - began >= enough_after_s

@@ -35,7 +35,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from fedsci.errors import ConnectionFailed
 from fedsci.names import SiteId
 from fedsci.transport.superlink_client import Result, flower_version, inner_client
-from fedsci.transport.superlink_run import begin_run
+from fedsci.transport.superlink_run import PATIENCE_S, begin_run
 from fedsci.transport.superlink_sites import register_sites
 from fedsci.transport.wire import STUDY, Line, assemble, by_id, is_passing, push_large, small_and_large
 
@@ -63,8 +63,8 @@ class SuperlinkGrid(Grid):
         self._unsent: list[list[Message]] = []
         self._away_since: float | None = None
         self._closed = threading.Event()
-        self.nodes: Mapping[SiteId, int] = register_sites(state, [])
         token, self._run = begin_run(state)
+        self.nodes: Mapping[SiteId, int] = register_sites(state, [], patience_s=PATIENCE_S)
         self._node = Node(node_id=SUPERLINK_NODE_ID)
         self._client = inner_client(
             RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), flower_version()

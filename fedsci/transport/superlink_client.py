@@ -1,5 +1,6 @@
 """How the coordinator's process talks to SuperLink: Flower's clients, over the Unix socket in the state folder."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,9 @@ from flwr.supercore.protobuf.client import ProtobufClient
 
 from fedsci.errors import ConnectionFailed
 from fedsci.transport.superlink import socket_path
+from fedsci.transport.wire import is_passing
 
+_PAUSE_S = 0.2
 Result = TypeVar("Result")
 Client = TypeVar("Client", bound=ProtobufClient)
 
@@ -30,15 +33,20 @@ def flower_version() -> RuntimeVersionHttpInterceptor:
     return RuntimeVersionHttpInterceptor(component_name="flwr-serverapp")
 
 
-def reach(call: Callable[[], Result]) -> Result:
-    """Return a call's answer.
+def reach(call: Callable[[], Result], *, patience_s: float = 0.0) -> Result:
+    """Return a call's answer; a SuperLink that is being restarted is waited for.
 
     Raises:
-        ConnectionFailed: SuperLink does not answer, or refuses.
+        ConnectionFailed: SuperLink does not answer within ``patience_s``, or refuses.
     """
-    try:
-        return call()
-    except httpx.HTTPStatusError as error:
-        raise ConnectionFailed(f"SuperLink refused a call ({error.response.status_code})") from None
-    except (httpx.HTTPError, OSError):
-        raise ConnectionFailed("SuperLink does not answer", hint="is the coordinator's daemon running?") from None
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except (httpx.HTTPError, OSError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and not is_passing(error):
+                raise ConnectionFailed(f"SuperLink refused a call ({error.response.status_code})") from None
+            if time.monotonic() >= deadline:
+                hint = "is the coordinator's daemon running?"
+                raise ConnectionFailed("SuperLink does not answer", hint=hint) from None
+        time.sleep(_PAUSE_S)

@@ -27,6 +27,8 @@ from fedsci.errors import ConnectionFailed
 from fedsci.transport.superlink import secret_of
 from fedsci.transport.superlink_client import flower_version, inner_client, reach
 
+#: How long a study that begins waits for a SuperLink that is being restarted.
+PATIENCE_S = 60.0
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _MANIFEST = b"""[build-system]
 requires = []
@@ -51,26 +53,30 @@ def begin_run(state: Path) -> tuple[str, Run]:
     One at a time in a process: Flower keeps the run's identity in a global.
 
     Raises:
-        ConnectionFailed: SuperLink does not answer.
+        ConnectionFailed: SuperLink does not answer within a minute.
     """
     bundle = BytesIO()
     with ZipFile(bundle, "w") as archive:
         archive.writestr(ZipInfo("pyproject.toml"), _MANIFEST)
     interceptor = SuperExecAuthHttpInterceptor(master_secret=secret_of(state), protected_methods={_ACQUIRE})
+    request = StartRunRequest(fab=Fab(content=bundle.getvalue()))
     with os.fdopen(os.open(state / "begin.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with inner_client(ControlHttpClient, state) as control:
-            started = reach(lambda: control.StartRun(StartRunRequest(fab=Fab(content=bundle.getvalue()))))
+            started = reach(lambda: control.StartRun(request), patience_s=PATIENCE_S)
         with inner_client(RuntimeHttpClient, state, interceptor, flower_version()) as runtime:
             wanted = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
             while True:
-                acquired = reach(lambda: runtime.AcquireTask(wanted))
+                acquired = reach(lambda: runtime.AcquireTask(wanted), patience_s=PATIENCE_S)
                 if not acquired.token:
                     raise ConnectionFailed("SuperLink gave the run's task to somebody else")
                 with inner_client(
                     RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=acquired.token), flower_version()
                 ) as task:
-                    given = reach(lambda task=task: task.PullTaskInput(PullTaskInputRequest()))  # type: ignore[misc]
+                    given = reach(
+                        lambda task=task: task.PullTaskInput(PullTaskInputRequest()),  # type: ignore[misc]
+                        patience_s=PATIENCE_S,
+                    )
                     if given.run.run_id == started.run_id:
                         break
                     # left over from a study that ended before it began

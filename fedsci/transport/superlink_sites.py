@@ -14,7 +14,7 @@ from fedsci.transport.superlink_client import inner_client, reach
 from fedsci.transport.tls import identity_of
 
 
-def register_sites(state: Path, certificates: Iterable[bytes]) -> dict[SiteId, int]:
+def register_sites(state: Path, certificates: Iterable[bytes], *, patience_s: float = 0.0) -> dict[SiteId, int]:
     """Let the sites of these certificates connect; return every registered site's node.
 
     A site that was registered with another key is registered anew. Call it when sites are enrolled and whenever
@@ -23,6 +23,7 @@ def register_sites(state: Path, certificates: Iterable[bytes]) -> dict[SiteId, i
     Args:
         state: the coordinator's folder.
         certificates: PEM; whoever calls this has checked that the consortium issued them.
+        patience_s: how long to wait for a SuperLink that is being restarted.
 
     Raises:
         InputError: a certificate names no site.
@@ -32,7 +33,7 @@ def register_sites(state: Path, certificates: Iterable[bytes]) -> dict[SiteId, i
     with inner_client(ControlHttpClient, state) as client:
 
         def nodes() -> dict[SiteId, Any]:
-            found = reach(lambda: client.ListNodes(ListNodesRequest())).nodes_info
+            found = reach(lambda: client.ListNodes(ListNodesRequest()), patience_s=patience_s).nodes_info
             return {site_id(node.name): node for node in found if node.name and node.status != "unregistered"}
 
         known = nodes()
