@@ -19,6 +19,12 @@ from fedsci.transport.tls import CoordinatorTls
 AWAY_S = 8.0
 
 
+def memory_mb(pid: int, name: str) -> float:
+    """Return VmRSS (now) or VmHWM (the most so far) of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
 def until_all_answer(link: SiteLink, sites: Sequence[str]) -> float:
     """Ask the sites until each has answered; return the seconds it took."""
     began, waiting = time.monotonic(), set(sites)
