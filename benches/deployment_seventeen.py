@@ -37,7 +37,7 @@ def measure_seventeen(*, rounds: int = ROUNDS) -> dict[str, Any]:
     for name in ("FEDSCI_STATE", "FEDSCI_COORDINATOR", "FEDSCI_DEBUG"):
         os.environ.pop(name, None)
     folder = Path(tempfile.mkdtemp(prefix="fedsci-bench-"))
-    consortium = tests.masked_labs(folder, labs=LABS, rounds=rounds)
+    consortium = tests.masked_labs(folder, labs=LABS, rounds=rounds, min_survivors=12)
     try:
         times = [time.monotonic()]
         consortium.found()

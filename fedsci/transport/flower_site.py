@@ -219,13 +219,13 @@ class _Node:
         ended = threading.Event()
 
         def beat() -> None:
-            pause = 0.5 * HEARTBEAT_S
+            pause = HEARTBEAT_S / 3
             while not ended.wait(pause * random.uniform(0.8, 1.0)):  # noqa: S311
                 request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
                 try:
                     if self._node.node_id:
                         self._client.SendNodeHeartbeat(request)
-                    pause = 0.5 * HEARTBEAT_S
+                    pause = HEARTBEAT_S / 3
                 except (httpx.HTTPError, RuntimeError):  # RuntimeError: closed meanwhile
                     pause = 2.0
 

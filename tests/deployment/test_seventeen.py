@@ -7,7 +7,7 @@ import pytest
 
 @pytest.mark.slow
 def test_seventeen_sites_finish_a_masked_private_study(deploy):
-    consortium = deploy(labs=17, rounds=3)
+    consortium = deploy(labs=17, rounds=3, min_survivors=12)
     consortium.found()
     for lab in consortium.study.labs:
         consortium.start_site(lab)
