@@ -32,8 +32,8 @@ from fedsci.transport.object_files import SMALL_BYTES
 SITE, STUDY = "/v1/fleet/fedsci-", "/v1/runtime/fedsci-"
 #: Headers: how many seconds a call for messages may wait; this call completes a message; what an object belongs to.
 WAIT, WAKE, RUN, SESSION, OBJECT = "fedsci-wait", "fedsci-wake", "fedsci-run", "fedsci-session", "fedsci-object"
-#: A site that is silent for twice as long counts as gone; Flower allows 10 s to 30 min. Long, because a process that loads
-#: torch on a busy machine is silent for 20 s; a killed one that comes back says so itself.
+#: A site that is silent for twice as long counts as gone; Flower allows 10 s to 30 min. Long, because a process that
+#: loads torch on a busy machine is silent for 20 s; a killed one that comes back says so itself.
 HEARTBEAT_S = 30.0
 #: Answers that pass: the other end is starting or overloaded.
 _TRANSIENT = frozenset({429, 502, 503, 504})
