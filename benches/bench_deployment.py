@@ -22,11 +22,15 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import numpy as np
+from deployment_return import measure_return, memory_mb
+from deployment_seventeen import measure_seventeen
 from harness import Results, check, main
 
-from fedsci.transport.flower_coordinator import Superlink, connect_grid, register_sites
+from fedsci.transport.flower_coordinator import connect_grid
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
+from fedsci.transport.superlink_process import Superlink
+from fedsci.transport.superlink_sites import register_sites
 from fedsci.transport.tls import CoordinatorTls
 
 HERE = Path(__file__).resolve().parent
@@ -89,12 +93,6 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def memory_mb(pid: int, name: str) -> float:
-    """Return VmRSS (now) or VmHWM (the most so far)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
-
 def exchange(link: SiteLink, vector: Any = None) -> float:
     """Send a request to every site and wait for all replies; average the vectors that come back."""
     began = time.monotonic()
@@ -107,6 +105,12 @@ def exchange(link: SiteLink, vector: Any = None) -> float:
     return time.monotonic() - began
 
 
+def start_site(folder: Path, authority: Any, site: str, address: str) -> "subprocess.Popen[bytes]":
+    """Start a site that hands back what it gets."""
+    command = [sys.executable, str(HERE / "deployment_site.py"), site, str(authority.folder / site), address]
+    return subprocess.Popen([*command, str(folder / site)])
+
+
 def measure_ours(folder: Path, authority: Any, *, tiny: int, large: int, idle_s: float) -> dict[str, Any]:
     """Return the measurements of fedsci's deployment."""
     found: dict[str, Any] = {}
@@ -115,11 +119,7 @@ def measure_ours(folder: Path, authority: Any, *, tiny: int, large: int, idle_s:
     state = folder / "coordinator"
     with Superlink(state, tls, host="127.0.0.1", port=0) as superlink:
         register_sites(state, certificates)
-        program, address = [sys.executable, str(HERE / "deployment_site.py")], f"127.0.0.1:{superlink.port}"
-        sites = [
-            subprocess.Popen([*program, site, str(authority.folder / site), address, str(folder / site)])
-            for site in SITES
-        ]
+        sites = [start_site(folder, authority, site, f"127.0.0.1:{superlink.port}") for site in SITES]
         try:
             with connect_grid(state) as grid:
                 link = SiteLink(grid=grid, timeout_s=120, registered=grid.nodes)
@@ -215,8 +215,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def measure(quick: bool) -> Results:
-    """Measure both sides."""
+def measure(quick: bool, only: str | None = None) -> Results:
+    """Measure both sides' exchanges, the return of what was killed, and a study of many sites."""
+    results = Results(bench="deployment")
     spec = importlib.util.spec_from_file_location(
         "certificates", HERE.parent / "tests" / "transport" / "certificates.py"
     )
@@ -227,27 +228,46 @@ def measure(quick: bool) -> Results:
     folder = Path(tempfile.mkdtemp(prefix="fedsci-bench-"))
     try:
         authority = certificates.Authority(folder / "ca")
-        ours = measure_ours(
-            folder, authority, tiny=15 if quick else 40, large=3 if quick else 5, idle_s=15.0 if quick else IDLE_S
-        )
-        (folder / "stock").mkdir()
-        stock = measure_stock(folder / "stock", authority, rounds=3 if quick else 4, timeout_s=240 if quick else 480)
+        if only in (None, "exchange"):
+            exchanges(results, folder, authority, quick=quick)
+        if only in (None, "return"):
+            for site in SITES:
+                authority.site(site)
+            (folder / "return").mkdir()
+            results.details["return_s"] = measure_return(
+                folder / "return",
+                authority,
+                SITES,
+                lambda site, address: start_site(folder / "return", authority, site, address),
+                times=2 if quick else 5,
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if only == "seventeen" or (only is None and not quick):
+        found = results.details["seventeen"] = measure_seventeen()
+        results.checks.append(check("seventeen_sites_rounds_completed", found["rounds"], at_least=20))
+    results.details["load_average"] = os.getloadavg()
+    return results
+
+
+def exchanges(results: Results, folder: Path, authority: Any, *, quick: bool) -> None:
+    """Measure tiny and large exchanges, idle sites, and Flower's own deployment."""
+    ours = measure_ours(
+        folder, authority, tiny=15 if quick else 40, large=3 if quick else 5, idle_s=15.0 if quick else IDLE_S
+    )
+    (folder / "stock").mkdir()
+    stock = measure_stock(folder / "stock", authority, rounds=3 if quick else 4, timeout_s=240 if quick else 480)
     large = median(ours["large_s"])
     ratio = None if not stock else median(stock) / large
     print(f"40 MB to three sites and back: {large:.2f} s; Flower: {'-' if not stock else f'{median(stock):.2f} s'}")
-    return Results(
-        bench="deployment",
-        checks=[
-            check("tiny_roundtrip_s_median", median(ours["tiny_s"]), at_most=0.3),
-            check("speedup_10m_over_stock", ratio, at_least=2.0),
-            check("idle_cpu_fraction", max(ours["idle"]), at_most=0.01),
-            check("site_rss_mb", max(ours["rss_mb"]), at_most=400),
-        ],
-        details=ours | {"stock_round_s": stock, "load_average": os.getloadavg()},
-    )
+    results.checks += [
+        check("tiny_roundtrip_s_median", median(ours["tiny_s"]), at_most=0.3),
+        check("speedup_10m_over_stock", ratio, at_least=2.0),
+        check("idle_cpu_fraction", max(ours["idle"]), at_most=0.01),
+        check("site_rss_mb", max(ours["rss_mb"]), at_most=400),
+    ]
+    results.details |= ours | {"stock_round_s": stock}
 
 
 if __name__ == "__main__":
-    main("deployment", __doc__.splitlines()[0], measure)
+    main("deployment", __doc__.splitlines()[0], measure, parts=("exchange", "return", "seventeen"))

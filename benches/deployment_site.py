@@ -14,7 +14,7 @@ from fedsci.transport.tls import SiteTls
 
 name, tls, address, state = sys.argv[1:]
 loaded = (fedsci.site.service, fedsci.training.learner, torch)
-Path(state).mkdir(parents=True)
+Path(state).mkdir(parents=True, exist_ok=True)
 connection = SiteConnection(
     lambda request: Reply(fields={"site": name, "key": "00"}, vector=request.vector),
     address=address,

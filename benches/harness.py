@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,16 +66,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def main(bench: str, description: str, measure: Callable[[bool], Results]) -> None:
-    """Run a bench from the command line."""
+def main(bench: str, description: str, measure: Callable[..., Results], *, parts: Sequence[str] = ()) -> None:
+    """Run a bench from the command line; one that has parts is told which with ``--only``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and the smaller sizes only")
     parser.add_argument("--json", type=Path, help="write the results to this file")
+    if parts:
+        parser.add_argument("--only", choices=parts, help="measure this part alone")
     arguments = parser.parse_args()
     print(f"command   {' '.join([Path(sys.executable).name, *sys.argv])}")
     print(f"machine   {machine()}")
     print("versions  " + ", ".join(f"{name} {number}" for name, number in versions().items()))
-    results = measure(arguments.quick)
+    results = measure(arguments.quick, arguments.only) if parts else measure(arguments.quick)
     print()
     for item in results.checks:
         value = "not measured" if item.value is None else f"{item.value:.4g}"

@@ -111,7 +111,7 @@ def status(folder: Folder = HOME, as_json: AsJson = False) -> None:
     from fedsci.coordinator.queue import OVER, StudyQueue
     from fedsci.coordinator.service import FLEET, running
     from fedsci.errors import ConnectionFailed
-    from fedsci.transport.flower_coordinator import site_status
+    from fedsci.transport.superlink_sites import site_status
 
     with using(folder):
         enrolment = Enrolment(folder)

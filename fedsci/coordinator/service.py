@@ -19,7 +19,8 @@ from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
 from fedsci.registry.process_lock import holder, only_process
-from fedsci.transport.flower_coordinator import Superlink, register_sites, site_status, unregister_site
+from fedsci.transport.superlink_process import Superlink
+from fedsci.transport.superlink_sites import register_sites, site_status, unregister_site
 from fedsci.transport.tls import CoordinatorTls
 
 FLEET = "fleet"

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import random
+import secrets
 import threading
 import time
 from base64 import b64encode
@@ -18,11 +19,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesResponse,
     PushMessagesRequest,
@@ -30,7 +30,6 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
-from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
@@ -39,20 +38,17 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsci.errors import ConnectionFailed, InputError
+from fedsci.errors import InputError
 from fedsci.transport.messages import Handler
 from fedsci.transport.site_app import answer
 from fedsci.transport.tls import SiteTls
-from fedsci.transport.wire import SITE, Line, assemble, by_id, is_passing, push_large, small_and_large
+from fedsci.transport.wire import HEARTBEAT_S, SITE, Line, assemble, by_id, is_passing, push_large, small_and_large
 
-#: A site that is silent for twice as long counts as gone. Flower allows 10 s to 30 min.
-HEARTBEAT_S = 10.0
 _SHORTEST_POLL_S = 0.05
-_LONGEST_BACKOFF_S = 30.0
+_SHORTEST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 30.0
+_BACKOFF = 0.15  # of the time since there was a connection: an outage is at most so much longer for it
 _OBJECTS_WAIT_S = 120.0
-_CALL_S = 30.0
-_PROCESS_ENDED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-_IN_FLIGHT = "in-flight"
+_PROCESS = "connection.process"
 
 _log = logging.getLogger("fedsci.site")
 Result = TypeVar("Result")
@@ -65,7 +61,7 @@ class SiteConnection:
         handler: answers requests; its errors leave as codes only.
         address: ``host:port`` of the coordinator's door.
         tls: the site's certificate and key, and the root to trust.
-        state: folder of the site; remembers the message in work, so that a restarted site can say that it lost it.
+        state: folder of the site; remembers which process served it, so that the next one is known as its heir.
         idle_wait_s: how long one call may wait for a message; stopping takes as long.
         notice: told ``connected``, or why there is no connection.
     """
@@ -81,7 +77,7 @@ class SiteConnection:
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._handler, self._address, self._tls = handler, address, tls
-        self._state, self._in_flight = state, state / _IN_FLIGHT
+        self._state = state
         self._idle_wait_s, self._notice = idle_wait_s, notice
         self._stop = threading.Event()
 
@@ -107,7 +103,8 @@ class SiteConnection:
     def _serve(self) -> None:
         context, key = self._tls.context(), self._tls.private_key()
         public_key = public_key_to_bytes(key.public_key())
-        failures, last = 0, ""
+        heir = _Heir(self._state / _PROCESS)
+        outage = _Outage(self._stop, lambda error: self._notice(f"no connection to {self._address}: {_reason(error)}"))
         while not self._stop.is_set():
             client = FleetHttpClient(
                 f"https://{self._address}",
@@ -115,76 +112,132 @@ class SiteConnection:
                 verify=context,
             )
             try:
-                with client, _active(client, public_key) as node:
-                    failures, last = 0, ""
-                    self._notice("connected")
-                    self._work(_Node(client, node, public_key, self._stop))
-            except (httpx.HTTPError, OSError, ConnectionFailed) as error:
-                reason = _reason(error)
-                if reason != last:
-                    self._notice(f"no connection to {self._address}: {reason}")
-                last = reason
-                failures += 1
-                self._pause(failures)
+                with client:
+                    self._work(_Node(client, public_key, heir, self._stop), outage)
+            except (httpx.HTTPError, OSError) as error:
+                outage.wait(error)
 
-    def _work(self, node: "_Node") -> None:
-        self._report_lost(node)
-        failures = 0
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                message = node.receive(wait_s=self._idle_wait_s)
-            except httpx.HTTPError as error:
-                if not is_passing(error):
-                    raise
-                # keep the node: who activates it anew is refused until Flower has noticed that it was gone
-                if not failures:
-                    self._notice(f"no connection to {self._address}: {_reason(error)}")
-                failures += 1
-                self._pause(failures)
-                continue
-            if failures:
-                self._notice("connected")
-            failures = 0
-            if message is not None:
-                self._remember(message)
-                reply = answer(self._handler, message)
-                del message
-                node.send(reply)
-                self._in_flight.unlink(missing_ok=True)
-            elif time.monotonic() - began < _SHORTEST_POLL_S:  # the other end does not wait: never spin
-                self._stop.wait(random.uniform(1, 2) * _SHORTEST_POLL_S)  # noqa: S311
+    def _work(self, node: "_Node", outage: "_Outage") -> None:
+        present = False
+        with node.heartbeats():
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    if not present:
+                        node.begin()
+                        present = True
+                        outage.over()
+                        self._notice("connected")
+                    message = node.receive(wait_s=self._idle_wait_s)
+                except httpx.HTTPError as error:
+                    if not is_passing(error):
+                        raise
+                    present = False  # whatever was on its way is lost; beginning again says so
+                    outage.wait(error)
+                    continue
+                if message is not None:
+                    reply = answer(self._handler, message)
+                    del message
+                    node.send(reply)
+                elif time.monotonic() - began < _SHORTEST_POLL_S:  # the other end does not wait: never spin
+                    self._stop.wait(random.uniform(1, 2) * _SHORTEST_POLL_S)  # noqa: S311
+        node.leave()
 
-    def _pause(self, failures: int) -> None:
-        pause = min(_LONGEST_BACKOFF_S, 0.25 * 2.0 ** min(failures, 10))
+
+class _Heir:
+    """This process, and the one that served the site before it.
+
+    Attributes:
+        forerunner: known to the coordinator as the one that serves the site; empty if there was none.
+        process: this one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.process = secrets.token_bytes(16)
+        try:
+            self.forerunner = path.read_bytes()
+        except FileNotFoundError:
+            self.forerunner = b""
+
+    def accepted(self) -> None:
+        """Note that the coordinator knows this process."""
+        if self.forerunner == self.process:
+            return
+        self.forerunner = self.process
+        with contextlib.suppress(OSError):  # a full disk: then the next process waits until this one counts as gone
+            new = self._path.with_suffix(".new")
+            new.write_bytes(self.process)
+            new.replace(self._path)
+
+
+class _Outage:
+    """The time without a connection: says why, once for each reason, and waits in proportion to it."""
+
+    def __init__(self, stop: threading.Event, notice: Callable[[Exception], None]) -> None:
+        self._stop, self._notice = stop, notice
+        self._since, self._last = 0.0, ""
+
+    def wait(self, error: Exception) -> None:
+        """Wait before the next try; soon at first, with longer pauses the longer it takes."""
+        self._since = self._since or time.monotonic()
+        if _reason(error) != self._last:
+            self._notice(error)
+        self._last = _reason(error)
+        pause = _BACKOFF * (time.monotonic() - self._since)
+        pause = min(max(pause, _SHORTEST_BACKOFF_S), _LONGEST_BACKOFF_S)
         self._stop.wait(pause * random.uniform(0.75, 1.25))  # noqa: S311 (spreads sites, no secret)
 
-    def _remember(self, message: Message) -> None:
-        content = message_to_proto(remove_content_from_message(message)).SerializeToString()
-        descriptor = os.open(self._in_flight, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-
-    def _report_lost(self, node: "_Node") -> None:
-        """Say that the message that was in work when the process ended will not be answered."""
-        with contextlib.suppress(FileNotFoundError):
-            content = self._in_flight.read_bytes()
-            with contextlib.suppress(Exception):  # half written: the coordinator finds out by its clock
-                lost = message_from_proto(MessageProto.FromString(content))
-                node.send(Message(Error(_PROCESS_ENDED, "the site's process ended"), reply_to=lost))
-            self._in_flight.unlink(missing_ok=True)
+    def over(self) -> None:
+        """Note that there is a connection."""
+        self._since, self._last = 0.0, ""
 
 
 class _Node:
-    """One activated connection: messages in, messages out."""
+    """One connection of the process that serves a site: messages in, messages out."""
 
-    def __init__(self, client: FleetHttpClient, node: Node, public_key: bytes, stop: threading.Event) -> None:
-        self._client, self._node, self._stop = client, node, stop
+    def __init__(self, client: FleetHttpClient, public_key: bytes, heir: _Heir, stop: threading.Event) -> None:
+        self._client, self._heir, self._stop = client, heir, stop
+        self._node = Node()
         self._line = Line(client, SITE, {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key).decode("ascii")})
+
+    def begin(self) -> None:
+        """Be known as present, with nothing in work."""
+        self._node = Node(node_id=self._line.begin(self._heir.forerunner, self._heir.process))
+        self._heir.accepted()
+
+    def leave(self) -> None:
+        """Be known as gone."""
+        if not self._node.node_id:
+            return
+        with contextlib.suppress(httpx.HTTPError):
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+
+    @contextlib.contextmanager
+    def heartbeats(self) -> Iterator[None]:
+        """Be known as present also while a message is worked on."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            pause = HEARTBEAT_S / 3
+            while not ended.wait(pause * random.uniform(0.8, 1.0)):  # noqa: S311
+                request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
+                try:
+                    if self._node.node_id:
+                        self._client.SendNodeHeartbeat(request)
+                    pause = HEARTBEAT_S / 3
+                except (httpx.HTTPError, RuntimeError):  # RuntimeError: closed meanwhile
+                    pause = 2.0
+
+        threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def receive(self, *, wait_s: float) -> Message | None:
         """Return the next message, or None if there was none for ``wait_s`` seconds."""
-        head, *contents = self._line.receive(b"", wait_s=wait_s) or [b""]
+        head, *contents = self._line.receive(self._heir.process, wait_s=wait_s) or [b""]
         if not head:
             return None
         response = PullMessagesResponse.FromString(head)
@@ -248,36 +301,14 @@ class _Node:
             pause = min(2 * pause, _LONGEST_BACKOFF_S)
 
 
-@contextlib.contextmanager
-def _active(client: FleetHttpClient, public_key: bytes) -> Iterator[Node]:
-    """Be known as present: activated, heartbeats in the background, deactivated at the end."""
-    request = ActivateNodeRequest(public_key=public_key, heartbeat_interval=HEARTBEAT_S)
-    node = Node(node_id=client.ActivateNode(request).node_id)
-    stop = threading.Event()
-
-    def beat() -> None:
-        pause = 0.5 * HEARTBEAT_S
-        while not stop.wait(pause * random.uniform(0.8, 1.0)):  # noqa: S311
-            try:
-                client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_S))
-                pause = 0.5 * HEARTBEAT_S
-            except (httpx.HTTPError, RuntimeError):
-                pause = 2.0
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield node
-    finally:
-        stop.set()
-        with contextlib.suppress(httpx.HTTPError, RuntimeError):
-            client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
-        known = {401: "this site's key is not registered there", 403: "the certificate is not, or no longer, accepted"}
+        known = {
+            401: "this site's key is not registered there",
+            403: "the certificate is not, or no longer, accepted",
+            409: "another process serves this site, from another folder or machine",
+        }
         return known.get(status, f"refused for now ({status})")
     text = str(error)
     return text if text else type(error).__name__

@@ -3,7 +3,7 @@
 SuperLink authenticates its Fleet API and nothing else, so nothing else is reachable from outside. In front of it stand:
 
 - mutual TLS (``tls.py``): no certificate of the consortium, no connection;
-- a short list of paths (404 otherwise);
+- a short list of paths (404 otherwise), and bounds on size, time and number of connections: uvicorn has none;
 - the binding of a connection to its certificate: a call must be signed with the certificate's own key, so a site can
   only act as the node that was registered for it (403 otherwise), and who calls ``express.py`` is told by the
   certificate alone.
@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -29,11 +30,13 @@ from fedsci.transport.wire import SITE
 
 #: What a site needs. Not: registering itself, runs, app bundles, Flower's messages without a check of the sender.
 SITE_PATHS = frozenset(
-    f"/v1/fleet/{name}"
-    for name in ("activate-node", "deactivate-node", "send-node-heartbeat", "confirm-message-received")
-) | {SITE + call for call in ("receive", "send", "put", "get")}
+    f"/v1/fleet/{name}" for name in ("deactivate-node", "send-node-heartbeat", "confirm-message-received")
+) | {SITE + call for call in ("begin", "receive", "send", "put", "get")}
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _CONNECT_ANEW = 421  # RFC 9110, 15.5.20: "the client MAY retry the request over a different connection"
+MAX_HEADER_BYTES = 64 * 1024
+MAX_CONNECTIONS = 32  # of one site
+HEADERS_S, BODY_S = 20.0, 120.0
 
 _log = logging.getLogger("fedsci.front")
 _KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
@@ -86,10 +89,16 @@ class Door:
 
 def door_protocol(app: App, context: ServerTls) -> type[HttpToolsProtocol]:
     """Return the uvicorn protocol that binds each connection to the certificate it was made with."""
+    connections: Counter[bytes] = Counter()
 
     class DoorProtocol(HttpToolsProtocol):
+        _timer: asyncio.TimerHandle | None = None
+        _header_bytes, _in_headers = 0, True
+        _public_key = b""
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._expect_within(HEADERS_S)
             shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
             try:
                 certificate = x509.load_der_x509_certificate(shown or b"")
@@ -102,6 +111,43 @@ def door_protocol(app: App, context: ServerTls) -> type[HttpToolsProtocol]:
             self.app = Door(
                 app, site=site, public_key=public_key, until=until, is_revoked=lambda: context.is_revoked(serial)
             )
+            self._public_key = public_key
+            connections[public_key] += 1
+            if connections[public_key] > MAX_CONNECTIONS:
+                _log.warning("refused %s: more than %d connections", site, MAX_CONNECTIONS)
+                transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._expect_within(None)
+            connections[self._public_key] -= 1
+            if connections[self._public_key] <= 0:
+                del connections[self._public_key]
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            self._header_bytes += len(data)
+            super().data_received(data)
+            if self._header_bytes > MAX_HEADER_BYTES and self._in_headers:
+                self.transport.abort()
+
+        def on_message_begin(self) -> None:
+            self._header_bytes, self._in_headers = 0, True
+            self._expect_within(HEADERS_S)
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_headers = False
+            self._expect_within(BODY_S)
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._expect_within(None)
+            super().on_message_complete()
+
+        def _expect_within(self, seconds: float | None) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
     return DoorProtocol
 

@@ -1,7 +1,7 @@
 """Flower's SuperLink as fedsci runs it: one process, reachable from outside only through the door (``front.py``).
 
 Its Control and Runtime APIs know no users, so they listen on a Unix socket that only this machine's account can open;
-there is no second TCP port. Started by ``flower_coordinator.Superlink``.
+there is no second TCP port. Started by ``superlink_process.Superlink``.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from fedsci.transport.tls import CoordinatorTls
 
 SOCKET = "superlink.sock"
 PORT = "superlink.port"
+OWNER = "superlink.owner"
 SECRET = "superexec.secret"  # noqa: S105 (a file's name)
 _LONGEST_SOCKET_PATH = 100  # bytes; systems allow 104 to 108
 
@@ -61,8 +62,10 @@ def secret_of(state: Path) -> bytes:
     return path.read_bytes()
 
 
-def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, with_parent: bool) -> None:
+def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, owner: str, with_parent: bool) -> None:
     """Serve until SIGTERM or SIGINT (or, ``with_parent``, until standard input ends).
+
+    Studies go on if they are the same owner's as before; those of another are over.
 
     Raises:
         FedsciError: the folder, the port or the certificates cannot be used.
@@ -84,13 +87,29 @@ def serve(state: Path, tls: CoordinatorTls, *, host: str, port: int, with_parent
             number = state / f"{PORT}.new"
             number.write_text(f"{outer.getsockname()[1]} {os.getpid()}\n", encoding="ascii")
             number.replace(state / PORT)
+            goes_on = _same_owner(state, owner)
             try:
-                _run(state, context, inner, outer, with_parent=with_parent)
+                _run(state, context, inner, outer, goes_on=goes_on, with_parent=with_parent)
             finally:
                 (state / PORT).unlink(missing_ok=True)
 
 
-def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.socket, *, with_parent: bool) -> None:
+def _same_owner(state: Path, owner: str) -> bool:
+    file = state / OWNER
+    before = file.read_text(encoding="utf-8") if file.exists() else None
+    file.write_text(owner, encoding="utf-8")
+    return before == owner
+
+
+def _run(
+    state: Path,
+    context: ServerTls,
+    inner: socket.socket,
+    outer: socket.socket,
+    *,
+    goes_on: bool,
+    with_parent: bool,
+) -> None:
     import anyio.to_thread
     import uvicorn
     from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE
@@ -100,15 +119,13 @@ def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.so
     from flwr.superlink.main import create_app
 
     from fedsci.transport import wire
-    from fedsci.transport.express import Bell, Coordinator, Express, Sites
+    from fedsci.transport.door_server import DoorServer, QuietServer, allow_many_files
+    from fedsci.transport.express import Bell, Express
     from fedsci.transport.front import door_protocol
     from fedsci.transport.object_files import ObjectFiles
+    from fedsci.transport.superlink_state import Absence, Coordinator, Sites, end_runs
 
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # two servers, one process: signals are handled below
-
+    allow_many_files()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     vars(object_store_factory)["SqlObjectStore"] = ObjectFiles  # what the factory makes; Flower has no option for it
     app = create_app(
@@ -143,12 +160,24 @@ def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.so
         # SQLite has one writer, and nearly every call writes: threads would only wait for each other, asleep
         anyio.to_thread.current_default_thread_limiter().total_tokens = 1
         to_sites, to_coordinator = Bell(), Bell()
-        state = app.state.linkstate_factory.state
+        link = app.state.linkstate_factory.state
+        absence = Absence(link)
+        if goes_on:
+            absence.forgive()
+        else:
+            end_runs(link())
         for_coordinator = Express(
-            app, prefix=wire.STUDY, actor=Coordinator(state), awaits=to_coordinator, rings=to_sites
+            app,
+            prefix=wire.STUDY,
+            actor=Coordinator(link),
+            awaits=to_coordinator,
+            rings=to_sites,
+            notice=absence.notice,
         )
-        for_sites = Express(app, prefix=wire.SITE, actor=Sites(state), awaits=to_sites, rings=to_coordinator)
-        inside = Server(
+        for_sites = Express(
+            app, prefix=wire.SITE, actor=Sites(link), awaits=to_sites, rings=to_coordinator, notice=absence.notice
+        )
+        inside = QuietServer(
             uvicorn.Config(
                 for_coordinator,
                 log_level="warning",
@@ -160,7 +189,7 @@ def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.so
                 timeout_graceful_shutdown=2,
             )
         )
-        outside = Server(
+        outside = DoorServer(
             uvicorn.Config(
                 for_sites,
                 http=door_protocol(for_sites, context),
@@ -171,12 +200,20 @@ def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.so
                 server_header=False,
                 timeout_keep_alive=60,
                 timeout_graceful_shutdown=2,
-                ssl_context_factory=lambda config, default: context,
-            )
+            ),
+            outer,
+            context,
         )
 
         def stop() -> None:
+            to_sites.close()
+            to_coordinator.close()
             inside.should_exit = outside.should_exit = True
+
+        async def watch() -> None:
+            while True:
+                absence.notice()
+                await asyncio.sleep(1)
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,10 +223,12 @@ def _run(state: Path, context: ServerTls, inner: socket.socket, outer: socket.so
         serving = asyncio.ensure_future(inside.serve(sockets=[inner]))
         while not inside.started and not serving.done():
             await asyncio.sleep(0.02)
+        watching = asyncio.ensure_future(watch())
         if inside.started:
-            await outside.serve(sockets=[outer])
+            await outside.serve()
         stop()
         await serving
+        watching.cancel()
 
     with asyncio.Runner(loop_factory=uvicorn.Config(app).get_loop_factory()) as runner:
         runner.run(main())
@@ -231,11 +270,12 @@ def main() -> int:
     parser.add_argument("--crl", type=Path, required=True)
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 (sites come from outside)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--owner", required=True, help="stands for the process whose studies these are")
     parser.add_argument("--with-parent", action="store_true", help="stop when standard input ends")
     asked = parser.parse_args()
     tls = CoordinatorTls(certificate=asked.certificate, key=asked.key, ca=asked.ca, crl=asked.crl)
     try:
-        serve(asked.state, tls, host=asked.host, port=asked.port, with_parent=asked.with_parent)
+        serve(asked.state, tls, host=asked.host, port=asked.port, owner=asked.owner, with_parent=asked.with_parent)
     except FedsciError as error:
         print(f"fedsci: {error}", file=sys.stderr)
         return error.exit_code

@@ -32,6 +32,9 @@ from fedsci.transport.object_files import SMALL_BYTES
 SITE, STUDY = "/v1/fleet/fedsci-", "/v1/runtime/fedsci-"
 #: Headers: how many seconds a call for messages may wait; this call completes a message; what an object belongs to.
 WAIT, WAKE, RUN, SESSION, OBJECT = "fedsci-wait", "fedsci-wake", "fedsci-run", "fedsci-session", "fedsci-object"
+#: A site that is silent for twice as long counts as gone; Flower allows 10 s to 30 min. Long, because a process that
+#: loads torch on a busy machine is silent for 20 s; a killed one that comes back says so itself.
+HEARTBEAT_S = 30.0
 #: Answers that pass: the connection has outlived its certificate, or the other end is starting or overloaded.
 _TRANSIENT = frozenset({421, 429, 502, 503, 504})
 _CONNECTIONS = 5  # as many may be open that began with a certificate that has ended since
@@ -58,6 +61,14 @@ class Line:
 
     def __init__(self, client: ProtobufClient, prefix: str, headers: Mapping[str, str]) -> None:
         self._http, self._url, self._headers = client._client, client._base_url + prefix, dict(headers)
+
+    def begin(self, forerunner: bytes, process: bytes) -> int:
+        """Be the process that serves this site; return the site's node.
+
+        Raises:
+            httpx.HTTPError: no answer, or a refusal: 409 if another process serves it.
+        """
+        return int(self._post("begin", pack_frames([forerunner, process]), {}, _CALL_S).content)
 
     def receive(self, body: bytes, *, wait_s: float) -> list[bytes]:
         """Return the frames of the messages that are there, or that come in time.

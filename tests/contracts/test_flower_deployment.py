@@ -18,7 +18,6 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
         HEARTBEAT_MIN_INTERVAL,
         HEARTBEAT_PATIENCE,
         SUPERLINK_NODE_ID,
-        ErrorCode,
         Status,
     )
     from flwr.proto import control_pb2, fleet_pb2, runtime_pb2
@@ -30,14 +29,41 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     from flwr.supercore.object_store.sql_object_store import SqlObjectStore
     from flwr.supercore.protobuf.client import ProtobufClient
     from flwr.supercore.runtime import RuntimeHttpClient
+    from flwr.supercore.state.schema import corestate_models, linkstate_models
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
-    from fedsci.transport import express, flower_coordinator, flower_site, front, object_files, superlink, wire
+    from fedsci.transport import (
+        express,
+        flower_coordinator,
+        flower_site,
+        front,
+        object_files,
+        superlink,
+        superlink_client,
+        superlink_process,
+        superlink_run,
+        superlink_sites,
+        superlink_state,
+        wire,
+    )
 
-OURS = (express, flower_coordinator, flower_site, front, object_files, superlink, wire)
+OURS = (
+    express,
+    flower_coordinator,
+    flower_site,
+    front,
+    object_files,
+    superlink,
+    superlink_client,
+    superlink_process,
+    superlink_run,
+    superlink_sites,
+    superlink_state,
+    wire,
+)
 
 
 def parameters(function) -> list[str]:
@@ -52,7 +78,7 @@ def test_this_is_the_flower_that_was_read():
 @pytest.mark.parametrize(
     ("client", "calls"),
     [
-        (FleetHttpClient, {"ActivateNode", "DeactivateNode", "SendNodeHeartbeat", "ConfirmMessageReceived"}),
+        (FleetHttpClient, {"DeactivateNode", "SendNodeHeartbeat", "ConfirmMessageReceived"}),
         (ControlHttpClient, {"ListNodes", "RegisterNode", "UnregisterNode", "StartRun"}),
         (
             RuntimeHttpClient,
@@ -83,7 +109,6 @@ def test_a_client_holds_one_httpx_client_that_can_be_exchanged():
 @pytest.mark.parametrize(
     ("message", "names"),
     [
-        (fleet_pb2.ActivateNodeRequest, {"public_key", "heartbeat_interval"}),
         (fleet_pb2.PullMessagesResponse, {"messages_list", "message_object_trees"}),
         (fleet_pb2.PushMessagesRequest, {"node", "messages_list", "message_object_trees"}),
         (fleet_pb2.PushMessagesResponse, {"objects_to_push", "session_id"}),
@@ -117,6 +142,9 @@ def test_calls_have_the_fields(message, names):
         (SqlLinkState.get_object, ["run_id", "object_id"]),
         (SqlLinkState.get_node_id_by_public_key, ["public_key"]),
         (SqlLinkState.get_task_by_token, ["token"]),
+        (SqlLinkState.acknowledge_node_heartbeat, ["node_id", "heartbeat_interval"]),
+        (SqlLinkState.get_valid_message_ins, ["message_id"]),
+        (SqlLinkState.stop_run, ["run_id"]),
         (SqlObjectStore.__init__, ["database_path", "verify"]),
         (SqlObjectStore.put, ["object_id", "object_content"]),
         (SqlObjectStore.get, ["object_id"]),
@@ -128,6 +156,19 @@ def test_calls_have_the_fields(message, names):
 )
 def test_superlinks_state_is_used_as_its_handlers_use_it(method, names):
     assert parameters(method) == names
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        (linkstate_models.Node, {"status", "online_until"}),
+        (linkstate_models.MessageIns, {"message_id", "dst_node_id", "delivered_at"}),
+        (linkstate_models.MessageRes, {"message_id", "reply_to_message_id"}),
+        (corestate_models.Task, {"token", "finished_at", "active_until"}),
+    ],
+)
+def test_superlinks_tables_have_the_columns(table, columns):
+    assert columns <= set(table.__table__.columns.keys())
 
 
 def test_superlinks_configuration_has_these_settings_and_no_others():
@@ -163,11 +204,10 @@ def test_the_object_store_is_made_by_a_name_that_can_be_exchanged():
 
 
 def test_values_that_are_written_down_are_flowers():
-    assert flower_site._PROCESS_ENDED == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-    assert HEARTBEAT_MIN_INTERVAL <= flower_site.HEARTBEAT_S <= HEARTBEAT_MAX_INTERVAL
+    assert HEARTBEAT_MIN_INTERVAL <= wire.HEARTBEAT_S <= HEARTBEAT_MAX_INTERVAL
     assert HEARTBEAT_PATIENCE == 2
     assert SUPERLINK_NODE_ID == 1
-    assert express._NOT_RUNNING == [Status.PENDING, Status.STARTING, Status.FINISHED]
+    assert superlink_state._NOT_RUNNING == [Status.PENDING, Status.STARTING, Status.FINISHED]
     assert TaskType.SERVER_APP == "flwr-serverapp"
     assert FLEET_HTTP_PUBLIC_KEY_HEADER.encode().lower() == front._KEY_HEADER
     assert get_object_id(b"x") == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"

@@ -139,6 +139,20 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def masked_labs(folder: Path, *, labs: int, rounds: int, min_survivors: int = 3) -> Deployment:
+    """Write labs with a masked, private study; nothing is started."""
+    study = program.Study(folder, labs=labs)
+    study.values["training"]["rounds"] = rounds
+    study.values["privacy"] = {"mechanism": "distributed", "epsilon": 3.0, "colluding_sites": 1}
+    study.values["secure_aggregation"] = {"min_survivors": min_survivors}
+    del study.values["sites"]
+    for lab, values in study.sites.items():
+        values["state"] = f"state/{lab}"
+        values["policy"] |= {"mechanisms": ["distributed"], "unmasked_updates": False}
+    study.write()
+    return Deployment(folder, program.Program(folder), study, (free_port(), free_port()))
+
+
 @pytest.fixture
 def free_ports() -> tuple[int, int]:
     """Two ports that nobody uses."""
@@ -154,17 +168,8 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Deployment
     folder = Path(tempfile.mkdtemp(prefix="fedsci-test-"))  # a short path: there is a Unix socket in it
     made: list[Deployment] = []
 
-    def make(*, labs: int = 3, rounds: int = 3) -> Deployment:
-        study = program.Study(folder, labs=labs)
-        study.values["training"]["rounds"] = rounds
-        study.values["privacy"] = {"mechanism": "distributed", "epsilon": 3.0, "colluding_sites": 1}
-        study.values["secure_aggregation"] = {"min_survivors": 3}
-        del study.values["sites"]
-        for lab, values in study.sites.items():
-            values["state"] = f"state/{lab}"
-            values["policy"] |= {"mechanisms": ["distributed"], "unmasked_updates": False}
-        study.write()
-        made.append(Deployment(folder, program.Program(folder), study, (free_port(), free_port())))
+    def make(*, labs: int = 3, rounds: int = 3, min_survivors: int = 3) -> Deployment:
+        made.append(masked_labs(folder, labs=labs, rounds=rounds, min_survivors=min_survivors))
         return made[-1]
 
     yield make

@@ -26,10 +26,12 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     from fedsci.simulation.consortium import SimulatedConsortium
     from fedsci.site.keystore import Keystore
     from fedsci.site.service import SiteService
-    from fedsci.transport.flower_coordinator import Superlink, connect_grid, register_sites
+    from fedsci.transport.flower_coordinator import connect_grid
     from fedsci.transport.in_memory import LocalGrid
     from fedsci.transport.link import SiteLink
     from fedsci.transport.site_app import build_site_app
+    from fedsci.transport.superlink_process import Superlink
+    from fedsci.transport.superlink_sites import register_sites
     from fedsci.transport.tls import CoordinatorTls
 
 HERE = Path(__file__).parent

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fedsci.errors import ConnectionFailed, SiteFailed
-from fedsci.transport.flower_coordinator import connect_grid, is_up, register_sites, site_status
+from fedsci.transport.flower_coordinator import connect_grid
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Request
+from fedsci.transport.superlink_process import is_up
+from fedsci.transport.superlink_sites import register_sites, site_status
 
 
 def test_a_masked_study_over_superlink_is_the_one_in_process_bit_for_bit(shared_deployment, study, tmp_path):

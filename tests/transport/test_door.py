@@ -11,7 +11,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
@@ -25,12 +26,14 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedsci.transport import wire
 from fedsci.transport.asgi import respond
 from fedsci.transport.express import CALLER
-from fedsci.transport.flower_coordinator import _client, connect_grid, register_sites, unregister_site
+from fedsci.transport.flower_coordinator import connect_grid
 from fedsci.transport.frames import pack_frames
 from fedsci.transport.front import MAX_BODY_BYTES, Door
+from fedsci.transport.superlink_client import inner_client
+from fedsci.transport.superlink_sites import register_sites, unregister_site
 from fedsci.transport.tls import SiteTls
 
-RECEIVE, SEND = wire.SITE + "receive", wire.SITE + "send"
+BEGIN, RECEIVE, SEND = (wire.SITE + call for call in ("begin", "receive", "send"))
 
 
 class Site:
@@ -56,6 +59,9 @@ class Site:
             interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
             verify=self.tls.context(),
         )
+
+    def begin(self, process: bytes = b"this", *, forerunner: bytes = b"") -> int:
+        return self.post(BEGIN, pack_frames([forerunner, process])).status_code
 
     def post(self, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> httpx.Response:
         mine = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self.public).decode()} if headers is None else headers
@@ -99,6 +105,7 @@ def test_control_and_runtime_calls_from_outside_find_nothing(lab):
         "/v1/runtime/fedsci-send",
         "/v1/runtime/fedsci-receive",
         "/v1/fleet/register-node",
+        "/v1/fleet/activate-node",
         "/v1/fleet/get-run",
         "/v1/fleet/get-fab",
         "/v1/fleet/pull-object",
@@ -166,17 +173,22 @@ def test_without_a_certificate_there_is_no_answer(shared_deployment):
 def test_a_site_that_is_not_registered_gets_nothing(shared_deployment):
     stranger = Site(shared_deployment, "lab-13")
     assert stranger.post(RECEIVE).status_code == 401
+    assert stranger.begin() == 401
     with stranger.client() as client:
-        request = ActivateNodeRequest(public_key=stranger.public, heartbeat_interval=10)
-        assert 400 <= refused(lambda: client.ActivateNode(request)) < 500
+        request = SendNodeHeartbeatRequest(node=Node(node_id=1), heartbeat_interval=10)
+        assert refused(lambda: client.SendNodeHeartbeat(request)) == 401
 
 
 def test_a_site_cannot_sign_as_another(lab, other):
     lab.register()
-    other.register()
+    node = Node(node_id=other.register())
+    request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=10)
     with lab.client(signed_by=other) as client:  # a stolen key without its certificate
-        request = ActivateNodeRequest(public_key=other.public, heartbeat_interval=10)
-        assert refused(lambda: client.ActivateNode(request)) == 403
+        assert refused(lambda: client.SendNodeHeartbeat(request)) == 403
+        assert refused(lambda: client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))) == 403
+    with lab.client() as client:
+        assert refused(lambda: client.SendNodeHeartbeat(request)) == 401
+        assert refused(lambda: client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))) == 401
     assert lab.post(RECEIVE, headers={}).status_code == 403
     both = [
         (FLEET_HTTP_PUBLIC_KEY_HEADER, b64encode(lab.public).decode()),
@@ -189,9 +201,7 @@ def test_a_site_cannot_sign_as_another(lab, other):
 def test_a_site_cannot_answer_for_another(lab, other):
     nodes = {lab: lab.register(), other: other.register()}
     for site, node in nodes.items():
-        with site.client() as client:
-            client.ActivateNode(ActivateNodeRequest(public_key=site.public, heartbeat_interval=10))
-            assert node
+        assert site.post(BEGIN, pack_frames([b"", b"this"])).content == str(node).encode()
     with connect_grid(lab.deployment.state) as grid:
         asked = Message(RecordDict({"c": ConfigRecord({"question": 1})}), nodes[other], "query.hello", ttl=60)
         [sent] = grid.push_messages([asked])
@@ -223,21 +233,52 @@ def test_nonsense_is_refused(lab, body):
 def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
     lab = Site(shared_deployment, "lab-17")
     node = lab.register()
-    with lab.client() as client:
-        client.ActivateNode(ActivateNodeRequest(public_key=lab.public, heartbeat_interval=10))
+    assert lab.begin() == 200
     headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(lab.public).decode(), "fedsci-wait": "20"}
     url = f"https://{lab.deployment.address}{RECEIVE}"
     with (
         httpx.Client(verify=lab.tls.context(), trust_env=False, timeout=1.0) as client,
         pytest.raises(httpx.ReadTimeout),
     ):
-        client.post(url, headers=headers)
+        client.post(url, content=b"this", headers=headers)
     time.sleep(0.2)
     with connect_grid(lab.deployment.state) as grid:
         grid.push_messages([Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60)])
         time.sleep(0.2)
-        assert lab.post(RECEIVE).content != b""
-        assert lab.post(RECEIVE).content == b""
+        assert lab.post(RECEIVE, b"this").content != b""
+        assert lab.post(RECEIVE, b"this").content == b""
+
+
+def test_one_process_serves_a_site_and_only_its_heir_takes_over_at_once(shared_deployment):
+    lab = Site(shared_deployment, "lab-18")
+    lab.register()
+    assert lab.begin(b"first") == 200
+    assert lab.begin(b"first", forerunner=b"first") == 200
+    assert lab.begin(b"copy", forerunner=b"") == 409
+    assert lab.begin(b"copy", forerunner=b"older") == 409
+    assert lab.post(RECEIVE, b"first").status_code == 200
+    assert lab.begin(b"heir", forerunner=b"first") == 200
+    assert lab.post(RECEIVE, b"first").status_code == 409
+    assert lab.post(RECEIVE, b"heir").status_code == 200
+    for body in (b"", pack_frames([b"one"]), pack_frames([b"one", b"two", b"three"])):
+        assert lab.post(BEGIN, body).status_code == 400
+
+
+def test_what_a_site_was_given_and_lost_is_answered_when_it_begins_anew(shared_deployment):
+    lab = Site(shared_deployment, "lab-19")
+    node = lab.register()
+    assert lab.begin(b"first") == 200
+    with connect_grid(lab.deployment.state) as grid:
+        both = [Message(RecordDict({"c": ConfigRecord({"n": n})}), node, "query.hello", ttl=60) for n in (1, 2)]
+        ids = list(grid.push_messages(both))
+        assert lab.post(RECEIVE, b"first").content != b""  # and then its process dies
+        assert list(grid.pull_messages(ids)) == []
+        assert lab.begin(b"second", forerunner=b"first") == 200
+        [lost] = grid.pull_messages(ids)
+        assert lost.has_error()
+        assert lost.metadata.reply_to_message_id in ids
+        assert lab.post(RECEIVE, b"second").content != b""  # the other one is still there to be taken
+        assert lab.post(RECEIVE, b"second").content == b""
 
 
 def test_a_revoked_site_is_refused_on_the_connection_it_has_and_on_a_new_one(shared_deployment):
@@ -273,7 +314,7 @@ def test_a_site_with_a_new_key_is_registered_anew(shared_deployment):
 
 
 def test_inside_a_task_needs_the_secret_and_a_study_its_token(shared_deployment):
-    with _client(RuntimeHttpClient, shared_deployment.state) as runtime:
+    with inner_client(RuntimeHttpClient, shared_deployment.state) as runtime:
         assert refused(lambda: runtime.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))) == 401
         body = pack_frames([b""])
         for call in ("receive", "send", "put", "get"):
