@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fedsci.config.site import Site
     from fedsci.site.approvals import Asked
 
+_LITTLE_BYTES = 1 << 20
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Which = Annotated[
     str, typer.Argument(help="The study's name, or its plan's digest or six digits of it.", metavar="STUDY_OR_DIGEST")
@@ -49,6 +51,9 @@ def start(site_file: SiteFile, state: State = None) -> None:
 
 def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) -> None:
     """Say how the site stands: running, connected, studies, budgets, certificate, last error."""
+    from fedsci.site.daemon import SET_CLOCK
+    from fedsci.transport.clock import said_of
+
     site, folder = _load(site_file, state)
     with using(folder):
         values = _status(site, folder)
@@ -59,13 +64,20 @@ def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) ->
     typer.echo(f"{'site':<14}{site.site}, state in {folder}")
     typer.echo(f"{'daemon':<14}{'not running' if pid is None else f'running, process {pid}'}")
     typer.echo(f"{'connected':<14}{'yes' if values['connected'] else 'no'}")
+    if values["clock_ahead_s"]:
+        typer.echo(f"{'clock':<14}{said_of(values['clock_ahead_s'])}; {SET_CLOCK}")
+    if values["disk_free_bytes"] < _LITTLE_BYTES:
+        free = f"no space ({values['disk_free_bytes'] / 2**20:.1f} MB free)"
+        typer.echo(f"{'disk':<14}{free}: what cannot be written down is not released; make room in {folder}")
     typer.echo(f"{'certificate':<14}{_certificate(values, site_file)}")
     for run, study in values["studies"].items():
         typer.echo(f"{'study':<14}{study}, run {run}")
     if values["pending"]:
         typer.echo(f"{'pending':<14}{', '.join(values['pending'])}; fedsci site pending {site_file} shows them")
     for name, budget in values["datasets"].items():
-        left = "no budget" if budget is None else f"epsilon {budget['left']:.2f} of {budget['budget']:.2f} left"
+        left = "no budget"
+        if budget is not None:
+            left = budget.get("problem") or f"epsilon {budget['left']:.2f} of {budget['budget']:.2f} left"
         typer.echo(f"{'data set':<14}{name}: {left}")
     typer.echo(f"{'last error':<14}{values['last_error'] or 'none'}")
 
@@ -143,6 +155,7 @@ def _require(site: "Site", folder: Path) -> None:
 
 def _status(site: "Site", folder: Path) -> dict[str, Any]:
     from fedsci.config.plan import plan_from_bytes
+    from fedsci.errors import BudgetRefused
     from fedsci.names import SiteId
     from fedsci.privacy.budget import epsilon_enforced
     from fedsci.site.approvals import Approvals
@@ -155,7 +168,11 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
     said = daemon_status(folder)
     budgets: dict[str, Any] = {}
     for name in site.datasets:
-        spending = spending_of(site, name, folder)
+        try:
+            spending = spending_of(site, name, folder)
+        except BudgetRefused as error:  # an operator wants to see the rest all the same
+            budgets[name] = {"problem": error.message}
+            continue
         if spending is None:
             budgets[name] = None
             continue
@@ -167,6 +184,8 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "running": said.pid != 0,
         "connected": said.connected,
         "certificate_expired": bool(identity.outlived),
+        "disk_free_bytes": shutil.disk_usage(folder).free,
+        "clock_ahead_s": said.clock_ahead_s,
         "certificate_until": None if facts.until is None else f"{facts.until:%Y-%m-%d %H:%M} UTC",
         "studies": {
             path.parent.name: plan_from_bytes(path.read_bytes()).study.study

@@ -17,7 +17,15 @@ from fedsci.strategies.server_optimiser import ServerOptimiser
 PLAN_VERSION = 1
 MOST_PRIVATE_STEPS = 100_000
 
-_FALLBACK = Training(rounds=30, sample_rate=1.0, learning_rate=0.1, momentum=0.0, local_epochs=1, batch_size=32)
+_FALLBACK = Training(
+    rounds=30,
+    sample_rate=1.0,
+    learning_rate=0.1,
+    momentum=0.0,
+    local_epochs=1,
+    batch_size=32,
+    round_deadline_s=3600.0,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,7 @@ class Hyperparameters:
     momentum: float
     local_epochs: int
     batch_size: int
+    round_deadline_s: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ class Training(Strict):
         momentum: of the same optimiser.
         local_epochs: passes over a site's data in one round of local training.
         batch_size: of local training without differential privacy.
+        round_deadline_s: how long each exchange of a round waits for the sites; who answers later is not in its sum.
     """
 
     rounds: int | None = Field(default=None, ge=1, le=100_000)
@@ -24,3 +25,4 @@ class Training(Strict):
     momentum: float | None = Field(default=None, ge=0, lt=1)
     local_epochs: int | None = Field(default=None, ge=1, le=1000)
     batch_size: int | None = Field(default=None, ge=1)
+    round_deadline_s: float | None = Field(default=None, gt=0)

@@ -51,6 +51,7 @@ class Checkpoint:
             "measurements": progress.measurements,
             "answers": {action: _answer_to_json(collected) for action, collected in progress.answers.items()},
             "dropped": progress.dropped,
+            "reasons": [progress.reasons.get(one, "") for one in progress.dropped],
             "seconds": progress.seconds,
         }
         self._write("progress.json", json.dumps(values).encode())
@@ -127,6 +128,7 @@ class Checkpoint:
             measurements=values["measurements"],
             answers={action: _answer_from_json(plan, said) for action, said in values["answers"].items()},
             dropped=[(SiteId(site), number) for site, number in values["dropped"]],
+            reasons={(SiteId(at[0]), at[1]): why for at, why in zip(values["dropped"], values["reasons"], strict=True)},
             seconds=values["seconds"],
         )
         self._restore_state(plan, progress)

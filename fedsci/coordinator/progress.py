@@ -36,6 +36,7 @@ class Progress:
         privacy: per site, what it states of its spending; of a site not in ``settled``, what it stated at the start.
         settled: sites that closed their charge at the end; the others keep that of the whole plan.
         dropped: sites that did not finish a round, and which.
+        reasons: why, for each of these.
         seconds: wall time by phase.
     """
 
@@ -54,6 +55,7 @@ class Progress:
     privacy: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
     settled: set[SiteId] = field(default_factory=set)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
+    reasons: dict[tuple[SiteId, int], str] = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("training", "masking", "aggregation", "evaluation", "transport"), 0.0)
     )

@@ -109,6 +109,7 @@ class _Conduct:
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
         self.observer.phase("preparing")
+        self.link.round_deadline_s = self.plan.training.round_deadline_s
         if not progress.sites:
             admit(self.link, plan, progress, roster)
         self.keep.save(progress)
@@ -214,5 +215,7 @@ class _Conduct:
 
     def _note(self, number: int, collected: Collected) -> None:
         self.progress.dropped += [(site, number) for site in collected.dropped]
+        for site, why in collected.dropped.items():
+            self.progress.reasons[site, number] = why.removeprefix(f"{site}: ")
         self.progress.seconds["masking"] += collected.seconds_masking
         self.progress.seconds["aggregation"] += collected.seconds_aggregation

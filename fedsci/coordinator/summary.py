@@ -89,6 +89,7 @@ def summarise(
             "ring_bits": study.secure_aggregation.ring_bits if study.secure_aggregation.enabled else None,
             "min_survivors": plan.min_survivors,
             "dropped": [[site, number] for site, number in progress.dropped],
+            "dropped_because": [progress.reasons.get(one, "") for one in progress.dropped],
         },
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},

@@ -8,6 +8,8 @@ from pathlib import Path
 
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner may read, whole and durably; an existing file is not replaced."""
+    if path.exists():  # also on a full disk, where looking costs nothing
+        return
     partial = _write_partial(path, content)
     try:
         os.link(partial, path)  # fails if another process was first, whose file then counts
@@ -50,10 +52,14 @@ def _write_partial(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # a full disk: what there is of it would take the last of the space
+        partial.unlink()
+        raise
     return partial
 
 

@@ -27,8 +27,10 @@ class Journal:
                 if self._stream is not None:
                     self._stream.write(line + "\n")
                     self._stream.flush()
-            except (OSError, ValueError):
+            except (BrokenPipeError, ValueError):
                 self._stream = None
+            except OSError:  # a full disk: the line waits in the stream's buffer, as long as that has room
+                pass
             try:
                 if self._path is not None:
                     with self._path.open("a", encoding="utf-8") as file:

@@ -88,7 +88,7 @@ class RunFacts:
     colluding_sites: int | None
     masked: bool | None
     min_survivors: int | None
-    dropped: Sequence[tuple[str, str]]
+    dropped: Sequence[tuple[str, str, str]]
     bytes_up: int | None
     bytes_down: int | None
     seconds: Mapping[str, float]
@@ -241,12 +241,18 @@ def _rounds_completed(summary: Mapping[str, object], rounds: Sequence[Mapping[st
     return stated if stated is not None else (len(rounds) or None)
 
 
-def _dropped(masking: Mapping[str, object], rounds: Sequence[Mapping[str, object]]) -> list[tuple[str, str]]:
-    """Pairs of lab and round, from the summary; from the rounds where there is no summary."""
-    pairs = [pair for pair in (items(each) for each in items(masking.get("dropped"))) if len(pair) == 2]
+def _dropped(masking: Mapping[str, object], rounds: Sequence[Mapping[str, object]]) -> list[tuple[str, str, str]]:
+    """Lab, round and reason (may be empty), from the summary; from the rounds where there is no summary."""
+    pairs = [items(each) for each in items(masking.get("dropped"))]
     if "dropped" not in masking:
         pairs = [[site, entry.get("round")] for entry in rounds for site in items(entry.get("dropped"))]
-    return [(str(site), _plain(number)) for site, number in pairs]
+    reasons = items(masking.get("dropped_because"))
+    known = reasons if len(reasons) == len(pairs) else [""] * len(pairs)
+    return [
+        (str(pair[0]), _plain(pair[1]), text(reason))
+        for pair, reason in zip(pairs, known, strict=True)
+        if len(pair) == 2
+    ]
 
 
 def _versions(summary: Mapping[str, object]) -> dict[str, str]:

@@ -160,11 +160,12 @@ def _unit_words(unit: str) -> str:
 def _drops(facts: RunFacts) -> str:
     if not facts.dropped:
         return paragraph("No lab dropped out of a round.")
-    rounds_of: dict[str, list[str]] = {}
-    for site, number in facts.dropped:
-        rounds_of.setdefault(site, []).append(number)
+    rounds_of: dict[tuple[str, str], list[str]] = {}
+    for site, number, reason in facts.dropped:
+        rounds_of.setdefault((site, reason), []).append(number)
     lines = "".join(
-        f"<li>{name(site)}: {'round' if len(numbers) == 1 else 'rounds'} {esc(', '.join(filter(None, numbers)))}</li>"
-        for site, numbers in rounds_of.items()
+        f"<li>{name(site)}: {'round' if len(numbers) == 1 else 'rounds'} {esc(', '.join(filter(None, numbers)))}"
+        f"{f' ({esc(reason)})' if reason else ''}</li>"
+        for (site, reason), numbers in rounds_of.items()
     )
     return paragraph("Labs that dropped out before the end of a round:") + f"<ul>{lines}</ul>"

@@ -1,7 +1,9 @@
 """The simulated labs: one site service a site file, made where and when a message arrives."""
 
+import fcntl
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 from fedsci.config.site import Site, load_site
@@ -10,7 +12,7 @@ from fedsci.names import SiteId
 from fedsci.site.keystore import Keystore
 from fedsci.site.log import SiteLog
 from fedsci.site.service import SiteService
-from fedsci.transport.messages import Handler
+from fedsci.transport.messages import BUSY, Handler, Reply, Request
 
 # one process may serve several labs (threads, or a Ray worker that gets their messages in turn)
 _services: dict[tuple[Path, Path], SiteService] = {}
@@ -33,7 +35,7 @@ class Labs:
             if key not in _services:
                 _services[key] = SiteService(load_site(key[0]), key[1])
                 _services[key].keystore.pin_consortium(self._consortium)
-            return _services[key].handle
+            return partial(_in_turn, _services[key])
 
     def enrol(self, consortium: bytes) -> None:
         """Let every lab trust rosters signed by this key."""
@@ -75,3 +77,13 @@ class Labs:
             for number, site in enumerate(self._sites):
                 _services.pop((self._files[number], self.state_of(site)), None)
                 Keystore(self.state_of(site)).forget(run)
+
+
+def _in_turn(service: SiteService, request: Request) -> Reply:
+    """Answer, unless the lab is at work: who waited for it here would hold a processor that others need."""
+    with (service.state / "turn").open("w") as turn:
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process may serve the lab, too
+        except BlockingIOError:
+            return Reply(error=BUSY)
+        return service.handle(request)

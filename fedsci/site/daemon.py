@@ -19,12 +19,16 @@ from fedsci.registry.process_lock import holder, only_process
 from fedsci.site.identity import SiteIdentity
 from fedsci.site.service import SiteService
 from fedsci.transport.binding import unpack
+from fedsci.transport.clock import said_of
 from fedsci.transport.flower_site import SiteConnection
 from fedsci.transport.messages import Reply, Request
 from fedsci.transport.tls import SiteTls
 
 _LOCK, _STATUS = "daemon.lock", "status.json"
 _HOUR_S = 3600.0
+_CLOCK_TOLERATED_S = 5.0
+#: What an operator does about a clock that is off.
+SET_CLOCK = "set the clock: timedatectl set-ntp true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +39,14 @@ class Connected:
         pid: its process; 0 while none runs.
         connected: whether the coordinator's door is open to it.
         since: since when, UTC seconds.
+        clock_ahead_s: how far this machine's clock is ahead of the coordinator's; 0 where they agree to a few seconds.
         last_error: why there is no connection or no new certificate; or the code of the last failed request.
     """
 
     pid: int = 0
     connected: bool = False
     since: float = 0.0
+    clock_ahead_s: float = 0.0
     last_error: str = ""
 
 
@@ -112,13 +118,15 @@ class SiteDaemon:
             tls=SiteTls.in_folder(self._state / "tls"),
             state=self._state,
             notice=self._notice,
+            clock=self._clock,
+            late=self._late,
         )
         if not self._stop.is_set():
             self._connection.serve()
 
     def _answer(self, service: SiteService, request: Request) -> Reply:
         began = time.monotonic()
-        reply = self._roster(request) or service.handle(request)
+        reply = self._roster(service, request) or service.handle(request)
         code = "" if reply.error is None else str(reply.error.get("code", "internal"))
         self._journal(
             "request",
@@ -127,12 +135,13 @@ class SiteDaemon:
             round=request.fields.get("round") if type(request.fields.get("round")) is int else None,
             seconds=round(time.monotonic() - began, 3),
             error=code,
+            message="" if reply.error is None else str(reply.error.get("message", "")),
         )
-        if code:
-            self._note(last_error=f"{request.action}: {code}; see site.log")
+        if reply.error is not None:
+            self._note(last_error=f"{request.action}: {code}: {reply.error.get('message', '')}; see site.log")
         return reply
 
-    def _roster(self, request: Request) -> Reply | None:
+    def _roster(self, service: SiteService, request: Request) -> Reply | None:
         """Take the roster that comes with a study; answer in the service's place if it is not acceptable."""
         if request.action != "prepare" or "roster" not in request.fields:
             return None
@@ -140,7 +149,9 @@ class SiteDaemon:
             self._identity.accept_roster(unpack(request.fields["roster"]))
         except FedsciError as error:
             self._journal("roster-refused", message=error.message)
-            return Reply(error=error.public())
+            return service.failed(request, error)
+        except OSError as error:
+            return service.failed(request, error)
         return None
 
     def _renew(self) -> None:
@@ -167,6 +178,18 @@ class SiteDaemon:
         text = "" if connected else self._identity.outlived or text
         self._journal("connected" if connected else "disconnected", message=text)
         self._note(connected=connected, since=time.time(), last_error=text)
+
+    def _clock(self, ahead_s: float) -> None:
+        off = abs(ahead_s) > _CLOCK_TOLERATED_S
+        if off:
+            self._journal("clock", message=said_of(ahead_s), ahead_s=round(ahead_s), hint=SET_CLOCK)
+        elif self._status.clock_ahead_s:
+            self._journal("clock", message="this machine's clock is right again", ahead_s=0)
+        self._note(clock_ahead_s=round(ahead_s) if off else 0)
+
+    def _late(self, message_type: str, what: str) -> None:
+        self._journal("late", type=message_type, message=f"its time was over: {what}")
+        self._note(last_error=f"{message_type}: late, {what}; the study does not wait longer for a site")
 
     def _note(self, **values: object) -> None:
         with self._lock:

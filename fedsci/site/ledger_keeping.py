@@ -16,7 +16,7 @@ from fedsci.secagg import SigningKey
 from fedsci.site.anchor import Anchor, Spent, read_anchor, write_anchor
 from fedsci.site.keystore import random_seed
 from fedsci.site.ledger_books import Account, Books, signed_part
-from fedsci.site.ledger_store import Entry, LedgerBroken, Store, entry_of, follow
+from fedsci.site.ledger_store import UNUSABLE, Entry, LedgerBroken, Store, entry_of, follow
 from fedsci.site.officer import sign
 
 _WAY_OUT = (
@@ -275,6 +275,7 @@ class KeptLedger:
             raise BudgetRefused(
                 f"{self.site}: the ledger's anchor {self._anchor_path} cannot be written: {error.strerror or error}",
                 hint="nothing is released without it; check the disk and the folder's rights",
+                public=UNUSABLE,
             ) from None
 
     def _new_books(self, *, make: bool = True) -> Books:
@@ -301,6 +302,7 @@ class KeptLedger:
         return BudgetRefused(
             f"the ledger in {self._state} cannot be used: {error.strerror or error}",
             hint="nothing is released without a ledger; check the disk and the folder's rights",
+            public=UNUSABLE,
         )
 
 

@@ -57,6 +57,10 @@ GENESIS = "sha256:" + "0" * 64
 _CREATING = 0x66656473  # advisory lock for making the table
 
 
+#: What others learn of a ledger that cannot be written.
+UNUSABLE = "the site's ledger cannot be used, so nothing is released"
+
+
 class LedgerBroken(VerificationFailed):
     """An entry does not stand up.
 
@@ -144,6 +148,7 @@ class Store:
                 hint="nothing is released without a ledger; check the server and the key ledger in the site file"
                 if self.postgres
                 else "nothing is released without a ledger; check the disk and the file's rights",
+                public=UNUSABLE,
             ) from None
 
     def rows(self, connection: Connection, *, since: int) -> list[Any]:

@@ -1,10 +1,12 @@
 """The site process: requests in, gate and ledger first, then data, then a reply. The same in every engine."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import re
+import shutil
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -53,6 +55,9 @@ from fedsci.transport.binding import unpack
 from fedsci.transport.messages import Reply, Request
 
 _RUN = re.compile(r"[0-9a-f]{32}")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_NO_DISK = "the site cannot write to its disk"
+_FREE = "free some space for the site's state folder; it takes part again as soon as it can write"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +108,21 @@ class SiteService:
             "votes": self._votes,
             "finish": self._finish,
         }
-        with self._lock, self._only_process():
-            try:
+        try:
+            with self._lock, self._only_process():
                 return actions[request.action](request)
-            except FedsciError as error:
-                self.log.error(str(request.fields.get("run", "")), request.action, error)
-                return Reply(error=error.public())
-            except Exception as error:
-                self.log.error(str(request.fields.get("run", "")), request.action, error)
-                self.log.write("traceback", text=traceback.format_exc())
-                return Reply(error=FedsciError("").public())
+        except Exception as error:
+            return self.failed(request, error)
+
+    def failed(self, request: Request, error: Exception) -> Reply:
+        """Return the public part of what went wrong with a request; the details go to the site's own log."""
+        if isinstance(error, OSError) and error.errno in _DISK:
+            error = InputError(f"{error.filename or self.state}: {error.strerror}", hint=_FREE, public=_NO_DISK)
+        self.log.error(str(request.fields.get("run", "")), request.action, error)
+        if isinstance(error, FedsciError):
+            return Reply(error=error.public())
+        self.log.write("traceback", text="".join(traceback.format_exception(error)))
+        return Reply(error=FedsciError("").public())
 
     @contextlib.contextmanager
     def _only_process(self) -> Iterator[None]:
@@ -145,23 +155,30 @@ class SiteService:
             )
         policy = check_policy(plan, self.site, approved=True)  # every rule but the operator's word, which is used up
         content = self._content(plan)
-        if policy.approval != "auto":
-            self.approvals.use(plan, run, site=self.site.site)
-        cost, paid = self._charge(run, plan, policy, content)
-        try:
-            masking, joined = self._join(request, run, plan)
-            active = self._activate(plan, policy, cost, masking, content)
-        except BaseException:
-            self.keystore.forget(run)
-            if cost is not None:  # nothing was computed, so nothing stays charged
-                budget = self._budget(plan.study.dataset)
-                self.ledger.settle(plan.study.dataset, run, policy=budget, used=cost.events)
-            raise
         folder = self._run_folder(run)
-        folder.mkdir(parents=True, exist_ok=False)
-        (folder / "plan.json").write_bytes(written)
-        (folder / "content").write_text(content, encoding="ascii")
-        (folder / "roster").write_text(request.text("roster") if masking else "", encoding="ascii")
+        folder.mkdir(parents=True)
+        try:
+            # written before anything is charged: a full disk shows here
+            (folder / "plan.new").write_bytes(written)
+            (folder / "content").write_text(content, encoding="ascii")
+            masked = plan.study.secure_aggregation.enabled
+            (folder / "roster").write_text(str(request.fields.get("roster", "")) if masked else "", encoding="ascii")
+            if policy.approval != "auto":
+                self.approvals.use(plan, run, site=self.site.site)
+            cost, paid = self._charge(run, plan, policy, content)
+            try:
+                masking, joined = self._join(request, run, plan)
+                active = self._activate(plan, policy, cost, masking, content)
+                (folder / "plan.new").rename(folder / "plan.json")
+            except BaseException:
+                self.keystore.forget(run)
+                if cost is not None:  # nothing was computed, so nothing stays charged
+                    budget = self._budget(plan.study.dataset)
+                    self.ledger.settle(plan.study.dataset, run, policy=budget, used=cost.events)
+                raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._runs[run] = active
         self.log.write("admitted", run=run, plan=plan.digest, report=active.data.report)
         schema = schema_of(plan.study)

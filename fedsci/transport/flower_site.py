@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
-from flwr.app import Message
+from flwr.app import Message, Metadata
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -36,9 +36,9 @@ from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_obje
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsci.errors import InputError
+from fedsci.transport.clock import Clock, Signature, ask_time
 from fedsci.transport.messages import Handler
 from fedsci.transport.site_app import answer
 from fedsci.transport.tls import SiteTls
@@ -49,6 +49,9 @@ _SHORTEST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 30.0
 _BACKOFF = 0.15  # of the time since there was a connection: an outage is at most so much longer for it
 _OBJECTS_WAIT_S = 120.0
 _PROCESS = "connection.process"
+_CLOCKS_AGREE_S = 2.0
+_LOST_S = 60.0
+_OUT_OF_DATE = ("certificate is not yet valid", "certificate has expired")
 
 _log = logging.getLogger("fedsci.site")
 Result = TypeVar("Result")
@@ -64,6 +67,8 @@ class SiteConnection:
         state: folder of the site; remembers which process served it, so that the next one is known as its heir.
         idle_wait_s: how long one call may wait for a message; stopping takes as long.
         notice: told ``connected``, or why there is no connection.
+        clock: told by how many seconds this machine's clock is ahead of the coordinator's, whenever that changes.
+        late: told the type of a message whose time was over before it was begun, or before it was answered.
     """
 
     def __init__(
@@ -75,10 +80,13 @@ class SiteConnection:
         state: Path,
         idle_wait_s: float = 5.0,
         notice: Callable[[str], None] = lambda text: None,
+        clock: Callable[[float], None] = lambda ahead_s: None,
+        late: Callable[[str, str], None] = lambda message_type, when: None,
     ) -> None:
         self._handler, self._address, self._tls = handler, address, tls
         self._state = state
-        self._idle_wait_s, self._notice = idle_wait_s, notice
+        self._idle_wait_s, self._notice, self._late = idle_wait_s, notice, late
+        self._clock = Clock(clock)
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -108,14 +116,18 @@ class SiteConnection:
         while not self._stop.is_set():
             client = FleetHttpClient(
                 f"https://{self._address}",
-                interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
+                interceptors=[Signature(key, self._clock)],
                 verify=context,
             )
             try:
                 with client:
-                    self._work(_Node(client, public_key, heir, self._stop), outage)
+                    self._work(_Node(client, public_key, heir, self._stop, self._clock), outage)
             except (httpx.HTTPError, OSError) as error:
-                outage.wait(error)
+                if not any(text in _reason(error) for text in _OUT_OF_DATE):
+                    outage.wait(error)
+                    continue
+                ask_time(self._address, self._tls, self._clock)
+                outage.wait(OSError("by this machine's clock the coordinator's certificate is out of date"))
 
     def _work(self, node: "_Node", outage: "_Outage") -> None:
         present = False
@@ -136,9 +148,16 @@ class SiteConnection:
                     outage.wait(error)
                     continue
                 if message is not None:
+                    about = message.metadata
+                    if node.is_over():
+                        self._late(about.message_type, "not begun")
+                        continue
                     reply = answer(self._handler, message)
                     del message
-                    node.send(reply)
+                    if node.is_over():
+                        self._late(about.message_type, "not sent")
+                    else:
+                        node.send(reply, about)
                 elif time.monotonic() - began < _SHORTEST_POLL_S:  # the other end does not wait: never spin
                     self._stop.wait(random.uniform(1, 2) * _SHORTEST_POLL_S)  # noqa: S311
         node.leave()
@@ -196,8 +215,11 @@ class _Outage:
 class _Node:
     """One connection of the process that serves a site: messages in, messages out."""
 
-    def __init__(self, client: FleetHttpClient, public_key: bytes, heir: _Heir, stop: threading.Event) -> None:
-        self._client, self._heir, self._stop = client, heir, stop
+    def __init__(
+        self, client: FleetHttpClient, public_key: bytes, heir: _Heir, stop: threading.Event, clock: Clock
+    ) -> None:
+        self._client, self._heir, self._stop, self._clock = client, heir, stop, clock
+        self._until = time.monotonic() + _LOST_S
         self._node = Node()
         self._line = Line(client, SITE, {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key).decode("ascii")})
 
@@ -242,17 +264,18 @@ class _Node:
             return None
         response = PullMessagesResponse.FromString(head)
         envelope = message_from_proto(response.messages_list[0])
+        self._count_down(envelope.metadata)
         run_id, number = envelope.metadata.run_id, envelope.metadata.message_id
 
         def pull(object_id: str) -> bytes:
-            return self._again(lambda: self._line.get(run_id, object_id), envelope)
+            return self._again(lambda: self._line.get(run_id, object_id))
 
         try:
             tree = response.message_object_trees[0]
             message, pulled = assemble(number, tree, by_id(contents), pull, wait_s=_OBJECTS_WAIT_S)
             if pulled:
                 confirm = ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=number)
-                self._again(lambda: self._client.ConfirmMessageReceived(confirm), envelope)
+                self._again(lambda: self._client.ConfirmMessageReceived(confirm))
         except ObjectPullError:
             _log.warning("a message's content did not arrive")
             return None
@@ -262,9 +285,20 @@ class _Node:
             return None  # the run has ended meanwhile
         return message
 
-    def send(self, reply: Message) -> None:
-        """Deliver a reply; give up when its run has ended or its time is over."""
+    def is_over(self) -> bool:
+        """Say whether the time of the message that was received last is over, for certain."""
+        return time.monotonic() > self._until
+
+    def _count_down(self, about: Metadata) -> None:
+        """Note how long a message lives that was received now; SuperLink gives out none whose time is over."""
+        left_s = about.created_at + about.ttl - self._clock.now() + _CLOCKS_AGREE_S
+        self._until = time.monotonic() + (min(left_s, about.ttl) if left_s > 0 else about.ttl)
+
+    def send(self, reply: Message, about: Metadata) -> None:
+        """Deliver a reply to a message; give up when its run has ended or its time is over."""
         run_id = reply.metadata.run_id
+        # a reply lives as long as its request; Flower would reckon with this machine's clock
+        reply.metadata.created_at, reply.metadata.ttl = about.created_at, about.ttl
         with no_object_id_recompute(), ThreadPoolExecutor(2) as pool:
             reply.metadata.__dict__["_message_id"] = reply.object_id
             request = PushMessagesRequest(
@@ -274,13 +308,13 @@ class _Node:
             )
             small, large = small_and_large([reply])
             try:
-                answer = self._again(lambda: self._line.send([request.SerializeToString(), *small]), reply)
+                answer = self._again(lambda: self._line.send([request.SerializeToString(), *small]))
                 response = PushMessagesResponse.FromString(answer)
                 if response.objects_to_push:
                     session = response.session_id
 
                     def put(number: str, content: bytes, last: bool) -> None:
-                        self._again(lambda: self._line.put(run_id, session, number, content, last=last), reply)
+                        self._again(lambda: self._line.put(run_id, session, number, content, last=last))
 
                     push_large(large, response.objects_to_push, put, pool)
             except httpx.HTTPStatusError as error:
@@ -288,15 +322,14 @@ class _Node:
                     raise
                 _log.warning("a reply was not taken: its run or its time is over")
 
-    def _again(self, call: Callable[[], Result], message: Message) -> Result:
-        """Make a call until it works, as long as the message it is about lives."""
+    def _again(self, call: Callable[[], Result]) -> Result:
+        """Make a call until it works, as long as the message that was received last lives."""
         pause = 0.2
         while True:
             try:
                 return call()
             except httpx.HTTPError as error:
-                over = time.time() > message.metadata.created_at + message.metadata.ttl
-                if not is_passing(error) or over or self._stop.wait(pause * random.uniform(0.75, 1.25)):  # noqa: S311
+                if not is_passing(error) or self.is_over() or self._stop.wait(pause * random.uniform(0.75, 1.25)):  # noqa: S311
                     raise
             pause = min(2 * pause, _LONGEST_BACKOFF_S)
 

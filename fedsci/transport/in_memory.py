@@ -6,6 +6,7 @@ wire format, as between machines.
 
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -57,6 +58,7 @@ class LocalGrid(Grid):
         }
         self._pool = ThreadPoolExecutor(workers or min(nodes, os.cpu_count() or 1), thread_name_prefix="site")
         self._pending: dict[str, Future[Message]] = {}
+        self._until: dict[str, float] = {}
 
     def close(self) -> None:
         """Stop the threads; work that has not begun is dropped."""
@@ -81,10 +83,14 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Hand the messages to the nodes' threads and return their ids."""
+        for over in [number for number, until in self._until.items() if until < time.time()]:
+            del self._until[over]
+            self._pending.pop(over, None)  # nobody waits for it any more
         ids = []
         for message in messages:
             message_id = secrets.token_hex(16)
             message.metadata.__dict__["_message_id"] = message_id
+            self._until[message_id] = message.metadata.created_at + message.metadata.ttl
             self._pending[message_id] = self._pool.submit(self._answer, message)
             ids.append(message_id)
         return ids

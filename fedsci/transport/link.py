@@ -4,15 +4,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedsci.errors import ConnectionFailed, FedsciError, InputError, SiteFailed
 from fedsci.names import SiteId, site_id
 from fedsci.transport.codec import decode_reply, encode, encode_vector
-from fedsci.transport.messages import ACTIONS, Reply, Request
+from fedsci.transport.messages import ACTIONS, BUSY, TIMED, Reply, Request
 
 _POLL_S = 0.002
+_BUSY_S = 0.1
+_SHORTEST_S = 0.01
+_EXPIRED = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+_CLOSE_S = 1.0  # SuperLink may find a little before we do that a request's time is over
 _HELLO_S = 5.0  # the sites that are there can answer, however long the others were waited for
 
 
@@ -31,6 +36,7 @@ class SiteLink:
     Attributes:
         grid: Flower's.
         timeout_s: how long to wait for the slowest site.
+        round_deadline_s: the same in the exchanges of a round (:data:`TIMED`), where it is less.
         registered: each site's node, where the connection itself proves which site a node is; else what the nodes
             say of themselves counts.
         check: called before anything is sent and while waiting; may raise to end it.
@@ -40,6 +46,7 @@ class SiteLink:
 
     grid: Grid
     timeout_s: float = 3600.0
+    round_deadline_s: float | None = None
     registered: Mapping[SiteId, int] | None = None
     check: Callable[[], None] = lambda: None
     traffic: Traffic = field(default_factory=Traffic)
@@ -98,18 +105,22 @@ class SiteLink:
     def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
         """Send one request to each site and return what came back, in the order of the sites' names.
 
-        A site that answered with an error, with nonsense, or not in time is a :class:`SiteFailed` value.
+        A site that answered with an error, with nonsense, or not in time is a :class:`SiteFailed` value. A site that
+        is still busy with an earlier request is asked again until the time is over; what reaches a site after that is
+        not computed there.
         """
-        started = time.monotonic()
+        started, limit = time.monotonic(), self.timeout_s
+        if self.round_deadline_s is not None and any(request.action in TIMED for request in requests.values()):
+            limit = min(limit, self.round_deadline_s)
         by_node = {self._nodes[site]: request for site, request in requests.items() if site in self._nodes}
-        replies = self._exchange(by_node, deadline=started + self.timeout_s)
+        replies = self._exchange(by_node, deadline=started + limit)
         results: dict[SiteId, Reply | SiteFailed] = {}
         for site in sorted(requests):
             reply = replies.get(self._nodes[site]) if site in self._nodes else None
             if site not in self._nodes:
                 results[site] = SiteFailed(site, {"message": "is not registered", "exit_code": 7, "code": "away"})
             elif reply is None:
-                silence = {"message": f"no answer within {self.timeout_s:g} s", "exit_code": 5, "code": "silent"}
+                silence = {"message": f"late: no answer within {limit:g} s", "exit_code": 5, "code": "silent"}
                 results[site] = SiteFailed(site, silence)
             elif isinstance(reply, FedsciError):
                 results[site] = SiteFailed(site, {"message": reply.message, "exit_code": 5, "code": "transport"})
@@ -121,8 +132,38 @@ class SiteLink:
 
     def _exchange(self, requests: Mapping[int, Request], *, deadline: float) -> dict[int, Reply | FedsciError]:
         self.check()  # before anything is sent
+        vectors: dict[int, ArrayRecord] = {}  # the model is encoded once, however many sites get it
+        node_of = self._push(requests, vectors, deadline=deadline)
+        pending, busy, again = set(node_of), set[int](), time.monotonic() + _BUSY_S
+        replies: dict[int, Reply | FedsciError] = {}
+        while pending or busy:
+            self.check()
+            got = list(self.grid.pull_messages(pending)) if pending else []
+            now = time.monotonic()
+            for message in got:
+                sent = message.metadata.reply_to_message_id
+                pending.discard(sent)
+                reply = self._decode(message, left_s=deadline - now)
+                if isinstance(reply, Reply) and reply.error is not None and reply.error.get("code") == BUSY["code"]:
+                    busy.add(node_of[sent])
+                elif reply is not None:
+                    replies[node_of[sent]] = reply
+            if now >= deadline:
+                break
+            if busy and now >= again:
+                pushed = self._push({node: requests[node] for node in busy}, vectors, deadline=deadline)
+                node_of |= pushed
+                pending |= pushed.keys()
+                busy, again = set(), now + _BUSY_S
+            elif not got:
+                time.sleep(_POLL_S)
+        return replies
+
+    def _push(
+        self, requests: Mapping[int, Request], vectors: dict[int, ArrayRecord], *, deadline: float
+    ) -> dict[str, int]:
+        """Send requests; return the node of every message."""
         began = time.monotonic()
-        vectors = {}  # the model is encoded once, however many sites get it
         messages = []
         for node, request in requests.items():
             records = encode(Request(action=request.action, fields=request.fields))
@@ -132,28 +173,21 @@ class SiteLink:
                     vectors[key] = encode_vector(request.vector)
                 records["vector"] = vectors[key]
             self.traffic.down += _size(records)
-            messages.append(Message(records, node, ACTIONS[request.action], ttl=max(1.0, deadline - time.monotonic())))
+            left_s = max(_SHORTEST_S, deadline - time.monotonic())
+            messages.append(Message(records, node, ACTIONS[request.action], ttl=left_s))
         ids = list(self.grid.push_messages(messages))
-        node_of = dict(zip(ids, requests, strict=True))
         self.seconds_codec += time.monotonic() - began
-        pending = set(ids)
-        replies: dict[int, Reply | FedsciError] = {}
-        while pending:
-            self.check()
-            got = list(self.grid.pull_messages(pending))
-            for message in got:
-                sent = message.metadata.reply_to_message_id
-                pending.discard(sent)
-                replies[node_of[sent]] = self._decode(message)
-            if pending and time.monotonic() >= deadline:
-                break
-            if pending and not got:
-                time.sleep(_POLL_S)
-        return replies
+        return dict(zip(ids, requests, strict=True))
 
-    def _decode(self, message: Message) -> Reply | FedsciError:
+    def _decode(self, message: Message, *, left_s: float) -> Reply | FedsciError | None:
+        """Return a reply, or what went wrong; None if it is only that the request's time is over."""
         if not message.has_content():
-            return ConnectionFailed(f"the site's process failed (Flower error {message.error.code})")
+            code = message.error.code
+            if code in _EXPIRED and left_s < _CLOSE_S:
+                return None
+            if code == ErrorCode.NODE_UNAVAILABLE:
+                return ConnectionFailed("not connected")
+            return ConnectionFailed(f"the site's process failed (Flower error {code})")
         self.traffic.up += _size(message.content)
         began = time.monotonic()
         try:

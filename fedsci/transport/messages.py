@@ -29,6 +29,13 @@ ACTIONS: dict[str, str] = {
     "finish": "query.finish",
 }
 
+#: What a round asks for: the study's deadline holds in each of these exchanges.
+TIMED = frozenset({"train", "evaluate", "unmask", "votes"})
+
+#: The errors of a site that did not begin: an earlier request is in work (ask again), or the time is over.
+BUSY = {"code": "busy", "exit_code": 5, "message": "busy with an earlier request"}
+LATE = {"code": "late", "exit_code": 5, "message": "late: its time was over before the site came to it"}
+
 #: What is said of a site whose update cannot be added up.
 DIVERGED = "its update holds NaN or infinity"
 

@@ -1,5 +1,6 @@
 """A site as a Flower ClientApp: messages in, the site's handler, messages out."""
 
+import time
 from collections.abc import Callable
 
 from flwr.app import Context, Message
@@ -7,7 +8,7 @@ from flwr.clientapp import ClientApp
 
 from fedsci.errors import FedsciError
 from fedsci.transport.codec import decode_request, encode
-from fedsci.transport.messages import ACTIONS, Handler, Reply
+from fedsci.transport.messages import ACTIONS, LATE, Handler, Reply
 
 
 def build_site_app(find_handler: Callable[[int], Handler]) -> ClientApp:
@@ -15,6 +16,9 @@ def build_site_app(find_handler: Callable[[int], Handler]) -> ClientApp:
     app = ClientApp()
 
     def respond(message: Message, context: Context) -> Message:
+        # simulated sites wait for this machine's processors, and its clock is also the coordinator's
+        if time.time() > message.metadata.created_at + message.metadata.ttl:
+            return Message(encode(Reply(error=LATE)), reply_to=message)
         number = int(context.node_config["partition-id"])
         return answer(lambda request: find_handler(number)(request), message)
 

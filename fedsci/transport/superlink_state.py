@@ -44,6 +44,7 @@ from fedsci.transport.frames import pack_frames, unpack_frames
 from fedsci.transport.object_files import IN_FILE, SMALL_BYTES
 from fedsci.transport.wire import HEARTBEAT_S, small_and_large
 
+_EXPIRED = "Message TTL has expired"  # as Flower's validator says it
 _NOT_RUNNING = [Status.PENDING, Status.STARTING, Status.FINISHED]
 _ABSENCE_S = 5.0
 
@@ -210,7 +211,11 @@ class Coordinator:
             session = state.start_session(run_id)
             for proto, tree in zip(request.messages_list, request.message_object_trees, strict=True):
                 message = message_from_proto(proto)
-                if validate_message(message, is_reply_message=False) or message.metadata.run_id != run_id:
+                problems = validate_message(message, is_reply_message=False)
+                if problems == [_EXPIRED]:  # it took longer to send than it lives: as if it had been late at the site
+                    ids.append("")
+                    continue
+                if problems or message.metadata.run_id != run_id:
                     raise Refused(400)
                 stored, missing = state.store_message_and_object_tree(message, tree, session)
                 ids.append(message.metadata.message_id if stored else "")

@@ -206,6 +206,13 @@ def test_the_studys_numbers_win_over_the_recipes_and_those_over_ours(make_plan):
     assert (training.local_epochs, training.sample_rate) == (1, 1.0)
 
 
+def test_a_round_waits_an_hour_unless_the_study_says_otherwise(make_plan):
+    assert make_plan().training.round_deadline_s == 3600
+    waits = make_plan(training={"round_deadline_s": 90})
+    assert waits.training.round_deadline_s == 90
+    assert waits.digest != make_plan().digest  # sites agree to it with the rest
+
+
 def test_a_gradient_strategy_takes_the_studys_learning_rate_and_momentum(make_plan):
     optimiser = make_plan(training={"learning_rate": 0.3, "momentum": 0.6}).strategy.optimiser
     assert (optimiser.learning_rate, optimiser.momentum) == (0.3, 0.6)

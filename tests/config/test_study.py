@@ -44,6 +44,8 @@ def refusal(tmp_path, study_values):
         ({"training": {"momentum": 1}}, "training.momentum is 1"),
         ({"training": {"batch_size": 0}}, "training.batch_size is 0"),
         ({"training": {"local_epochs": 0}}, "training.local_epochs is 0"),
+        ({"training": {"round_deadline_s": 0}}, "training.round_deadline_s is 0"),
+        ({"training": {"round_deadline_s": -5}}, "training.round_deadline_s is -5"),
         ({"features": {"a": {"min": 1, "max": 1}}}, "min 1 is not below max 1"),
         ({"features": {"a": {"min": 2, "max": 1}}}, "min 2 is not below max 1"),
         ({"features": {"image": {"shape": [2], "min": 2, "max": 1}}}, "min 2 is not below max 1"),

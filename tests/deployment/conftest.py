@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Deployment:
     ports: tuple[int, int]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, name: str, *arguments: str) -> None:
+    def start(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         """Start a command as a process of its own; what it says goes to ``<name>.out``."""
         with (self.folder / f"{name}.out").open("ab") as out:
             self.processes[name] = subprocess.Popen(
@@ -47,14 +47,14 @@ class Deployment:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
             )
 
     def start_coordinator(self) -> None:
         self.start("coordinator", "coordinator", "start", "--host", "127.0.0.1")
 
-    def start_site(self, lab: str) -> None:
-        self.start(lab, "site", "start", f"{lab}.yaml")
+    def start_site(self, lab: str, environment: Mapping[str, str] | None = None) -> None:
+        self.start(lab, "site", "start", f"{lab}.yaml", environment=environment)
 
     def found(self) -> None:
         """Found a consortium, start its coordinator, and let all labs join with tokens."""
