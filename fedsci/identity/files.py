@@ -1,8 +1,10 @@
 """Files that only their owner may read, written whole and durably, and a key with its certificate as one."""
 
 import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -30,18 +32,34 @@ def replace_pair(key: Path, key_content: bytes, certificate: Path, certificate_c
 
     The certificate's ``.next`` file is written last; from then on :func:`settle_pair` finishes the work.
     """
-    replace_private(_next(key), key_content)
-    replace_private(_next(certificate), certificate_content)
-    settle_pair(key, certificate)
+    with _alone(key):  # a reader that finishes an earlier replacement must not take half of this one
+        replace_private(_next(key), key_content)
+        replace_private(_next(certificate), certificate_content)
+        _settle(key, certificate)
 
 
 def settle_pair(key: Path, certificate: Path) -> None:
     """Finish a replacement that a crash cut short; call it before reading the pair."""
     if _next(certificate).exists():
+        with _alone(key):
+            _settle(key, certificate)
+
+
+def _settle(key: Path, certificate: Path) -> None:
+    if _next(certificate).exists():
         for path in (key, certificate):
-            with contextlib.suppress(FileNotFoundError):  # done already, perhaps by another process
+            with contextlib.suppress(FileNotFoundError):  # the key was done before the crash
                 _next(path).replace(path)
         _sync_folder(key.parent)
+
+
+@contextlib.contextmanager
+def _alone(key: Path) -> Iterator[None]:
+    """Let one process at a time, and one thread of it, work on a pair."""
+    key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(key.with_name(f".{key.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _next(path: Path) -> Path:
