@@ -3,12 +3,12 @@
 Nobody in these tables exists. The hospitals have the sizes and the shares of disease of the four in UCI Heart Disease;
 everything else is a simple model, all draws independent:
 
-- disease: yes with the prevalence. Age: normal, mean mean_age + 4 if diseased, deviation 9, from 30
-  to 80. Man: probability men (hospital) + 0.12 if diseased.
+- disease: yes with the prevalence. Age: normal, mean_age + 4 if diseased, deviation 9, from 30 to 80. Man: probability
+  men + 0.12 if diseased.
 - pain (1 typical, 2 atypical, 3 other, 4 none) by :data:`PAIN`; pain on exercise: 0.55 if diseased, else 0.15
-- resting pressure: normal, 130 + 3 if diseased + cuff_mmhg (hospital), deviation 17
+- resting pressure: normal, 130 + 3 if diseased + cuff_mmhg, deviation 17
 - cholesterol: normal, 235 + 15 if diseased, deviation 45
-- highest pulse: normal, 200 - 0.8 age - 18 if diseased + treadmill_bpm (hospital), deviation 18
+- highest pulse: normal, 200 - 0.8 age - 18 if diseased + treadmill_bpm, deviation 18
 - st_depression: exponential, mean 1.5 if diseased, else 0.5, to one decimal, at most 4
 - a hospital leaves out each of cholesterol and st_depression with its own frequency (``gaps``)
 
