@@ -3,12 +3,8 @@
 Only the raw stream of a bit generator is fixed across numpy releases, so everything here is made from that.
 """
 
-import csv
 import hashlib
-import io
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,16 +44,3 @@ class Draws:
             raise ValueError(f"the probabilities add up to {limits[-1]:g}, not to 1")
         places = np.searchsorted(limits, self.uniform(count)).clip(max=len(names) - 1)
         return [names[place] for place in places]
-
-
-def write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
-    """Write a table with a header, whole or not at all; numbers to six significant digits."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for record in zip(*columns.values(), strict=True):
-        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in record])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-    partial.replace(path)

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from examples.biosecurity.hospitals import HOSPITALS, admit
-from examples.draws import write_csv
+from examples.csv_file import write_csv
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.draws import write_csv
+from examples.csv_file import write_csv
 from examples.grid.operating_points import REGIONS, sample
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.draws import write_csv
+from examples.csv_file import write_csv
 from examples.materials.plates import ELEMENTS, PLATES, measure, table
 
 HERE = Path(__file__).parent

@@ -7,7 +7,8 @@ import pytest
 
 from examples.biosecurity.hospitals import HOSPITALS, PAIN, admit
 from examples.biosecurity.make_data import write_hospitals
-from examples.draws import Draws, write_csv
+from examples.csv_file import write_csv
+from examples.draws import Draws
 from examples.grid.make_data import write_regions, write_stability
 from examples.grid.operating_points import OUTAGES, REGIONS, sample, wind_factor
 from examples.materials import plates
