@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import yaml
 from bench_privacy import Silent
 from harness import Results, check, main
 
@@ -169,19 +170,26 @@ class Column:
         return f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
 
 
+def lift(folder: Path, *, epsilon: float, delta: float) -> None:
+    """Give the site files in ``folder`` budgets for the largest guarantee that is measured on them."""
+    for path in folder.glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        if "site" not in values:
+            continue
+        for dataset in values["datasets"].values():
+            dataset["privacy"] |= {"epsilon": epsilon, "delta": delta}
+        values["policy"]["max_epsilon_per_study"] = epsilon
+        path.write_text(yaml.safe_dump(values))
+
+
 def prepare(folder: Path, data: Path) -> None:
-    """Copy the examples to ``folder`` and give them data and budgets that last."""
+    """Copy the examples to ``folder`` and give them data."""
     for name in ("grid", "materials", "biosecurity", "heart", "digits"):
         ignored = shutil.ignore_patterns("data", "__pycache__")
         shutil.copytree(shipped("examples") / name, folder / "examples" / name, ignore=ignored)
     shutil.copytree(shipped("sites"), folder / "sites")
-    for path in folder.rglob("*.yaml"):
-        text = path.read_text()
-        if text.startswith("study:") or "\nstudy:" in text:
-            continue
-        for old in ("epsilon: 5.0", "epsilon: 8.0", "epsilon: 10.0", "max_epsilon_per_study: 3.0"):
-            text = text.replace(old, old.split(":")[0] + ": 1000.0")
-        path.write_text(text.replace("max_epsilon_per_study: 5.0", "max_epsilon_per_study: 1000.0"))
+    lift(folder / "sites", epsilon=40, delta=1e-5)
+    lift(folder / "examples" / "heart", epsilon=20, delta=2e-3)
     with contextlib.redirect_stdout(io.StringIO()):
         write_regions(folder / "examples" / "grid" / "data")
         write_generated(folder / "examples" / "materials" / "data")
@@ -198,7 +206,7 @@ def run(folder: Path, testbed: Testbed, strategy: Strategy, seed: int, *, baseli
     """Return the summary of one run."""
     settings = [*testbed.settings, *strategy.settings, f"evaluation.baselines={baselines}", "evaluation.every=100000"]
     study = load_study(folder / "examples" / testbed.study, overrides=settings, seed=seed)
-    out = folder / "runs" / f"{testbed.name} {strategy.name} {seed}".replace(" ", "-").replace("%", "percent")
+    out = folder / "runs" / f"{TESTBEDS.index(testbed)}-{strategy.name}-{seed}"
     simulated = SimulatedRun(study=study, engine="local", state=out / "state", out=out, display=Silent())
     return simulated.run()
 
