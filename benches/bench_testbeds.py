@@ -188,7 +188,7 @@ def prepare(folder: Path, data: Path) -> None:
         ignored = shutil.ignore_patterns("data", "__pycache__")
         shutil.copytree(shipped("examples") / name, folder / "examples" / name, ignore=ignored)
     shutil.copytree(shipped("sites"), folder / "sites")
-    lift(folder / "sites", epsilon=40, delta=1e-5)
+    lift(folder / "sites", epsilon=20, delta=1e-5)
     lift(folder / "examples" / "heart", epsilon=20, delta=2e-3)
     with contextlib.redirect_stdout(io.StringIO()):
         write_regions(folder / "examples" / "grid" / "data")
