@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast lint bench testbeds clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fedsci demo
@@ -22,6 +22,11 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	for bench in benches/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+# DATA: a folder with heart/, oer_plates/ or grid_stability/ in it, for the testbeds that need real files
+testbeds: $(VENV)/.installed
+	for name in grid materials biosecurity; do $(BIN)/python -m examples.$$name.make_data || exit 1; done
+	$(BIN)/python benches/bench_testbeds.py $(if $(DATA),--data $(DATA))
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
