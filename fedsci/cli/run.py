@@ -29,6 +29,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors an
 State = Annotated[
     Path | None, typer.Option("--state", envvar="FEDSCI_STATE", help="Folder of ledgers and logs of the labs.")
 ]
+WeatherFile = Annotated[
+    Path | None,
+    typer.Option("--weather", help="File of the labs' speeds, lines and absences, for virtual time; or: uneven."),
+]
 Serialise = Annotated[
     bool, typer.Option("--serialise", help="Local engine: send every message through Flower's wire format.")
 ]
@@ -51,6 +55,7 @@ def run(
     quiet: Quiet = False,
     state: State = None,
     serialise: Serialise = False,
+    weather: WeatherFile = None,
 ) -> None:
     """Run a study on this machine, with its labs simulated.
 
@@ -58,7 +63,7 @@ def run(
     privacy mechanism the noise is the operating system's, so results differ from run to run; with
     privacy.mechanism=none the same seed gives the same model, bit for bit.
     """
-    _run(study, out, engine, seed, overrides, as_json, quiet, state or Path(".fedsci"), serialise)
+    _run(study, out, engine, seed, overrides, as_json, quiet, state or Path(".fedsci"), serialise, weather)
 
 
 def demo(
@@ -70,6 +75,7 @@ def demo(
     quiet: Quiet = False,
     state: State = None,
     serialise: Serialise = False,
+    weather: WeatherFile = None,
 ) -> None:
     """Run the built-in study: 17 labs learn to read digits under record-level differential privacy.
 
@@ -77,7 +83,8 @@ def demo(
     """
     from fedsci.config.shipped import shipped
 
-    _run(shipped("examples") / "digits" / "study.yaml", out, engine, seed, overrides, as_json, quiet, state, serialise)
+    study = shipped("examples") / "digits" / "study.yaml"
+    _run(study, out, engine, seed, overrides, as_json, quiet, state, serialise, weather)
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]) -> None:
@@ -97,11 +104,16 @@ def _run(
     quiet: bool,
     state: Path | None,
     serialise: bool,
+    weather_file: Path | None,
 ) -> None:
     from fedsci.cli.progress import RichDisplay, SilentDisplay
     from fedsci.config.study_file import load_study
+    from fedsci.config.weather import load_weather
 
     loaded = load_study(study, overrides=overrides, seed=seed)
+    weather = None
+    if weather_file is not None:
+        weather = load_weather(weather_file, sites=loaded.plan.sites, seed=loaded.plan.study.seed)
     silent = quiet or as_json
     if not silent:
         _say(
@@ -113,7 +125,7 @@ def _run(
 
     display = SilentDisplay() if silent else RichDisplay(loaded.plan)
     simulated = SimulatedRun(
-        study=loaded, engine=engine.value, state=state, out=out, display=display, serialise=serialise
+        study=loaded, engine=engine.value, state=state, out=out, display=display, serialise=serialise, weather=weather
     )
     try:
         with display:

@@ -67,6 +67,7 @@ class Checkpoint:
             "number": pending.number,
             "dropped": pending.dropped,
             "seconds": pending.seconds,
+            "traffic": pending.traffic,
         }
         arrays = {"model": state.model, "first": state.optimiser.first, "second": state.optimiser.second}
         kept = {name: array for name, array in arrays.items() if array.any()}  # plain SGD remembers nothing
@@ -159,13 +160,14 @@ class Checkpoint:
             }
         optimiser = OptimiserState(first=read["first"], second=read["second"])
         progress.state = StrategyState(round=about["round"], model=read["model"], optimiser=optimiser, memory=memory)
-        dropped = tuple(SiteId(site) for site in about["dropped"])
+        dropped, traffic = tuple(SiteId(site) for site in about["dropped"]), about.get("traffic")
         progress.pending = RoundResult(
             number=about["number"],
             measured=None,
             survivors=len(plan.sites) - len(dropped),
             dropped=dropped,
             seconds=about["seconds"],
+            traffic=None if traffic is None else (traffic[0], traffic[1]),
         )
         # the state may be newer than progress.json, which is written before the next round
         progress.dropped += [

@@ -82,6 +82,8 @@ class RoundResult:
         dropped: those that did not.
         seconds: wall time; None where it was not kept.
         abandoned: it was asked for and never applied.
+        traffic: its bytes up and down; None where they were not kept.
+        virtual_seconds: what it would have taken, where a simulation reckons it.
     """
 
     number: int
@@ -90,6 +92,8 @@ class RoundResult:
     dropped: tuple[SiteId, ...]
     seconds: float | None
     abandoned: bool = False
+    traffic: tuple[int, int] | None = None
+    virtual_seconds: float | None = None
 
 
 class Suspended(Exception):

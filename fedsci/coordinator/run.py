@@ -41,6 +41,7 @@ class RunRecord:
         progress: how far the study is.
         link: to the sites, once there is one; its traffic is counted.
         pooled: metrics of baselines on pooled data, where labs are simulated.
+        weather: what the simulated labs' machines and lines were like, if the simulation said.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class RunRecord:
     progress: Progress = field(default_factory=Progress)
     link: SiteLink | None = None
     pooled: dict[str, Metrics | None] = field(default_factory=dict)
+    weather: dict[str, Any] | None = None
     _began: float = field(default_factory=time.monotonic)
     _written: set[int] = field(default_factory=set)
 
@@ -89,7 +91,7 @@ class RunRecord:
             return
         self._written.add(result.number)
         epsilon = self._epsilon_so_far(result.number)
-        measured = result.measured
+        measured, traffic, virtual = result.measured, result.traffic, result.virtual_seconds
         self.folder.append_metrics(
             {
                 "round": result.number,
@@ -99,8 +101,10 @@ class RunRecord:
                 "dropped": list(result.dropped),
                 "epsilon": None if epsilon is None else {"max": epsilon},
                 "seconds": None if result.seconds is None else round(result.seconds, 6),
+                "traffic_bytes": None if traffic is None else {"up": traffic[0], "down": traffic[1]},
             }
             | ({"abandoned": True} if result.abandoned else {})
+            | ({} if virtual is None else {"virtual_seconds": round(virtual, 6)})
         )
         self.display.round_finished(progress, result, epsilon)
 
@@ -146,6 +150,8 @@ class RunRecord:
             traffic=(traffic.up, traffic.down),
             pooled=self.pooled,
         )
+        if self.link is not None and self.link.virtual_seconds is not None:
+            summary |= {"virtual_hours": round(self.link.virtual_seconds / 3600, 9), "weather": self.weather}
         if status != "aborted":
             self.folder.write_json("summary.json", summary)
             return summary

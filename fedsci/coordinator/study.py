@@ -142,7 +142,7 @@ class _Conduct:
         if progress.state is None:
             progress.state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
-            started = time.monotonic()
+            started, before = time.monotonic(), self._spent()
             wanted = meter.measures_after(number - 1)
             self._asking(number, measured=wanted and meter.noised)
             outcome = run_round(
@@ -161,14 +161,21 @@ class _Conduct:
             measured = meter.read(collected, "federated") if wanted else None
             progress.federated = measured or progress.federated
             self._show(measured)
+            up, down, virtual = (now - then for now, then in zip(self._spent(), before, strict=True))
             progress.pending = RoundResult(
                 number=number,
                 measured=None,
                 survivors=len(plan.sites) - len(collected.dropped),
                 dropped=tuple(collected.dropped),
                 seconds=time.monotonic() - started,
+                traffic=(int(up), int(down)),
+                virtual_seconds=None if self.link.virtual_seconds is None else virtual,
             )
             self.keep.save_state(progress)
+
+    def _spent(self) -> tuple[float, float, float]:
+        """Return bytes up, bytes down and virtual seconds so far."""
+        return self.link.traffic.up, self.link.traffic.down, self.link.virtual_seconds or 0.0
 
     def _show(self, measured: Measurement | None) -> None:
         show_pending(self.progress, self.observer, measured)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
+from fedsci.config.weather import Weather
 from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.run import Display, RunRecord
@@ -20,6 +21,7 @@ from fedsci.registry.run_folder import RunFolder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.pooled import alone_baseline, pooled_baselines
+from fedsci.simulation.weather import WeatherLink
 from fedsci.training.metrics import MetricSums
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
 from fedsci.transport.link import SiteLink
@@ -40,6 +42,8 @@ class SimulatedRun:
         display: shows progress.
         serialise: send every message of the local engine through Flower's wire format.
         timeout_s: how long to wait for the slowest lab in an exchange.
+        weather: what the labs' machines and lines are like; without it they are all there, and rounds take no
+            virtual time.
     """
 
     study: StudyOnOneMachine
@@ -49,6 +53,7 @@ class SimulatedRun:
     display: Display
     serialise: bool = False
     timeout_s: float = 3600.0
+    weather: Weather | None = None
     progress: Progress = field(default_factory=Progress)
     folder: RunFolder | None = None
     _record: RunRecord | None = None
@@ -129,6 +134,9 @@ class SimulatedRun:
             plan, roster, record = self.study.plan, None, self._record
             if record is None:
                 return
+            if self.weather is not None:
+                link = WeatherLink(grid=link.grid, timeout_s=link.timeout_s, plan=plan, weather=self.weather)
+                record.weather = self.weather.model_dump(mode="json", exclude_none=True)
             record.link = link
             keys = link.discover(plan.sites)
             if plan.study.secure_aggregation.enabled and self._consortium is not None:

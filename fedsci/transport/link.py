@@ -41,6 +41,8 @@ class SiteLink:
             say of themselves counts.
         check: called before anything is sent and while waiting; may raise to end it.
         traffic: bytes so far.
+        traffic_of: the same by site.
+        virtual_seconds: what the rounds' exchanges would have taken, where a simulation reckons it.
         seconds_codec: time spent in turning requests and replies into Flower's messages and back.
     """
 
@@ -50,6 +52,8 @@ class SiteLink:
     registered: Mapping[SiteId, int] | None = None
     check: Callable[[], None] = lambda: None
     traffic: Traffic = field(default_factory=Traffic)
+    traffic_of: dict[SiteId, Traffic] = field(default_factory=dict)
+    virtual_seconds: float | None = None
     seconds_codec: float = 0.0
     _nodes: dict[SiteId, int] = field(default_factory=dict)
 
@@ -143,7 +147,7 @@ class SiteLink:
             for message in got:
                 sent = message.metadata.reply_to_message_id
                 pending.discard(sent)
-                reply = self._decode(message, left_s=deadline - now)
+                reply = self._decode(node_of[sent], message, left_s=deadline - now)
                 if isinstance(reply, Reply) and reply.error is not None and reply.error.get("code") == BUSY["code"]:
                     busy.add(node_of[sent])
                 elif reply is not None:
@@ -172,14 +176,14 @@ class SiteLink:
                 if key not in vectors:
                     vectors[key] = encode_vector(request.vector)
                 records["vector"] = vectors[key]
-            self.traffic.down += _size(records)
+            self._count(node, down=_size(records))
             left_s = max(_SHORTEST_S, deadline - time.monotonic())
             messages.append(Message(records, node, ACTIONS[request.action], ttl=left_s))
         ids = list(self.grid.push_messages(messages))
         self.seconds_codec += time.monotonic() - began
         return dict(zip(ids, requests, strict=True))
 
-    def _decode(self, message: Message, *, left_s: float) -> Reply | FedsciError | None:
+    def _decode(self, node: int, message: Message, *, left_s: float) -> Reply | FedsciError | None:
         """Return a reply, or what went wrong; None if it is only that the request's time is over."""
         if not message.has_content():
             code = message.error.code
@@ -188,7 +192,7 @@ class SiteLink:
             if code == ErrorCode.NODE_UNAVAILABLE:
                 return ConnectionFailed("not connected")
             return ConnectionFailed(f"the site's process failed (Flower error {code})")
-        self.traffic.up += _size(message.content)
+        self._count(node, up=_size(message.content))
         began = time.monotonic()
         try:
             return decode_reply(message.content)
@@ -196,6 +200,12 @@ class SiteLink:
             return error
         finally:
             self.seconds_codec += time.monotonic() - began
+
+    def _count(self, node: int, *, up: int = 0, down: int = 0) -> None:
+        named = [self.traffic_of.setdefault(site, Traffic()) for site, its in self._nodes.items() if its == node]
+        for traffic in (self.traffic, *named):  # before its hello a node has no name
+            traffic.up += up
+            traffic.down += down
 
 
 def _size(records: RecordDict) -> int:

@@ -1,0 +1,104 @@
+"""Labs that are slow, far away or not there: virtual time for studies on one machine.
+
+The weather stands between coordinator and labs, where a network stands in production, so a lab that is away or late
+is missed by the same code. It changes who takes part in a round and what a round would have taken, and nothing else.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedsci.config.plan import Plan
+from fedsci.config.weather import Weather
+from fedsci.errors import SiteFailed
+from fedsci.names import SiteId
+from fedsci.transport.link import SiteLink, Traffic
+from fedsci.transport.messages import Reply, Request
+
+_LATER_EXCHANGES = frozenset({"unmask", "votes", "share"})
+
+
+def is_away(weather: Weather, site: SiteId, round_number: int) -> bool:
+    """Return whether the lab cannot be reached in this round: the same for the same seed, and independent of others.
+
+    >>> weather = Weather.model_validate({"seed": 1, "labs": {"lab-01": {"availability": 0.5}}})
+    >>> [is_away(weather, SiteId("lab-01"), number) for number in range(1, 7)]
+    [True, False, False, False, True, False]
+    >>> is_away(weather, SiteId("lab-02"), 1)
+    False
+    """
+    availability = weather.of(site).availability
+    if availability is None:
+        return False
+    drawn = hashlib.sha256(f"fedsci weather|{weather.seed}|{site}|{round_number}".encode()).digest()
+    return int.from_bytes(drawn[:8], "big") >= availability * 2**64
+
+
+def work(plan: Plan, records: int) -> float:
+    """Return how many records go through a local step in one round; a record in two steps counts twice."""
+    sampled = plan.strategy.site_work == "gradient" or (plan.private and plan.study.privacy.unit != "site")
+    batch = plan.training.sample_rate * records if sampled else min(plan.training.batch_size, records)
+    return plan.local_steps(records) * batch
+
+
+@dataclass(kw_only=True)
+class WeatherLink(SiteLink):
+    """A link on which rounds take virtual time, and labs are away or late.
+
+    An exchange takes what its slowest lab takes: the request down, the computing, the reply up. A lab that is away is
+    known to be, as from SuperLink, and not waited for. One that would pass the deadline computes all the same, as it
+    would in production, and its reply is not heard; the coordinator has then waited for the whole deadline. Only
+    rounds have weather: everybody is there for preparation, the last evaluation and the end, and they take no time.
+
+    Attributes:
+        plan: says what a round's work is.
+        weather: with a seed.
+    """
+
+    plan: Plan
+    weather: Weather
+    virtual_seconds: float | None = 0.0
+    _round: int | None = field(default=None, init=False)
+
+    def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
+        """Send and wait as :class:`SiteLink` does; who is away or late is a :class:`SiteFailed` value."""
+        opening = next((request for request in requests.values() if request.action == "train"), None)
+        if opening is not None:
+            self._round = opening.integer("round")
+        elif any(request.action not in _LATER_EXCHANGES for request in requests.values()):
+            self._round = None
+        if self._round is None:
+            return super().ask(requests)
+        there = {site: said for site, said in requests.items() if not is_away(self.weather, site, self._round)}
+        before = {site: replace(self.traffic_of.get(site, Traffic())) for site in there}
+        replies = super().ask(there)
+        taken = {site: self._seconds(site, request, before[site]) for site, request in there.items()}
+        deadline, longest = self.weather.deadline_s, max(taken.values(), default=0.0)
+        waited = longest if deadline is None else min(longest, deadline)
+        self.virtual_seconds = (self.virtual_seconds or 0.0) + waited
+        return {
+            site: _missed(site, "is away this round", exit_code=7, code="away")
+            if site not in there
+            else _missed(site, f"no answer within {deadline:g} virtual s", exit_code=5, code="silent")
+            if deadline is not None and taken[site] > deadline
+            else replies[site]
+            for site in sorted(requests)
+        }
+
+    def _seconds(self, site: SiteId, request: Request, before: Traffic) -> float:
+        """Return what the exchange takes this lab, in virtual seconds."""
+        lab, moved = self.weather.of(site), self.traffic_of.get(site, Traffic())
+        total = 0.0
+        if lab.down_bytes_per_s is not None:
+            total += (moved.down - before.down) / lab.down_bytes_per_s
+        if lab.up_bytes_per_s is not None:
+            total += (moved.up - before.up) / lab.up_bytes_per_s
+        if lab.records_per_s is not None and request.action == "train":
+            records: Mapping[str, Any] = request.fields["records"]
+            total += work(self.plan, records[site][0]) / lab.records_per_s
+        return total
+
+
+def _missed(site: SiteId, message: str, *, exit_code: int, code: str) -> SiteFailed:
+    return SiteFailed(site, {"message": message, "exit_code": exit_code, "code": code})
