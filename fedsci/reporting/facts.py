@@ -12,6 +12,7 @@ _MEANS = (
     "federated",
     "local_mean_site",
     "local_no_dp_mean_site",
+    "personalised_mean_site",
     "pooled",
     "pooled_dp",
     "local_noise",
@@ -46,12 +47,15 @@ class LabFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundFacts:
-    """One round's line; ``joint`` and ``mean_site`` are the deciding metric."""
+    """One round's line; ``joint`` and ``mean_site`` are the deciding metric, ``size_bytes`` is up and down."""
 
     number: int
     joint: float | None
     mean_site: float | None
     epsilon_max: float | None
+    size_bytes: float | None
+    seconds: float | None
+    virtual_seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,7 @@ class RunFacts:
     bytes_up: int | None
     bytes_down: int | None
     seconds: Mapping[str, float]
+    virtual_hours: float | None
 
     @property
     def private(self) -> bool:
@@ -154,6 +159,7 @@ def facts_of(run: RunFolder) -> RunFacts:
         bytes_up=count(mapping(summary, "traffic_bytes").get("up")),
         bytes_down=count(mapping(summary, "traffic_bytes").get("down")),
         seconds=_numbers(mapping(summary, "seconds")),
+        virtual_hours=finite(summary.get("virtual_hours")),
     )
 
 
@@ -230,10 +236,18 @@ def _rounds(rounds: Sequence[Mapping[str, object]], name: str) -> list[RoundFact
             joint=finite(mapping(entry, "metrics").get(name)),
             mean_site=finite(mapping(entry, "mean_site").get(name)),
             epsilon_max=epsilon(mapping(entry, "epsilon").get("max")),
+            size_bytes=_bytes(mapping(entry, "traffic_bytes")),
+            seconds=finite(entry.get("seconds")),
+            virtual_seconds=finite(entry.get("virtual_seconds")),
         )
         for entry in rounds
         if (number := count(entry.get("round"))) is not None
     ]
+
+
+def _bytes(traffic: Mapping[str, object]) -> float | None:
+    up, down = finite(traffic.get("up")), finite(traffic.get("down"))
+    return None if up is None or down is None else up + down
 
 
 def _rounds_completed(summary: Mapping[str, object], rounds: Sequence[Mapping[str, object]]) -> int | None:

@@ -12,6 +12,7 @@ _WAYS = {
     "federated": "Joint, all test records",
     "local_mean_site": "Alone, mean over labs",
     "local_no_dp_mean_site": "Alone without privacy, mean over labs",
+    "personalised_mean_site": "Personalised, mean over labs",
     "pooled": "Pooled",
     "pooled_dp": "Pooled, same privacy",
     "local_noise": "Joint with local noise, same privacy",
@@ -39,10 +40,12 @@ def every_metric(facts: RunFacts) -> str:
 
 def time_and_traffic(facts: RunFacts) -> str:
     """Return how long it took and how much was sent."""
-    parts = [(f"Time, {step}", _duration(seconds)) for step, seconds in facts.seconds.items() if step != "total"]
+    hours = facts.virtual_hours
+    parts = [(f"Time, {step}", duration_words(seconds)) for step, seconds in facts.seconds.items() if step != "total"]
     pairs = [
-        ("Time in total", _duration(facts.seconds["total"]) if "total" in facts.seconds else ""),
+        ("Time in total", duration_words(facts.seconds["total"]) if "total" in facts.seconds else ""),
         *parts,
+        ("Virtual time of the rounds", "" if hours is None else duration_words(hours * 3600)),
         ("Sent by the labs", _traffic(facts.bytes_up, facts)),
         ("Sent to the labs", _traffic(facts.bytes_down, facts)),
     ]
@@ -75,10 +78,10 @@ def how_it_ran(facts: RunFacts, plan_text: str, notes: Sequence[str]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration_words(seconds: float) -> str:
     """Return a length of time in words.
 
-    >>> [_duration(value) for value in (0.02, 12.34, 600, 7300)]
+    >>> [duration_words(value) for value in (0.02, 12.34, 600, 7300)]
     ['0.02 s', '12.3 s', '10 min 0 s', '2 h 1 min']
     """
     if seconds < 60:
@@ -87,10 +90,10 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {int(seconds % 60)} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _size(size_bytes: float) -> str:
+def size_words(size_bytes: float) -> str:
     """Return a number of bytes in words.
 
-    >>> [_size(value) for value in (12, 1500, 2_000_000)]
+    >>> [size_words(value) for value in (12, 1500, 2_000_000)]
     ['12 B', '1.5 kB', '2 MB']
     """
     for unit in ("B", "kB", "MB", "GB"):
@@ -104,5 +107,5 @@ def _traffic(size_bytes: int | None, facts: RunFacts) -> str:
     if size_bytes is None:
         return ""
     turns = len(facts.labs) * (facts.rounds_completed or 0)
-    each = f", about {_size(size_bytes / turns)} per lab and round" if turns and size_bytes else ""
-    return f"{_size(size_bytes)}{each}"
+    each = f", about {size_words(size_bytes / turns)} per lab and round" if turns and size_bytes else ""
+    return f"{size_words(size_bytes)}{each}"

@@ -70,6 +70,20 @@ svg text.pooled-dp { fill: var(--pooled-dp); }
 svg .local-noise { stroke: var(--danger); stroke-dasharray: 4 4; } svg text.local-noise { fill: var(--danger); }
 svg text, svg circle { stroke: none !important; }
 svg .spent { fill: var(--spent); } svg .before { fill: var(--before); } svg .left { fill: var(--left); }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
+  align-items: start; }
+.plots figure { margin: 0; }
+.plots svg text { font-size: 13px; } .plots svg text.end { font-weight: 700; }
+.plots svg .run { stroke-width: 1; opacity: .35; }
+.key { list-style: none; margin: 1rem 0; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; }
+.key li { display: flex; align-items: center; gap: .5rem; } .key svg { width: 34px; flex: none; }
+svg .c0 { stroke: var(--joint); } svg text.c0, svg circle.c0 { fill: var(--joint); }
+svg .c1 { stroke: var(--alone); stroke-dasharray: 9 4; } svg text.c1, svg circle.c1 { fill: var(--alone); }
+svg .c2 { stroke: var(--pooled); stroke-dasharray: 2 3; } svg text.c2, svg circle.c2 { fill: var(--pooled); }
+svg .c3 { stroke: var(--pooled-dp); stroke-dasharray: 10 3 2 3; }
+svg text.c3, svg circle.c3 { fill: var(--pooled-dp); }
+svg .c4 { stroke: var(--bare); stroke-dasharray: 14 4; } svg text.c4, svg circle.c4 { fill: var(--bare); }
+svg .c5 { stroke: var(--danger); stroke-dasharray: 4 4; } svg text.c5, svg circle.c5 { fill: var(--danger); }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: .88rem; padding-bottom: .5rem; }
