@@ -42,6 +42,9 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
             console.print(f"  {label:<48} {_metric(values, name)}{beside}")
     if noised:
         console.print("  not every lab lets exact metrics leave: those of the federation carry privacy noise")
+    if "virtual_hours" in summary:
+        lost = len(summary["secure_aggregation"]["dropped"])
+        console.print(f"  virtual time of the rounds {summary['virtual_hours']:.3g} h; a lab was missing {lost} times")
     if private:
         _explain(console, privacy)
         if metrics.get("local_noise") is not None:

@@ -23,6 +23,9 @@ from fedsci.reporting.verdict import Measure
 _NOT_SETTINGS = ("study", "question", "seed", "task.", "dataset", "recipe.paper", "recipe.when", "recipe.cost")
 #: What decides which records a model is tested on.
 _TEST_RECORDS = ("sites", "evaluation.holdout", "missing", "privacy.group_by")
+_NOT_SET = "not set"
+#: What tells groups apart best, first to last; other keys come in the middle.
+_TELLING = ("strategy", "privacy.epsilon", "privacy.mechanism", "model", "recipe", "training", "weather", "sites")
 _SETTLED = frozenset({"completed", "stopped_by_budget"})
 
 
@@ -228,6 +231,8 @@ def _settings(run: RunFolder) -> dict[str, str]:
         raise InputError(f"{run.name}: plan.yaml names no study", hint="give a run folder that is complete")
     with contextlib.suppress(FedsciError):  # of another version's plan, what is written is compared
         study["training"] = asdict(plan_of(run).training)
+    if mapping(study, "privacy").get("mechanism") == "none":  # its other numbers do nothing
+        study["privacy"] = {"mechanism": "none", "epsilon": "∞"}
     recipe.pop("training", None)
     recipe.pop("private_learning_rate", None)
     found = dict(_flat(study)) | dict(_flat(recipe, "recipe."))
@@ -254,7 +259,7 @@ def _words(value: object) -> str:
     ['not set', 'yes', '0.5', '30', 'none', 'a, b', 'not set']
     """
     if value is None or value in ({}, []):
-        return "not set"
+        return _NOT_SET
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -300,15 +305,17 @@ def _grouped(runs: Sequence[Run]) -> tuple[tuple[Group, ...], dict[str, tuple[st
     keys = dict.fromkeys(key for members in found for key in members[0].settings)
     differing = {}
     for key in keys:
-        texts = tuple(members[0].settings.get(key, "not set") for members in found)
-        if len(set(texts)) > 1:
+        texts = tuple(members[0].settings.get(key, _NOT_SET) for members in found)
+        set_somewhere = {text for text in texts if text != _NOT_SET}
+        if len(set(texts)) > 1 and not (key.startswith("privacy.") and len(set_somewhere) == 1):
             differing[key] = texts
     if "strategy" in differing:  # its name says what its recipe holds
         differing = {key: texts for key, texts in differing.items() if not key.startswith("recipe.")}
+    words = _set_apart(differing)
     groups = tuple(
         Group(
             letter=_letter(number),
-            words=_set_apart(differing, number) or members[0].facts.strategy or members[0].facts.study,
+            words=words[number] if words else members[0].facts.strategy or members[0].facts.study,
             runs=tuple(sorted(members, key=lambda run: (len(run.facts.seed), run.facts.seed))),
         )
         for number, members in enumerate(found)
@@ -321,15 +328,30 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
 
 
-def _set_apart(differing: Mapping[str, Sequence[str]], number: int) -> str:
-    """Return at most three of the texts that set a group apart; the strategy needs no key to be understood."""
-    order = sorted(differing, key=lambda key: (key != "strategy", key.startswith(("weather.", "training.")), key))
-    parts = []
-    for key in order[:3]:
-        value = differing[key][number]
-        short = value if len(value) <= 24 else f"{value[:23]}…"
-        parts.append(short if key == "strategy" else f"{key.removeprefix('recipe.').rpartition('.')[2]} {short}")
-    return ", ".join(parts)
+def _set_apart(differing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return words for each group: the fewest settings that set all apart, three at most, the strategy first.
+
+    >>> _set_apart({"strategy": ["fedavg", "fedprox"], "training.learning_rate": ["0.1", "0.5"]})
+    ['fedavg', 'fedprox']
+    >>> _set_apart({"privacy.epsilon": ["1", "3"]})
+    ['epsilon 1', 'epsilon 3']
+    """
+    ranks = {prefix: rank for rank, prefix in enumerate(_TELLING)}
+    order = sorted(differing, key=lambda key: ranks.get(key, ranks.get(key.partition(".")[0], len(ranks) // 2)))
+    chosen: list[str] = []
+    apart = 1
+    for key in order:
+        now = len(set(zip(*(differing[one] for one in [*chosen, key]), strict=True)))
+        if now > apart and len(chosen) < 3:
+            chosen.append(key)
+            apart = now
+    named = [[_setting(key, text) for text in differing[key]] for key in chosen]
+    return [", ".join(parts) for parts in zip(*named, strict=True)]
+
+
+def _setting(key: str, value: str) -> str:
+    short = value if len(value) <= 24 else f"{value[:23]}…"
+    return short if key == "strategy" else f"{key.removeprefix('recipe.').rpartition('.')[2]} {short}"
 
 
 def _cautions(groups: Sequence[Group], differing: Mapping[str, object]) -> Iterator[str]:

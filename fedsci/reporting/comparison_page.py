@@ -118,10 +118,11 @@ def _results(comparison: Comparison) -> str:
         for row in result_rows(comparison)
     ]
     several = any(len(group.settled) > 1 for group in comparison.groups)
-    caption = f"Scores are {esc(comparison.measure.label)} on held-out records."
+    words = f"Scores are {comparison.measure.label} on held-out records."
     if several:
-        caption += " Means over the runs of a group, ± their standard deviation."
-    return section("results", "Results", table(caption, ["", *_heads(comparison)], rows))
+        words += " Means over the runs of a group, ± their standard deviation where it shows."
+    shown = table("", ["", *_heads(comparison)], rows)
+    return section("results", "Results", paragraph(f'<span class="muted">{esc(words)}</span>'), shown)
 
 
 def _settings(comparison: Comparison) -> str:

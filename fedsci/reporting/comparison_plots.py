@@ -65,7 +65,7 @@ def small_plot(series: Sequence[Series], *, metric: str, across: str) -> str:
         y = y_of(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{edge}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>')
-    for tick in nice_ticks(first, last):
+    for tick in nice_ticks(first, last, 7):
         parts.append(_centred("tick", x_of(tick), floor + 18, f"{tick:g}"))
     parts.append(_centred("soft", (_LEFT + edge) / 2, _HEIGHT - 6, esc(across)))
 

@@ -1,6 +1,7 @@
 """What a comparison says: the table of results, and the sentences above it."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from fedsci.reporting.running import duration_words, size_words
 from fedsci.reporting.verdict import Worth
 
 _ABSENT = "–"
-_CLEARLY = 1.05  # costs closer than this are not worth a word
+_CLEARLY = 1.05  # costs closer than this are not worth a sentence
+_WORTH_A_WORD = 0.002  # smaller deviations than this share of the mean are not
 _SCORES = (
     ("Joint, mean over labs", "federated_mean_site"),
     ("Joint, all test records", "federated"),
@@ -119,47 +121,43 @@ def _winner(comparison: Comparison) -> list[str]:
 
 
 def _told_apart(comparison: Comparison, best: Group, first: Spread, second: Group, other: Spread) -> list[str]:
+    """Return whether the gap is larger than chance makes it: seed by seed where both have the same seeds."""
     measure = comparison.measure
     gap = abs(first.mean - other.mean)
-    pair = f"{best.letter} and {second.letter}"
-    found = []
-    if first.deviation is not None and other.deviation is not None:
-        spread = math.hypot(first.deviation, other.deviation)
-        more = gap > spread
-        found.append(
-            f"The difference between {pair}, {measure.format(gap)}, is {'larger' if more else 'no larger'} than the "
-            f"spread between single runs ({measure.format(spread)})"
-            + ("." if more else ": these runs do not tell them apart.")
-        )
-        found += _seed_by_seed(comparison, best, second)
-    elif noise := _noise(best, second):
-        more = gap > noise
-        found.append(
-            f"The difference between {pair}, {measure.format(gap)}, is {'larger' if more else 'no larger'} than the "
-            f"privacy noise of the measurement ({measure.format(noise)})"
-            + ("; more seeds would say how far chance goes." if more else ": these runs do not tell them apart.")
-        )
+    gains = _gains(comparison, best, second)
+    ahead = ""
+    if gains:
+        spread, kind = statistics.stdev(gains), "its spread from seed to seed"
+        ahead = f" {best.letter} is ahead in {sum(gain > 0 for gain in gains)} of {len(gains)} seeds."
+    elif first.deviation is not None and other.deviation is not None:
+        spread, kind = math.hypot(first.deviation, other.deviation), "the spread between single runs"
     else:
-        found.append(
-            f"The difference between {pair} is {measure.format(gap)}; without several runs of each, nobody can say "
-            "whether chance made it (run each with other seeds: --set seed=N)."
-        )
+        spread, kind = _noise(best, second), "the privacy noise of the measurement"
+    opening = f"The difference between {best.letter} and {second.letter}, {measure.format(gap)},"
+    if not spread and not gains:
+        found = [
+            f"{opening} may be chance: there are not several runs of each (run more seeds: --set seed=N).",
+        ]
+    elif gap > spread:
+        found = [f"{opening} is larger than {kind} ({measure.format(spread)}).{ahead}"]
+    else:
+        found = [f"{opening} is no larger than {kind} ({measure.format(spread)}): the runs do not settle it.{ahead}"]
     if measure.compare(first.mean, other.mean) is Worth.AS_WELL:
         found.append("It is so small that either will do.")
     return found
 
 
-def _seed_by_seed(comparison: Comparison, best: Group, second: Group) -> list[str]:
+def _gains(comparison: Comparison, best: Group, second: Group) -> list[float]:
+    """Return by how much the first is better, seed by seed; nothing unless both have the same seeds, once each."""
     ours, theirs = (
         {run.facts.seed: value for run in group.settled if (value := _decider(run)) is not None}
         for group in (best, second)
     )
-    shared = sorted(set(ours) & set(theirs))
-    if len(shared) < 2 or len(ours) < len(best.settled) or len(theirs) < len(second.settled):
+    complete = len(ours) == len(best.settled) and len(theirs) == len(second.settled)
+    if not complete or set(ours) != set(theirs) or len(ours) < 2:
         return []
-    higher = comparison.measure.higher_is_better
-    ahead = sum((ours[seed] > theirs[seed]) if higher else (ours[seed] < theirs[seed]) for seed in shared)
-    return [f"Seed by seed, {best.letter} is ahead in {ahead} of {len(shared)}."]
+    sign = 1 if comparison.measure.higher_is_better else -1
+    return [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours)]
 
 
 def _noise(best: Group, second: Group) -> float:
@@ -179,7 +177,7 @@ def _time_to_level(comparison: Comparison) -> list[str]:
         what = [f"{each.point.round} round{'s' if each.point.round > 1 else ''}"]
         what += [size_words(each.point.size_bytes)] if each.point.size_bytes is not None else []
         if comparison.virtual and each.point.virtual_hours is not None:
-            what.append(f"{_hours(each.point.virtual_hours)} virtual hours")
+            what.append(f"{duration_words(each.point.virtual_hours * 3600)} of virtual time")
         parts.append(f"{each.group.letter} after {', '.join(what)}")
     return [f"{comparison.measure.label[0].upper()}{comparison.measure.label[1:]} {comparison.measure.format(level)} "
             f"is reached by {'; by '.join(parts)}."]  # fmt: skip
@@ -190,7 +188,7 @@ def _costs(comparison: Comparison) -> list[str]:
     for opening, pick, words in (
         ("Least is sent by", _sent, size_words),
         ("Least virtual time is taken by", _virtual_seconds if comparison.virtual else _nothing, duration_words),
-        ("Least privacy is spent by", lambda run: run.epsilon, lambda value: f"ε {epsilon_words(value)}"),
+        ("Least privacy is spent by", lambda run: run.epsilon, _guarantee),
     ):
         known = [(spread.mean, group) for group in comparison.groups if (spread := group.spread(pick)) is not None]
         known.sort(key=lambda pair: pair[0])
@@ -220,7 +218,8 @@ def _reaching_row(label: str, reached: Sequence[Reached], pick: Callable[[Point]
 def _cell(spread: Spread | None, words: Words) -> str:
     if spread is None:
         return _ABSENT
-    return words(spread.mean) + (f" ± {words(spread.deviation)}" if spread.deviation else "")
+    shown = spread.deviation is not None and spread.deviation > abs(spread.mean) * _WORTH_A_WORD
+    return words(spread.mean) + (f" ± {words(float(f'{spread.deviation:.2g}'))}" if shown else "")
 
 
 def _beside(group: Group, key: str, words: Words) -> str:
@@ -256,6 +255,10 @@ def _named(group: Group) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}"
+
+
+def _guarantee(value: float) -> str:
+    return "without any guarantee" if math.isinf(value) else f"ε {epsilon_words(value)}"
 
 
 def _hours(value: float) -> str:

@@ -74,7 +74,10 @@ svg .spent { fill: var(--spent); } svg .before { fill: var(--before); } svg .lef
   align-items: start; }
 .plots figure { margin: 0; }
 .plots svg text { font-size: 13px; } .plots svg text.end { font-weight: 700; }
-.plots svg .run { stroke-width: 1; opacity: .35; }
+.plots svg .run { stroke-width: 1; opacity: .45; stroke-dasharray: none; }
+.plots + p { margin-top: 1rem; }
+#results tbody th, #settings td { overflow-wrap: normal; }
+@media (min-width: 60rem) { #results tbody th { min-width: 15rem; } }
 .key { list-style: none; margin: 1rem 0; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; }
 .key li { display: flex; align-items: center; gap: .5rem; } .key svg { width: 34px; flex: none; }
 svg .c0 { stroke: var(--joint); } svg text.c0, svg circle.c0 { fill: var(--joint); }
@@ -108,6 +111,7 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: .5r
   white-space: pre-wrap; }
 sup { line-height: 0; }
 summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
+@media (max-width: 40rem) { th, td { padding: .4rem .45rem; } }
 @media (max-width: 40rem) { dl div { grid-template-columns: 1fr; gap: 0; } main { padding: 1.5rem 1rem
   3rem; } }
 @media print {
