@@ -3,29 +3,23 @@
 Runs whose plans differ in nothing but the seed are one group, with a mean and a spread.
 """
 
-import contextlib
 import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from fedsci.errors import FedsciError, InputError
-from fedsci.reporting.evidence import plan_of
+from fedsci.errors import InputError
+from fedsci.reporting.comparison_settings import NOT_SET, set_apart, settings_of
 from fedsci.reporting.facts import RunFacts, facts_of
-from fedsci.reporting.run_folder import RunFolder, mapping, read_run_folder, text
+from fedsci.reporting.run_folder import mapping, read_run_folder, text
 from fedsci.reporting.verdict import Measure
 
-#: Keys of the flattened plan that decide nothing about how a study is run.
-_NOT_SETTINGS = ("study", "question", "seed", "task.", "dataset", "recipe.paper", "recipe.when", "recipe.cost")
 #: What decides which records a model is tested on.
 _TEST_RECORDS = ("sites", "evaluation.holdout", "missing", "privacy.group_by")
-_NOT_SET = "not set"
-#: What tells groups apart best, first to last; other keys come in the middle.
-_TELLING = ("strategy", "privacy.epsilon", "privacy.mechanism", "model", "recipe", "training", "weather", "sites")
 _SETTLED = frozenset({"completed", "stopped_by_budget"})
 
 
@@ -220,51 +214,7 @@ def _read(folder: Path) -> Run:
             f"{folder}: {run.notes[0].rstrip('.')}",
             hint="a run that is still going has no summary.json yet; leave this one out, or run it again",
         )
-    return Run(folder=folder, facts=facts_of(run), settings=_settings(run), study=mapping(run.plan, "study"))
-
-
-def _settings(run: RunFolder) -> dict[str, str]:
-    """Return the plan's keys with dots, the training numbers as they were used, and the weather's."""
-    recipe = dict(mapping(run.plan, "strategy"))
-    study = {**mapping(run.plan, "study"), "strategy": recipe.pop("name", None), "sites": run.plan.get("sites")}
-    if not mapping(run.plan, "study"):
-        raise InputError(f"{run.name}: plan.yaml names no study", hint="give a run folder that is complete")
-    with contextlib.suppress(FedsciError):  # of another version's plan, what is written is compared
-        study["training"] = asdict(plan_of(run).training)
-    if mapping(study, "privacy").get("mechanism") == "none":  # its other numbers do nothing
-        study["privacy"] = {"mechanism": "none", "epsilon": "∞"}
-    recipe.pop("training", None)
-    recipe.pop("private_learning_rate", None)
-    found = dict(_flat(study)) | dict(_flat(recipe, "recipe."))
-    found |= dict(_flat(mapping(run.summary, "weather"), "weather."))
-    return {key: words for key, words in found.items() if not f"{key}.".startswith(tuple(map(_whole, _NOT_SETTINGS)))}
-
-
-def _whole(key: str) -> str:
-    return key if key.endswith(".") else f"{key}."
-
-
-def _flat(values: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat({str(inner): item for inner, item in value.items()}, f"{above}{key}.")
-        elif key != "seed":
-            yield f"{above}{key}", _words(value)
-
-
-def _words(value: object) -> str:
-    """Return a setting for a reader.
-
-    >>> [_words(value) for value in (None, True, 0.5, 30, "none", ["a", "b"], {})]
-    ['not set', 'yes', '0.5', '30', 'none', 'a, b', 'not set']
-    """
-    if value is None or value in ({}, []):
-        return _NOT_SET
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ", ".join(map(_words, value)) if isinstance(value, list) else str(value)
+    return Run(folder=folder, facts=facts_of(run), settings=settings_of(run), study=mapping(run.plan, "study"))
 
 
 def _require_comparable(runs: Sequence[Run]) -> Measure:
@@ -305,13 +255,13 @@ def _grouped(runs: Sequence[Run]) -> tuple[tuple[Group, ...], dict[str, tuple[st
     keys = dict.fromkeys(key for members in found for key in members[0].settings)
     differing = {}
     for key in keys:
-        texts = tuple(members[0].settings.get(key, _NOT_SET) for members in found)
-        set_somewhere = {text for text in texts if text != _NOT_SET}
+        texts = tuple(members[0].settings.get(key, NOT_SET) for members in found)
+        set_somewhere = {text for text in texts if text != NOT_SET}
         if len(set(texts)) > 1 and not (key.startswith("privacy.") and len(set_somewhere) == 1):
             differing[key] = texts
     if "strategy" in differing:  # its name says what its recipe holds
         differing = {key: texts for key, texts in differing.items() if not key.startswith("recipe.")}
-    words = _set_apart(differing)
+    words = set_apart(differing)
     groups = tuple(
         Group(
             letter=_letter(number),
@@ -326,32 +276,6 @@ def _grouped(runs: Sequence[Run]) -> tuple[tuple[Group, ...], dict[str, tuple[st
 def _letter(number: int) -> str:
     """Return A, B, ..., Z, A1, B1, ..."""
     return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
-
-
-def _set_apart(differing: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return words for each group: the fewest settings that set all apart, three at most, the strategy first.
-
-    >>> _set_apart({"strategy": ["fedavg", "fedprox"], "training.learning_rate": ["0.1", "0.5"]})
-    ['fedavg', 'fedprox']
-    >>> _set_apart({"privacy.epsilon": ["1", "3"]})
-    ['epsilon 1', 'epsilon 3']
-    """
-    ranks = {prefix: rank for rank, prefix in enumerate(_TELLING)}
-    order = sorted(differing, key=lambda key: ranks.get(key, ranks.get(key.partition(".")[0], len(ranks) // 2)))
-    chosen: list[str] = []
-    apart = 1
-    for key in order:
-        now = len(set(zip(*(differing[one] for one in [*chosen, key]), strict=True)))
-        if now > apart and len(chosen) < 3:
-            chosen.append(key)
-            apart = now
-    named = [[_setting(key, text) for text in differing[key]] for key in chosen]
-    return [", ".join(parts) for parts in zip(*named, strict=True)]
-
-
-def _setting(key: str, value: str) -> str:
-    short = value if len(value) <= 24 else f"{value[:23]}…"
-    return short if key == "strategy" else f"{key.removeprefix('recipe.').rpartition('.')[2]} {short}"
 
 
 def _cautions(groups: Sequence[Group], differing: Mapping[str, object]) -> Iterator[str]:
