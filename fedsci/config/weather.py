@@ -36,13 +36,11 @@ class Weather(Strict):
 
     Attributes:
         seed: public; decides who is away when. The study's if left out.
-        deadline_s: virtual seconds that the coordinator waits in an exchange; for ever if left out.
         every_lab: holds where a lab's own section says nothing.
         labs: by name.
     """
 
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    deadline_s: float | None = Field(default=None, gt=0)
     every_lab: LabWeather = LabWeather()
     labs: dict[str, LabWeather] = Field(default_factory=dict)
 

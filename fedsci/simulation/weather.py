@@ -47,9 +47,10 @@ class WeatherLink(SiteLink):
     """A link on which rounds take virtual time, and labs are away or late.
 
     An exchange takes what its slowest lab takes: the request down, the computing, the reply up. A lab that is away is
-    known to be, as from SuperLink, and not waited for. One that would pass the deadline computes all the same, as it
-    would in production, and its reply is not heard; the coordinator has then waited for the whole deadline. Only
-    rounds have weather: everybody is there for preparation, the last evaluation and the end, and they take no time.
+    known to be, as from SuperLink, and not waited for. One that would pass the study's ``round_deadline_s``, which
+    here is virtual, computes all the same, as it would in production, and its reply is not heard; the coordinator has
+    then waited for the whole deadline. Only rounds have weather: everybody is there for preparation, the last
+    evaluation and the end, and they take no time.
 
     Attributes:
         plan: says what a round's work is.
@@ -72,16 +73,16 @@ class WeatherLink(SiteLink):
             return super().ask(requests)
         there = {site: said for site, said in requests.items() if not is_away(self.weather, site, self._round)}
         before = {site: replace(self.traffic_of.get(site, Traffic())) for site in there}
+        self.round_deadline_s = None  # of the clock on the wall
         replies = super().ask(there)
         taken = {site: self._seconds(site, request, before[site]) for site, request in there.items()}
-        deadline, longest = self.weather.deadline_s, max(taken.values(), default=0.0)
-        waited = longest if deadline is None else min(longest, deadline)
-        self.virtual_seconds = (self.virtual_seconds or 0.0) + waited
+        deadline = self.plan.training.round_deadline_s
+        self.virtual_seconds = (self.virtual_seconds or 0.0) + min(max(taken.values(), default=0.0), deadline)
         return {
-            site: _missed(site, "is away this round", exit_code=7, code="away")
+            site: _missed(site, "not connected", code="transport")
             if site not in there
-            else _missed(site, f"no answer within {deadline:g} virtual s", exit_code=5, code="silent")
-            if deadline is not None and taken[site] > deadline
+            else _missed(site, f"late: no answer within {deadline:g} virtual s", code="silent")
+            if taken[site] > deadline
             else replies[site]
             for site in sorted(requests)
         }
@@ -100,5 +101,6 @@ class WeatherLink(SiteLink):
         return total
 
 
-def _missed(site: SiteId, message: str, *, exit_code: int, code: str) -> SiteFailed:
-    return SiteFailed(site, {"message": message, "exit_code": exit_code, "code": code})
+def _missed(site: SiteId, message: str, *, code: str) -> SiteFailed:
+    """Return what a link says of such a site between machines."""
+    return SiteFailed(site, {"message": message, "exit_code": 5, "code": code})

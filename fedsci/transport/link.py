@@ -147,7 +147,9 @@ class SiteLink:
             for message in got:
                 sent = message.metadata.reply_to_message_id
                 pending.discard(sent)
-                reply = self._decode(node_of[sent], message, left_s=deadline - now)
+                if message.has_content():
+                    self._count(node_of[sent], up=_size(message.content))
+                reply = self._decode(message, left_s=deadline - now)
                 if isinstance(reply, Reply) and reply.error is not None and reply.error.get("code") == BUSY["code"]:
                     busy.add(node_of[sent])
                 elif reply is not None:
@@ -183,7 +185,7 @@ class SiteLink:
         self.seconds_codec += time.monotonic() - began
         return dict(zip(ids, requests, strict=True))
 
-    def _decode(self, node: int, message: Message, *, left_s: float) -> Reply | FedsciError | None:
+    def _decode(self, message: Message, *, left_s: float) -> Reply | FedsciError | None:
         """Return a reply, or what went wrong; None if it is only that the request's time is over."""
         if not message.has_content():
             code = message.error.code
@@ -192,7 +194,6 @@ class SiteLink:
             if code == ErrorCode.NODE_UNAVAILABLE:
                 return ConnectionFailed("not connected")
             return ConnectionFailed(f"the site's process failed (Flower error {code})")
-        self._count(node, up=_size(message.content))
         began = time.monotonic()
         try:
             return decode_reply(message.content)

@@ -39,7 +39,7 @@ def test_the_studys_seed_holds_where_the_file_names_none(tmp_path):
         ({"labs": {"lab-3": {}}}, "line 2: lab-3 is no lab of the study"),
         ({"labs": {"lab-1": {"availability": 1.5}}}, "availability is 1.5"),
         ({"labs": {"lab-1": {"records_per_s": 0}}}, "records_per_s is 0"),
-        ({"deadline_s": -1}, "deadline_s is -1"),
+        ({"seed": -1}, "seed is -1"),
         ({"every_lab": {"speed": 3}}, "unknown key 'speed'"),
         ({"epsilon": 3}, "unknown key 'epsilon'"),
     ],
@@ -56,5 +56,5 @@ def test_the_shipped_weather_is_read_by_its_name_and_is_for_the_shipped_labs(tmp
     plan = load_study(shipped("examples") / "digits" / "study.yaml").plan
     found = load_weather(Path("uneven"), sites=plan.sites, seed=1)
     assert len({str(found.of(site)) for site in plan.sites}) > 3
-    (tmp_path / "uneven").write_text("deadline_s: 4")  # a file of that name is meant before it
-    assert load_weather(Path("uneven"), sites=plan.sites, seed=1).deadline_s == 4
+    (tmp_path / "uneven").write_text("seed: 4")  # a file of that name is meant before it
+    assert load_weather(Path("uneven"), sites=plan.sites, seed=1).seed == 4

@@ -1,6 +1,7 @@
 """Everything that ships as YAML is parsed; a strategy has one name everywhere."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fedsci.config.shipped import shipped
 from fedsci.config.site import load_site
 from fedsci.config.strategy import load_recipe, recipe_names
 from fedsci.config.study_file import load_study
+from fedsci.config.weather import load_weather
 from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
 from fedsci.training.schema import schema_of
 
@@ -77,6 +79,8 @@ def test_an_example_file_is_what_it_says(path):
         schema_of(study.plan.study)
     elif "site" in values:
         assert load_site(path).site == values["site"]
+    elif path.name == "weather.yaml":
+        assert set(load_weather(path, sites=[site.stem for site in SITES], seed=1).labs) == set(values["labs"])
     else:
         assert load_recipe(str(path), folder=path.parent, where="test").name == values["name"]
 
@@ -87,5 +91,7 @@ def test_an_unknown_key_in_it_would_be_noticed(path, tmp_path):
     values = yaml.safe_load(path.read_text()) | {"nonsense": 1}
     damaged.write_text(yaml.safe_dump(values))
     load = load_study if "study" in values else load_site if "site" in values else None
+    if path.name == "weather.yaml":
+        load = partial(load_weather, sites=[site.stem for site in SITES], seed=1)
     with pytest.raises(fedsci.errors.ConfigError, match="unknown key 'nonsense'"):
         load(damaged) if load else load_recipe(damaged.name, folder=tmp_path, where="test")

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-QUICK = ("--set", "training.rounds=3", "--set", "privacy.mechanism=none", "--set", "evaluation.baselines=[]")
+QUICK = (
+    "--set",
+    "training.rounds=3",
+    "--set",
+    "training.round_deadline_s=90",
+    "--set",
+    "privacy.mechanism=none",
+    "--set",
+    "evaluation.baselines=[]",
+)
 
 
 @pytest.mark.slow

@@ -98,12 +98,12 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group_with_mean_and_sprea
 
 def test_a_change_of_the_weather_makes_another_group_and_its_seed_does_not(run):
     calm, again, storm = (
-        run(name, weather={"seed": seed, "deadline_s": deadline}, virtual=10)
-        for name, seed, deadline in (("calm", 1, 5), ("again", 2, 5), ("storm", 1, 60))
+        run(name, weather={"seed": seed, "every_lab": {"availability": chance}}, virtual=10)
+        for name, seed, chance in (("calm", 1, 0.9), ("again", 2, 0.9), ("storm", 1, 0.5))
     )
     comparison = compare_runs([calm, again, storm])
     assert [len(group.runs) for group in comparison.groups] == [2, 1]
-    assert comparison.differing == {"weather.deadline_s": ("5", "60")}
+    assert comparison.differing == {"weather.every_lab.availability": ("0.9", "0.5")}
     assert "The simulated weather is not the same everywhere." in comparison.cautions
 
 
