@@ -12,6 +12,7 @@ from fedsci.reporting.verdict import Worth
 
 _ABSENT = "–"
 _CLEARLY = 1.05  # costs closer than this are not worth a sentence
+_FEW = 2  # runs whose deviation is hardly known
 _WORTH_A_WORD = 0.002  # smaller deviations than this share of the mean are not
 _SCORES = (
     ("Joint, mean over labs", "federated_mean_site"),
@@ -142,6 +143,8 @@ def _told_apart(comparison: Comparison, best: Group, first: Spread, second: Grou
         found = [f"{opening} is larger than {kind} ({measure.format(spread)}).{ahead}"]
     else:
         found = [f"{opening} is no larger than {kind} ({measure.format(spread)}): the runs do not settle it.{ahead}"]
+    if (gains or first.deviation is not None) and min(first.runs, other.runs) == _FEW:
+        found.append("Two runs say little of how far chance goes.")
     if measure.compare(first.mean, other.mean) is Worth.AS_WELL:
         found.append("It is so small that either will do.")
     return found

@@ -119,7 +119,9 @@ def test_a_change_of_the_weather_makes_another_group_and_its_seed_does_not(run):
 def test_a_difference_is_held_against_the_spread(run, ours, theirs, words):
     folders = [run(f"a{seed}", seed=seed, curve=(0.4, value)) for seed, value in enumerate(ours)]
     folders += [run(f"b{seed}", seed=seed, curve=(0.4, value), strategy="fedprox") for seed, value in enumerate(theirs)]
-    assert words in " ".join(sentences(compare_runs(folders)))
+    said = " ".join(sentences(compare_runs(folders)))
+    assert words in said
+    assert "Two runs say little" in said
 
 
 def test_single_runs_prove_nothing_and_noised_ones_are_held_against_their_noise(run):
