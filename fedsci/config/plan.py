@@ -133,6 +133,20 @@ class Plan:
         """Whether training carries a differential-privacy guarantee."""
         return self.study.privacy.mechanism != "none"
 
+    @property
+    def lab_models(self) -> tuple[str, ...]:
+        """The models that each lab has for itself and is compared with, in the order in which labs answer.
+
+        ``local``: trained on its own records only; ``local_no_dp``: the same without the study's privacy;
+        ``personalised``: the shared model adapted to its own records, without privacy.
+        """
+        local = "local" in self.study.evaluation.baselines
+        return (
+            *(("local",) if local else ()),
+            *(("local_no_dp",) if local and self.private else ()),
+            *(("personalised",) if self.study.personalise.method != "none" else ()),
+        )
+
     def without_privacy(self) -> "Plan":
         """Return the plan of a baseline that trains without privacy: the numbers the recipe has for that."""
         privacy = self.study.privacy.model_copy(update={"mechanism": "none"})

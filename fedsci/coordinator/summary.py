@@ -46,6 +46,7 @@ def summarise(
             "federated": progress.federated.of(site) if progress.federated else None,
             "local": alone["local"].of(site) if "local" in alone else None,
             "local_no_dp": alone["local_no_dp"].of(site) if "local_no_dp" in alone else None,
+            "personalised": alone["personalised"].of(site) if "personalised" in alone else None,
             "records": _records(progress, site),
         }
     return {
@@ -68,6 +69,7 @@ def summarise(
             "by_site": by_site,
             "local_mean_site": alone["local"].mean_site() if "local" in alone else None,
             "local_no_dp_mean_site": alone["local_no_dp"].mean_site() if "local_no_dp" in alone else None,
+            "personalised_mean_site": alone["personalised"].mean_site() if "personalised" in alone else None,
             "noise_deviation": progress.federated.noise_deviation() if progress.federated else None,
             "noise_deviation_mean_site": progress.federated.mean_site_deviation() if progress.federated else None,
             "pooled": pooled.get("pooled"),

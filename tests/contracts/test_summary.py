@@ -18,7 +18,10 @@ TOP = {
     "fedsci", "study", "plan_digest", "engine", "seed", "status", "rounds_completed", "sites", "metrics", "privacy",
     "secure_aggregation", "traffic_bytes", "seconds",
 }  # fmt: skip
-METRICS = {"federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp", "local_noise"}
+METRICS = {
+    "federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp", "local_noise",
+    "personalised_mean_site",
+}  # fmt: skip
 PRIVACY = {"unit", "mechanism", "delta", "accountant", "by_site"}
 SPENT = {
     "epsilon_spent_study", "epsilon_spent_total", "epsilon_enforced_total", "epsilon_enforced_before", "epsilon_budget",
@@ -55,7 +58,7 @@ def write_labs(folder: Path, *, hidden: int | None = None, modest: int | None = 
 
 def run(
     folder: Path, *, masked: bool, mechanism: str = "local", strategy: str = "dp_fedsgd", hidden: int | None = None,
-    modest: int | None = None,
+    modest: int | None = None, personalise: str = "none",
     serialise: bool = False, out: str = "runs", epsilon: float = 3.0, baselines: tuple[str, ...] = ("local", "pooled"),
 ) -> tuple[dict, Path]:  # fmt: skip
     features = {"mean_radius": {"min": 5, "max": 30}, "mean_texture": {"min": 5, "max": 40}}
@@ -64,7 +67,7 @@ def run(
         "model": {"name": "mlp", "hidden": [4]}, "strategy": strategy,
         "training": {"rounds": 2, "sample_rate": 1.0, "learning_rate": 0.5, "local_epochs": 1},
         "privacy": {"mechanism": mechanism, "epsilon": epsilon}, "evaluation": {"baselines": list(baselines)},
-        "sites": write_labs(folder, hidden=hidden, modest=modest), "seed": 5,
+        "sites": write_labs(folder, hidden=hidden, modest=modest), "seed": 5, "personalise": personalise,
         "secure_aggregation": {"enabled": masked},
     }  # fmt: skip
     file = folder / "study.yaml"
@@ -156,6 +159,21 @@ def test_where_one_site_of_a_private_study_shows_nothing_all_are_measured_with_n
     assert [spent.pop("measurements_charged") for spent in noised.values()] == [1] * 4
     assert [spent.pop("measurements_charged") for spent in exact.values()] == [0] * 4
     assert noised == exact
+
+
+@pytest.mark.parametrize("mechanism", ["local", "none"])
+def test_personal_models_stand_beside_the_shared_one_and_null_where_there_are_none(tmp_path, masked, mechanism):
+    metrics = run(tmp_path, masked=masked, mechanism=mechanism, modest=3, personalise="ditto", baselines=())[0][
+        "metrics"
+    ]
+    shown = {site: values["personalised"] is not None for site, values in metrics["by_site"].items()}
+    assert shown == {"lab-1": True, "lab-2": True, "lab-3": False, "lab-4": True}
+    assert set(metrics["personalised_mean_site"]) == {"accuracy", "auroc", "log_loss"}
+    assert metrics["local_mean_site"] is None
+    assert len(list(tmp_path.glob("runs/*/state/lab-*/runs/*/personal_model.safetensors"))) == 4
+    without = run(tmp_path, masked=masked, mechanism=mechanism, out="without", baselines=())[0]["metrics"]
+    assert without["personalised_mean_site"] is None
+    assert {values["personalised"] for values in without["by_site"].values()} == {None}
 
 
 @pytest.mark.parametrize("modest", [None, 3])
