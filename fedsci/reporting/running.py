@@ -11,6 +11,7 @@ _WAYS = {
     "federated_mean_site": "Joint, mean over labs",
     "federated": "Joint, all test records",
     "local_mean_site": "Alone, mean over labs",
+    "personalised_mean_site": "Joint, adapted by each lab, mean over labs",
     "local_no_dp_mean_site": "Alone without privacy, mean over labs",
     "pooled": "Pooled",
     "pooled_dp": "Pooled, same privacy",
