@@ -41,6 +41,9 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
         if values is not None and not (noise and noised and values.get(name) is None):
             beside = _noise(metrics.get(noise), name) if noise else ""
             console.print(f"  {label:<48} {_metric(values, name)}{beside}{_interval(metrics, key, name)}")
+    worst = (metrics.get("federated_worst_site") or {}).get(name)
+    if worst:
+        console.print(f"  {'federated, worst lab':<48} {_number(worst['value'], digits=3)}  ({worst['site']})")
     _answer(console, folder)
     if noised:
         console.print("  not every lab lets exact metrics leave: those of the federation carry privacy noise")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fedsci import names
 from fedsci.config.strategy import StrategyRecipe
-from fedsci.config.study import METRICS, Study
+from fedsci.config.study import EXACT_METRICS, METRICS, Study
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError, InputError
 from fedsci.strategies import Strategy, build_strategy
@@ -246,6 +246,11 @@ def check_plan(plan: Plan) -> None:
         raise ConfigError(
             f"the study takes {steps} private steps at each site, the most is {MOST_PRIVATE_STEPS}",
             hint="lower training.rounds or training.local_epochs, or raise training.sample_rate",
+        )
+    if plan.private and set(plan.metrics) <= set(EXACT_METRICS):
+        raise ConfigError(
+            f"evaluation.metrics: {', '.join(plan.metrics)} cannot be measured with noise, as private studies may need",
+            hint=f"list {METRICS[study.task.kind][0]} as well",
         )
     if study.privacy.mechanism == "distributed":
         _check_distributed(plan)

@@ -242,10 +242,14 @@ class Personalise(Strict):
 
 
 METRICS: dict[str, tuple[str, ...]] = {
-    "binary": ("accuracy", "auroc", "log_loss"),
-    "multiclass": ("accuracy", "log_loss"),
+    "binary": ("accuracy", "auroc", "log_loss", "balanced_accuracy", "calibration_error"),
+    "multiclass": ("accuracy", "log_loss", "balanced_accuracy", "calibration_error"),
     "regression": ("rmse", "mae", "r2"),
 }
+
+
+#: Known only where exact metrics may leave: each would add to what one record can move, and so to the noise of all.
+EXACT_METRICS = ("balanced_accuracy", "calibration_error")
 
 
 class Study(Strict):

@@ -65,7 +65,8 @@ class RunFacts:
     empty where the run does not name one; a reader must then assume no guarantee. ``noised``: the metrics
     of the joint model carry privacy noise; ``noise`` is its standard deviation in the deciding metric, for
     ``federated`` and ``federated_mean_site``, as far as the run says. ``errors``: standard errors of the means over
-    the labs, by their names in :class:`Scores`, from the run's intervals.
+    the labs, by their names in :class:`Scores`, from the run's intervals. ``worst``: the lab at which the joint model
+    does worst, and its metric there; None unless every lab shows its own.
     """
 
     study: str
@@ -84,6 +85,7 @@ class RunFacts:
     noised: bool
     noise: Mapping[str, float]
     errors: Mapping[str, float]
+    worst: tuple[str, float] | None
     labs: Sequence[LabFacts]
     rounds: Sequence[RoundFacts]
     unit: str
@@ -154,6 +156,7 @@ def facts_of(run: RunFolder) -> RunFacts:
             means,
             name,
         ),
+        worst=_worst(mapping(metrics, "federated_worst_site", name)),
         labs=_labs(summary, study, means, name),
         rounds=_rounds(run.rounds, name),
         unit=text(privacy.get("unit")) or "record",
@@ -217,6 +220,11 @@ def _errors(
         if value is not None and len(ends) == 2 and None not in ends:
             found[each] = max(abs((end or 0.0) - value) for end in ends) / CHANCE
     return found
+
+
+def _worst(said: Mapping[str, object]) -> tuple[str, float] | None:
+    site, value = text(said.get("site")), finite(said.get("value"))
+    return None if not site or value is None else (site, value)
 
 
 def _planned_site(site: object) -> str:

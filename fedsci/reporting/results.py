@@ -254,6 +254,9 @@ def _tiles(facts: RunFacts, measure: Measure) -> str:
         for label, key, remark in shown
         if key in facts.means
     ]
+    if facts.worst is not None:
+        site, value = facts.worst
+        tiles.append(tile(f"Joint model, worst lab<br>{esc(measure.label)}", measure.format(value), esc(site)))
     return f'<div class="tiles">{"".join([*tiles, _epsilon_tile(facts)])}</div>'
 
 

@@ -156,5 +156,5 @@ def _of_each(
     found: dict[SiteId, MetricSums] = {}
     for name, lab in labs:
         with contextlib.suppress(RoundAborted):
-            found[name] = evaluate(plan, train(name, lab), lab.holdout, device=CPU)
+            found[name] = evaluate(plan, train(name, lab), lab.holdout, device=CPU, resample=name)
     return found

@@ -272,11 +272,11 @@ class SiteService:
         upload = Upload(active, request, slot=last, dimension=0, after=active.plan.training.rounds)
         if upload.absent is not None:
             return upload.absent
-        metrics, exact = self._measure(active, upload, model, after=last)
+        metrics, exact = self._measure(active, upload, model, after=last, resample=True)
         return self._send(upload, None, metrics, active.own({"federated": exact}))
 
     def _measure(
-        self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int
+        self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int, resample: bool = False
     ) -> tuple[list[NDArray[np.float64] | NDArray[np.int64] | None], MetricSums | None]:
         """Return what the holdout says of a model, as asked, and exact sums where the policy lets them leave.
 
@@ -285,10 +285,12 @@ class SiteService:
         if upload.evaluate is None:
             return [], None
         if upload.evaluate == "exact":
-            sums = active.measure(model)
+            sums = active.measure(model, resample=resample)
             return [None if sums is None else sums.values], sums
         self.ledger.measure(active.plan.study.dataset, _run_id(upload.request), after)
-        return [active.measure_noised(model, smallest=upload.smallest_holdout)], active.measure(model)
+        return [active.measure_noised(model, smallest=upload.smallest_holdout)], active.measure(
+            model, resample=resample
+        )
 
     def _alone(self, request: Request) -> Reply:
         """Measure what this lab has for itself: see :attr:`Plan.lab_models`. The models stay here.
@@ -301,15 +303,15 @@ class SiteService:
         run = _run_id(request)
         active = self._active(run)
         metrics: dict[str, MetricSums | None] = dict.fromkeys(active.plan.lab_models)
-        if not metrics:
-            message = "the plan compares with nothing that a lab has for itself"
-            raise PolicyRefused(message, public=message)
         last = _last_round(active, request)
         upload = Upload(active, request, slot=last + 1, dimension=0, tables=len(metrics))
         if upload.absent is not None:
             return upload.absent
         if upload.evaluate != "exact":
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
+        if not metrics:
+            message = "the plan compares with nothing that a lab has for itself"
+            raise PolicyRefused(message, public=message)
         shared = request.model() if "personalised" in metrics else None
         if shared is not None and shared.size != active.worker.parameters:
             raise InputError(f"{shared.size} numbers came, the model has {active.worker.parameters}")

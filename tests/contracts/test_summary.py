@@ -9,6 +9,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from fedsci.cli.progress import SilentDisplay
+from fedsci.config.study import METRICS as KNOWN
 from fedsci.config.study_file import load_study
 from fedsci.errors import SiteFailed
 from fedsci.secagg import plan_quantisation
@@ -20,7 +21,7 @@ TOP = {
 }  # fmt: skip
 METRICS = {
     "federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp", "local_noise",
-    "personalised_mean_site",
+    "personalised_mean_site", "federated_worst_site", "local_worst_site", "personalised_worst_site", "intervals",
 }  # fmt: skip
 PRIVACY = {"unit", "mechanism", "delta", "accountant", "by_site"}
 SPENT = {
@@ -113,7 +114,7 @@ def test_the_values_are_what_was_run(private_run):
     assert summary["traffic_bytes"]["down"] > 0
     assert summary["seconds"]["total"] >= summary["seconds"]["training"]
     for values in (summary["metrics"]["federated"], summary["metrics"]["pooled"], summary["metrics"]["pooled_dp"]):
-        assert set(values) == {"accuracy", "auroc", "log_loss"}
+        assert set(values) == set(KNOWN["binary"])
         assert 0 <= values["accuracy"] <= 1
 
 
@@ -132,6 +133,8 @@ def test_a_site_that_shows_nothing_is_null_and_never_missing(tmp_path, masked):
         assert by_site["lab-3"][label] is None
         assert by_site["lab-1"][label]["accuracy"] >= 0
     assert by_site["lab-1"]["local_no_dp"]["accuracy"] >= 0
+    assert by_site["lab-3"]["intervals"]["local"] is None
+    assert metrics["federated_worst_site"] is None  # lab-3 may be it
     assert metrics["noise_deviation"] is metrics["noise_deviation_mean_site"] is None
     hidden = run(tmp_path, masked=masked, mechanism="none", hidden=2, baselines=("local",))[0]["metrics"]["by_site"]
     for label in ("federated", "local"):
@@ -161,6 +164,26 @@ def test_where_one_site_of_a_private_study_shows_nothing_all_are_measured_with_n
     assert noised == exact
 
 
+def test_intervals_stand_around_the_numbers_and_the_worst_site_is_named(tmp_path, masked):
+    metrics = run(tmp_path, masked=masked, mechanism="none", personalise="fine_tune", baselines=("local",))[0][
+        "metrics"
+    ]
+    for label in ("federated", "federated_mean_site", "local_mean_site", "personalised_mean_site"):
+        low, high = metrics["intervals"][label]["accuracy"]
+        assert 0 <= low < metrics[label]["accuracy"] < high <= 1
+        assert 0.02 < high - low < 0.4  # of 140 held-out records in all
+    for label in ("federated", "local", "personalised"):
+        each = {site: values[label]["accuracy"] for site, values in metrics["by_site"].items()}
+        worst = metrics[f"{label}_worst_site"]["accuracy"]
+        assert worst["value"] == min(each.values()) == each[worst["site"]]
+        loss = metrics[f"{label}_worst_site"]["log_loss"]["value"]
+        assert loss == max(values[label]["log_loss"] for values in metrics["by_site"].values())
+        for values in metrics["by_site"].values():
+            low, high = values["intervals"][label]["log_loss"]
+            assert low < values[label]["log_loss"] < high
+    assert metrics["intervals"]["local_no_dp_mean_site"] is None
+
+
 @pytest.mark.parametrize("mechanism", ["local", "none"])
 def test_personal_models_stand_beside_the_shared_one_and_null_where_there_are_none(tmp_path, masked, mechanism):
     metrics = run(tmp_path, masked=masked, mechanism=mechanism, modest=3, personalise="ditto", baselines=())[0][
@@ -168,7 +191,7 @@ def test_personal_models_stand_beside_the_shared_one_and_null_where_there_are_no
     ]
     shown = {site: values["personalised"] is not None for site, values in metrics["by_site"].items()}
     assert shown == {"lab-1": True, "lab-2": True, "lab-3": False, "lab-4": True}
-    assert set(metrics["personalised_mean_site"]) == {"accuracy", "auroc", "log_loss"}
+    assert set(metrics["personalised_mean_site"]) == set(KNOWN["binary"])
     assert metrics["local_mean_site"] is None
     assert len(list(tmp_path.glob("runs/*/state/lab-*/runs/*/personal_model.safetensors"))) == 4
     without = run(tmp_path, masked=masked, mechanism=mechanism, out="without", baselines=())[0]["metrics"]
