@@ -84,7 +84,8 @@ def _answer(console: Console, folder: Path) -> None:
     verdict = judge(facts.measure, facts.scores, private=facts.private, noised=facts.noised)
     if verdict.worth is not Worth.UNKNOWN:
         console.print(f"  [bold]Should a lab join? {verdict.headline}[/]")
-        console.print(textwrap.fill(" ".join(verdict.sentences), 100, initial_indent="  ", subsequent_indent="  "))
+        words, width = " ".join(verdict.sentences), min(100, console.width)
+        console.print(textwrap.fill(words, width, initial_indent="  ", subsequent_indent="  "), soft_wrap=True)
 
 
 def _interval(metrics: dict[str, Any], key: str, name: str) -> str:
