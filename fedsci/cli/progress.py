@@ -14,7 +14,7 @@ from fedsci.coordinator.progress import Progress, RoundResult
 _PHASES = {
     "preparing": "labs check the study and load their data",
     "training": "training",
-    "baselines": "each lab trains alone, for comparison",
+    "baselines": "each lab trains its own model, for comparison",
     "pooled": "pooled baseline, for comparison",
     "finishing": "labs settle their budgets",
 }

@@ -1,5 +1,6 @@
 """The result of a run, as a coordinator reads it in the terminal."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
     shown = [
         (title, key)
         for title, key in _COLUMNS
-        if any(values[key] is not None for values in metrics["by_site"].values())
+        if any(values.get(key) is not None for values in metrics["by_site"].values())
     ]
     about = f"{name} on each lab's holdout" if shown else "what each lab spent" if private else "labs"
     table = Table(title=f"{summary['study']}: {about}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0))
@@ -27,7 +28,7 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
         table.add_column(heading, justify="right")
     for site, values in metrics["by_site"].items():
         row = [site, str((values["records"] or {}).get("train", "-"))]
-        row += [_metric(values[key], name) for _, key in shown]
+        row += [_metric(values.get(key), name) for _, key in shown]
         if private:
             spent = privacy["by_site"].get(site, {})
             row += [_number(spent.get(key)) for key in _SPENT.values()]
@@ -39,7 +40,11 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
         values = metrics.get(key)
         if values is not None and not (noise and noised and values.get(name) is None):
             beside = _noise(metrics.get(noise), name) if noise else ""
-            console.print(f"  {label:<48} {_metric(values, name)}{beside}")
+            console.print(f"  {label:<48} {_metric(values, name)}{beside}{_interval(metrics, key, name)}")
+    worst = (metrics.get("federated_worst_site") or {}).get(name)
+    if worst:
+        console.print(f"  {'federated, worst lab':<48} {_number(worst['value'], digits=3)}  ({worst['site']})")
+    _answer(console, folder)
     if noised:
         console.print("  not every lab lets exact metrics leave: those of the federation carry privacy noise")
     if "virtual_hours" in summary:
@@ -63,10 +68,33 @@ _ROWS = (
     ("federated, mean of labs", "federated_mean_site", "noise_deviation_mean_site"),
     ("alone, mean of labs", "local_mean_site", ""),
     ("alone without privacy, mean of labs", "local_no_dp_mean_site", ""),
+    ("federated, adapted by each lab, mean of labs", "personalised_mean_site", ""),
     ("pooled data, no privacy", "pooled", ""),
     ("pooled data, same epsilon", "pooled_dp", ""),
     ("federated with local noise, same epsilon", "local_noise", ""),
 )
+
+
+def _answer(console: Console, folder: Path) -> None:
+    """Print whether a lab should join, in the words of the report."""
+    from fedsci.reporting.facts import facts_of
+    from fedsci.reporting.run_folder import read_run_folder
+    from fedsci.reporting.verdict import Worth, judge
+
+    facts = facts_of(read_run_folder(folder))
+    if facts.measure is None or facts.status not in ("completed", "stopped_by_budget"):
+        return
+    verdict = judge(facts.measure, facts.scores, private=facts.private, noised=facts.noised)
+    if verdict.worth is not Worth.UNKNOWN:
+        console.print(f"  [bold]Should a lab join? {verdict.headline}[/]")
+        words, width = " ".join(verdict.sentences), min(100, console.width)
+        console.print(textwrap.fill(words, width, initial_indent="  ", subsequent_indent="  "), soft_wrap=True)
+
+
+def _interval(metrics: dict[str, Any], key: str, name: str) -> str:
+    """Return the 95 % interval of a number as it stands beside it, where there is one."""
+    ends = ((metrics.get("intervals") or {}).get(key) or {}).get(name)
+    return f"  ({_number(ends[0], digits=3)} to {_number(ends[1], digits=3)})" if ends else ""
 
 
 def _explain(console: Console, privacy: dict[str, Any]) -> None:
@@ -92,7 +120,12 @@ def _price_of_local_noise(console: Console, metrics: dict[str, Any], name: str) 
         )
 
 
-_COLUMNS = (("\nfederated", "federated"), ("\nalone", "local"), ("alone\nno DP", "local_no_dp"))
+_COLUMNS = (
+    ("\nfederated", "federated"),
+    ("\nalone", "local"),
+    ("alone\nno DP", "local_no_dp"),
+    ("\nadapted", "personalised"),
+)
 _SPENT = {
     "epsilon\nstudy": "epsilon_spent_study",
     "in all\nplanned": "epsilon_spent_total",

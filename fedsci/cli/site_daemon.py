@@ -72,6 +72,8 @@ def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) ->
     typer.echo(f"{'certificate':<14}{_certificate(values, site_file)}")
     for run, study in values["studies"].items():
         typer.echo(f"{'study':<14}{study}, run {run}")
+    for run, file in values["personal_models"].items():
+        typer.echo(f"{'own model':<14}{file}, adapted in run {run}; for use inside the lab only")
     if values["pending"]:
         typer.echo(f"{'pending':<14}{', '.join(values['pending'])}; fedsci site pending {site_file} shows them")
     for name, budget in values["datasets"].items():
@@ -162,6 +164,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
     from fedsci.site.daemon import daemon_status
     from fedsci.site.forecast import spending_of
     from fedsci.site.identity import SiteIdentity
+    from fedsci.site.memory import PERSONAL_MODEL
 
     identity = SiteIdentity(SiteId(site.site), folder)
     facts = identity.describe()
@@ -190,6 +193,9 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "studies": {
             path.parent.name: plan_from_bytes(path.read_bytes()).study.study
             for path in sorted((folder / "runs").glob("*/plan.json"))
+        },
+        "personal_models": {
+            path.parent.name: str(path) for path in sorted((folder / "runs").glob(f"*/{PERSONAL_MODEL}"))
         },
         "pending": [one.study for one in Approvals(folder).asked() if one.state == "pending"],
         "datasets": budgets,

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fedsci import names
 from fedsci.config.strategy import StrategyRecipe
-from fedsci.config.study import METRICS, Study
+from fedsci.config.study import EXACT_METRICS, METRICS, Study
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError, InputError
 from fedsci.strategies import Strategy, build_strategy
@@ -133,6 +133,20 @@ class Plan:
         """Whether training carries a differential-privacy guarantee."""
         return self.study.privacy.mechanism != "none"
 
+    @property
+    def lab_models(self) -> tuple[str, ...]:
+        """The models that each lab has for itself and is compared with, in the order in which labs answer.
+
+        ``local``: trained on its own records only; ``local_no_dp``: the same without the study's privacy;
+        ``personalised``: the shared model adapted to its own records, without privacy.
+        """
+        local = "local" in self.study.evaluation.baselines
+        return (
+            *(("local",) if local else ()),
+            *(("local_no_dp",) if local and self.private else ()),
+            *(("personalised",) if self.study.personalise.method != "none" else ()),
+        )
+
     def without_privacy(self) -> "Plan":
         """Return the plan of a baseline that trains without privacy: the numbers the recipe has for that."""
         privacy = self.study.privacy.model_copy(update={"mechanism": "none"})
@@ -232,6 +246,11 @@ def check_plan(plan: Plan) -> None:
         raise ConfigError(
             f"the study takes {steps} private steps at each site, the most is {MOST_PRIVATE_STEPS}",
             hint="lower training.rounds or training.local_epochs, or raise training.sample_rate",
+        )
+    if plan.private and set(plan.metrics) <= set(EXACT_METRICS):
+        raise ConfigError(
+            f"evaluation.metrics: {', '.join(plan.metrics)} cannot be measured with noise, as private studies may need",
+            hint=f"list {METRICS[study.task.kind][0]} as well",
         )
     if study.privacy.mechanism == "distributed":
         _check_distributed(plan)

@@ -214,11 +214,42 @@ class Evaluation(Strict):
     every: int | None = Field(default=None, ge=1)
 
 
+class Personalise(Strict):
+    """How each lab adapts the final shared model to its own records; the personal models stay at the labs.
+
+    In a study file a method's name is enough: ``personalise: fine_tune``.
+
+    Attributes:
+        method: ``fine_tune``: further epochs of local training; ``local_intercept``: of the output bias only; ``ditto``
+            (Li et al. 2021, Ditto, objective 2): with ``proximal / 2 * |w - shared|^2`` added to the loss.
+        epochs: passes over the lab's training records.
+        learning_rate: of the local training; the study's if left out.
+        proximal: lambda of Ditto, 0.1 if left out: larger stays nearer to the shared model.
+    """
+
+    method: Literal["none", "fine_tune", "local_intercept", "ditto"] = "none"
+    epochs: int = Field(default=10, ge=1, le=1000)
+    learning_rate: float | None = Field(default=None, gt=0)
+    proximal: float | None = Field(default=None, gt=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _pulled(self) -> "Personalise":
+        if self.proximal is not None and self.method != "ditto":
+            raise ValueError(
+                f"proximal goes with method: ditto, not with method: {self.method} | remove it, or set method: ditto"
+            )
+        return self
+
+
 METRICS: dict[str, tuple[str, ...]] = {
-    "binary": ("accuracy", "auroc", "log_loss"),
-    "multiclass": ("accuracy", "log_loss"),
+    "binary": ("accuracy", "auroc", "log_loss", "balanced_accuracy", "calibration_error"),
+    "multiclass": ("accuracy", "log_loss", "balanced_accuracy", "calibration_error"),
     "regression": ("rmse", "mae", "r2"),
 }
+
+
+#: Known only where exact metrics may leave: each would add to what one record can move, and so to the noise of all.
+EXACT_METRICS = ("balanced_accuracy", "calibration_error")
 
 
 class Study(Strict):
@@ -236,6 +267,7 @@ class Study(Strict):
     privacy: Privacy
     secure_aggregation: SecureAggregation = SecureAggregation()
     evaluation: Evaluation = Evaluation()
+    personalise: Personalise = Personalise()
     sites: list[str] | str = Field(default_factory=list)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -246,6 +278,11 @@ class Study(Strict):
             return names.study_id(value)
         except InputError as error:
             raise ValueError(f"{error.message} | {error.hint}") from None
+
+    @field_validator("personalise", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _coherent(self) -> "Study":

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
-from fedsci.errors import InputError, RoundAborted, SiteFailed
+from fedsci.errors import RoundAborted, SiteFailed
 from fedsci.names import SiteId
-from fedsci.training.metrics import MetricSums
+from fedsci.training.metrics import MetricSums, classes_of, names_of
 from fedsci.training.sums import MetricTable
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import DIVERGED, Reply, Request
@@ -176,10 +176,10 @@ def metric_sums(plan: Plan, values: object) -> MetricSums | None:
     array = _numbers(values)
     if array is None:
         return None
-    try:
-        return MetricSums(kind=plan.study.task.kind, values=array)
-    except InputError:
+    kind = plan.study.task.kind
+    if array.shape != (len(names_of(kind, classes_of(plan.study))),):
         return None
+    return MetricSums(kind=kind, values=array)
 
 
 def _numbers(values: object) -> NDArray[np.float64] | None:

@@ -8,6 +8,7 @@ from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Collected
 from fedsci.names import SiteId
 from fedsci.training.accountant import Cost
+from fedsci.training.intervals import Intervals, mean_site_intervals, pooled_intervals
 from fedsci.training.metrics import Metrics, MetricSums, finish, half_range, mean_site
 from fedsci.training.noised_metrics import NoisedSums
 from fedsci.training.sums import MetricTable, metric_table
@@ -24,6 +25,15 @@ class Measurement(Protocol):
 
     def of(self, site: SiteId) -> Metrics | None:
         """Return one site's metrics, or None if it does not show them."""
+
+    def intervals(self) -> Intervals | None:
+        """Return 95 % intervals of the metrics over all records, as far as known: what the choice of records leaves."""
+
+    def mean_site_intervals(self) -> Intervals | None:
+        """Return the same of the means over the sites."""
+
+    def intervals_of(self, site: SiteId) -> Intervals | None:
+        """Return the same of one site's metrics, or None if it does not show them."""
 
     def noise_deviation(self) -> dict[str, float] | None:
         """Return the standard deviation that noise gives each pooled metric, as far as known; None without noise."""
@@ -61,6 +71,23 @@ class Measured:
         sums = self.own.get(site)
         return None if sums is None else self._named(finish(sums, half_range=half_range(self.plan.study)))
 
+    def intervals(self) -> Intervals | None:
+        """Return 95 % intervals of the metrics over all records, as far as known."""
+        metrics = self.pooled()
+        return None if metrics is None else self._only(pooled_intervals(self.total, metrics, unit=self._unit))
+
+    def mean_site_intervals(self) -> Intervals | None:
+        """Return 95 % intervals of the means over the sites, as far as known."""
+        means = self.mean_site()
+        return None if means is None else self._only(mean_site_intervals(self.total, means, unit=self._unit))
+
+    def intervals_of(self, site: SiteId) -> Intervals | None:
+        """Return 95 % intervals of one site's metrics, or None if it does not show them."""
+        sums, metrics = self.own.get(site), self.of(site)
+        if sums is None or metrics is None:
+            return None
+        return self._only(mean_site_intervals(sums, metrics, unit=self._unit))
+
     def noise_deviation(self) -> dict[str, float] | None:
         """Return None: nothing was added."""
         return None
@@ -68,6 +95,12 @@ class Measured:
     def mean_site_deviation(self) -> dict[str, float] | None:
         """Return None: nothing was added."""
         return None
+
+    def _unit(self, metric: str) -> float:
+        return half_range(self.plan.study) if metric in ("rmse", "mae") else 1.0
+
+    def _only(self, intervals: Intervals) -> Intervals:
+        return {name: intervals[name] for name in self.plan.metrics if name in intervals}
 
     def _named(self, metrics: Metrics) -> Metrics | None:
         return {name: metrics.get(name) for name in self.plan.metrics} if metrics else None
@@ -99,6 +132,19 @@ class MeasuredWithNoise:
         if sums is None:
             return None
         return Measured(plan=self.sums.plan, total=sums, own={}).pooled()
+
+    def intervals(self) -> Intervals | None:
+        """Return None: what noise adds is said by the deviations."""
+        return None
+
+    def mean_site_intervals(self) -> Intervals | None:
+        """Return None, likewise."""
+        return None
+
+    def intervals_of(self, site: SiteId) -> Intervals | None:
+        """Return 95 % intervals of one site's exact metrics, or None if it does not show them."""
+        sums = self.own.get(site)
+        return None if sums is None else Measured(plan=self.sums.plan, total=sums, own=self.own).intervals_of(site)
 
     def noise_deviation(self) -> dict[str, float] | None:
         """Return the standard deviation that noise gives each pooled metric, as far as known."""

@@ -32,7 +32,7 @@ class Progress:
         federated: the last evaluation of the shared model.
         measurements: noised measurements of it that sites were asked for.
         answers: what came back for the evaluation and the baseline, by action.
-        alone: per baseline label, the labs' own training.
+        alone: per label of ``Plan.lab_models``, what the labs' own models reach.
         privacy: per site, what it states of its spending; of a site not in ``settled``, what it stated at the start.
         settled: sites that closed their charge at the end; the others keep that of the whole plan.
         dropped: sites that did not finish a round, and which.

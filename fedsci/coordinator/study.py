@@ -125,7 +125,7 @@ class _Conduct:
             self._show(None)
             raise
         self._show(progress.federated if "evaluate" in progress.answers else None)
-        if "local" in plan.study.evaluation.baselines:
+        if plan.lab_models:
             self.observer.phase("baselines")
             self._alone(aggregation, meter.exact)
 
@@ -191,11 +191,14 @@ class _Conduct:
             self.progress.federated = meter.read(collected, "federated")
 
     def _alone(self, aggregation: Aggregation, meter: Meter) -> None:
-        labels = ["local", "local_no_dp"] if self.plan.private else ["local"]
+        labels, state = self.plan.lab_models, self.progress.state
+        if state is None:
+            return
         rounds = self.progress.rounds_allowed
         fields = self._fields() | {"evaluate": meter.evaluate, "rounds": rounds}
         tables = [meter.table] * len(labels)
-        ask = Ask(action="alone", slot=rounds + 1, fields=fields, model=None, dimension=0, tables=tables)
+        model = state.model if "personalised" in labels else None
+        ask = Ask(action="alone", slot=rounds + 1, fields=fields, model=model, dimension=0, tables=tables)
         collected = self._ask_once(aggregation, ask)
         if collected is not None:
             for at, label in enumerate(labels):

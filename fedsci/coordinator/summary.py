@@ -46,6 +46,8 @@ def summarise(
             "federated": progress.federated.of(site) if progress.federated else None,
             "local": alone["local"].of(site) if "local" in alone else None,
             "local_no_dp": alone["local_no_dp"].of(site) if "local_no_dp" in alone else None,
+            "personalised": alone["personalised"].of(site) if "personalised" in alone else None,
+            "intervals": _intervals_of(progress, site),
             "records": _records(progress, site),
         }
     return {
@@ -68,6 +70,19 @@ def summarise(
             "by_site": by_site,
             "local_mean_site": alone["local"].mean_site() if "local" in alone else None,
             "local_no_dp_mean_site": alone["local_no_dp"].mean_site() if "local_no_dp" in alone else None,
+            "personalised_mean_site": alone["personalised"].mean_site() if "personalised" in alone else None,
+            "federated_worst_site": _worst(plan, by_site, "federated"),
+            "local_worst_site": _worst(plan, by_site, "local"),
+            "local_no_dp_worst_site": _worst(plan, by_site, "local_no_dp"),
+            "personalised_worst_site": _worst(plan, by_site, "personalised"),
+            "intervals": {
+                "federated": progress.federated.intervals() if progress.federated else None,
+                "federated_mean_site": progress.federated.mean_site_intervals() if progress.federated else None,
+            }
+            | {
+                f"{label}_mean_site": alone[label].mean_site_intervals() if label in alone else None
+                for label in ("local", "local_no_dp", "personalised")
+            },
             "noise_deviation": progress.federated.noise_deviation() if progress.federated else None,
             "noise_deviation_mean_site": progress.federated.mean_site_deviation() if progress.federated else None,
             "pooled": pooled.get("pooled"),
@@ -119,6 +134,29 @@ def _spent(plan: Plan, progress: Progress, site: SiteId) -> dict[str, Any]:
         "rdp_total": values["rdp_total"],
         "settled": settled,
     }
+
+
+def _intervals_of(progress: Progress, site: SiteId) -> dict[str, Any]:
+    """Return 95 % intervals of a site's own metrics by label, null where it does not show them."""
+    labels = {"federated": progress.federated, **progress.alone}
+    return {label: measured.intervals_of(site) if measured else None for label, measured in labels.items()}
+
+
+def _worst(plan: Plan, by_site: dict[str, Any], label: str) -> dict[str, dict[str, Any]] | None:
+    """Return for each metric the site where it is worst, and what it is there.
+
+    It cannot come from sums: None unless every site shows its own metrics.
+    """
+    shown = {site: values[label] for site, values in by_site.items()}
+    if any(values is None for values in shown.values()):
+        return None
+    worst = {}
+    for metric in plan.metrics:
+        known = {site: values[metric] for site, values in shown.items() if values[metric] is not None}
+        if known:
+            site = (min if higher_is_better(metric) else max)(known, key=lambda each: known[each])
+            worst[metric] = {"site": site, "value": known[site]}
+    return worst
 
 
 def _records(progress: Progress, site: SiteId) -> dict[str, int] | None:

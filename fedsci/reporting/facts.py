@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, text
-from fedsci.reporting.verdict import Measure, Scores, measure_named
+from fedsci.reporting.verdict import CHANCE, Measure, Scores, measure_named
 
 _FALLBACK_MEASURES = ("accuracy", "auroc", "r2", "rmse", "mae", "log_loss")
 _MEANS = (
@@ -17,6 +17,8 @@ _MEANS = (
     "pooled_dp",
     "local_noise",
 )
+_OWN = ("local", "local_no_dp", "personalised")
+_COLUMNS = {"joint": "federated", "alone": "local", "alone_no_dp": "local_no_dp", "personalised": "personalised"}
 _NOISE = {"federated": "noise_deviation", "federated_mean_site": "noise_deviation_mean_site"}
 
 
@@ -65,7 +67,9 @@ class RunFacts:
     ``status`` is as in ``summary.json``, or ``unfinished`` if no summary was written. ``mechanism`` is
     empty where the run does not name one; a reader must then assume no guarantee. ``noised``: the metrics
     of the joint model carry privacy noise; ``noise`` is its standard deviation in the deciding metric, for
-    ``federated`` and ``federated_mean_site``, as far as the run says.
+    ``federated`` and ``federated_mean_site``, as far as the run says. ``errors``: standard errors of the means over
+    the labs, by their names in :class:`Scores`, from the run's intervals. ``worst``: the lab at which the joint model
+    does worst, and its metric there; None unless every lab shows its own.
     """
 
     study: str
@@ -83,6 +87,8 @@ class RunFacts:
     all_metrics: Mapping[str, Mapping[str, float]]
     noised: bool
     noise: Mapping[str, float]
+    errors: Mapping[str, float]
+    worst: tuple[str, float] | None
     labs: Sequence[LabFacts]
     rounds: Sequence[RoundFacts]
     unit: str
@@ -115,6 +121,8 @@ class RunFacts:
             joint=self.means.get("federated_mean_site"),
             alone=self.means.get("local_mean_site"),
             alone_no_dp=self.means.get("local_no_dp_mean_site"),
+            personalised=self.means.get("personalised_mean_site"),
+            errors=self.errors,
         )
 
 
@@ -146,6 +154,13 @@ def facts_of(run: RunFolder) -> RunFacts:
         all_metrics=_all_metrics(metrics),
         noised=isinstance(metrics.get("noise_deviation"), Mapping),
         noise={key: value for key, value in noise.items() if value is not None},
+        errors=_errors(
+            mapping(metrics, "intervals"),
+            {each: f"{column}_mean_site" for each, column in _COLUMNS.items()},
+            means,
+            name,
+        ),
+        worst=_worst(mapping(metrics, "federated_worst_site", name)),
         labs=_labs(summary, study, means, name),
         rounds=_rounds(run.rounds, name),
         unit=text(privacy.get("unit")) or "record",
@@ -193,11 +208,28 @@ def _labs(
     sites = [site for site in dict.fromkeys([*named, *by_site, *spent]) if site]
     run = {
         column
-        for column, mean in (("local", "local_mean_site"), ("local_no_dp", "local_no_dp_mean_site"))
+        for column, mean in ((column, f"{column}_mean_site") for column in _OWN)
         if means.get(mean) is not None or any(mapping(by_site, site, column) for site in sites)
     }
     shows = bool(by_site)
     return [_lab(site, by_site.get(site), mapping(spent, site), name, run, shows) for site in sites]
+
+
+def _errors(
+    intervals: Mapping[str, object], columns: Mapping[str, str], values: Mapping[str, float | None], name: str
+) -> dict[str, float]:
+    """Return standard errors by :class:`Scores` name from 95 % intervals, which may be cut at a metric's limits."""
+    found = {}
+    for each, column in columns.items():
+        value, ends = values.get(column), [finite(end) for end in items(mapping(intervals, column).get(name))]
+        if value is not None and len(ends) == 2 and None not in ends:
+            found[each] = max(abs((end or 0.0) - value) for end in ends) / CHANCE
+    return found
+
+
+def _worst(said: Mapping[str, object]) -> tuple[str, float] | None:
+    site, value = text(said.get("site")), finite(said.get("value"))
+    return None if not site or value is None else (site, value)
 
 
 def _planned_site(site: object) -> str:
@@ -211,6 +243,7 @@ def _lab(
 ) -> LabFacts:
     known = mapping(entry)
     measured = {"federated", "records", *baselines} if shows else set()
+    values = {column: finite(mapping(known, column).get(name)) for column in _COLUMNS.values()}
     return LabFacts(
         site=site,
         train=count(mapping(known, "records").get("train")),
@@ -219,6 +252,8 @@ def _lab(
             joint=finite(mapping(known, "federated").get(name)),
             alone=finite(mapping(known, "local").get(name)),
             alone_no_dp=finite(mapping(known, "local_no_dp").get(name)),
+            personalised=finite(mapping(known, "personalised").get(name)),
+            errors=_errors(mapping(known, "intervals"), _COLUMNS, values, name),
         ),
         hidden=frozenset(column for column in measured if known.get(column) is None),
         epsilon_study=epsilon(spent.get("epsilon_spent_study")),

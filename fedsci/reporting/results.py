@@ -17,7 +17,7 @@ from fedsci.reporting.page import (
     tile,
 )
 from fedsci.reporting.plots import Curve, Line, Spend, rounds_plot, spend_plot
-from fedsci.reporting.verdict import Measure, Worth, judge, judge_lab, measure_named
+from fedsci.reporting.verdict import ADAPTED, Measure, Worth, judge, judge_lab, measure_named
 
 _STATUS = {
     "completed": ("good", "completed"),
@@ -30,6 +30,7 @@ _WHICH_EPSILON = (
     "(PLD). “Enforced” is what the lab’s ledger counts: it also holds when studies are chosen after seeing results, "
     "and is what the budget is compared with."
 )
+_ANSWERS = {Worth.YES: "yes", Worth.AS_WELL: "makes little difference", Worth.NO: "no", Worth.UNKNOWN: ""}
 _NO_MEASURE = measure_named("the metric")
 NOISED = "The joint model’s numbers carry privacy noise, since not every lab lets exact ones leave."
 
@@ -62,6 +63,12 @@ def answer(facts: RunFacts) -> str:
         if measure.higher_is_better
         else f"A gap of {measure.label} counts as “as well” up to 2 %."
     )
+    chance = (
+        "± is the 95 % interval that the choice of test records leaves, by resampling them; a gap that it can explain "
+        "counts as “as well” too."
+        if facts.errors
+        else "On few test records, small gaps may be chance."
+    )
     return section(
         "join",
         "Should a lab join?",
@@ -69,10 +76,34 @@ def answer(facts: RunFacts) -> str:
         paragraph(*map(esc, verdict.sentences)),
         caveat,
         _tiles(facts, measure),
-        ""
-        if facts.noised
-        else paragraph(f'<span class="muted">{esc(tolerance)} On few test records, small gaps may be chance.</span>'),
+        "" if facts.noised else paragraph(f'<span class="muted">{esc(f"{tolerance} {chance}")}</span>'),
+        _lab_by_lab(facts, measure),
     )
+
+
+def _lab_by_lab(facts: RunFacts, measure: Measure) -> str:
+    """Return a short table: each lab that shows its numbers, alone against joint against adapted, and the answer."""
+    if facts.status not in ("completed", "stopped_by_budget"):
+        return ""
+    alone = [("Alone", "alone" if facts.alone_column == "local_mean_site" else "alone_no_dp")]
+    if facts.private:
+        alone = [("Alone, same privacy", "alone"), ("Alone without privacy", "alone_no_dp")]
+    ways = [
+        (title, key)
+        for title, key in (*alone, ("Joint", "joint"), ("Joint, adapted by the lab", "personalised"))
+        if any(getattr(lab.scores, key) is not None for lab in facts.labs)
+    ]
+    rows = []
+    for lab in facts.labs:
+        worth, remark = judge_lab(measure, lab.scores, private=facts.private)
+        if worth is Worth.UNKNOWN:
+            continue
+        cells = [DASH if getattr(lab.scores, key) is None else esc(lab.scores.words(measure, key)) for _, key in ways]
+        rows.append([name(lab.site), esc(f"{_ANSWERS[worth]}, {remark}" if remark else _ANSWERS[worth]), *cells])
+    if not rows:
+        return ""
+    caption = f"Each lab that shows its numbers: {esc(measure.label)} on its own test records."
+    return table(caption, ["Lab", "Should it join?", *(title for title, _ in ways)], rows, text_columns=2)
 
 
 def rounds(facts: RunFacts) -> str:
@@ -151,7 +182,7 @@ def labs(facts: RunFacts) -> str:
         paragraph(
             "Labs that let no exact metrics leave show no numbers of their own: theirs are in the noised sums only."
             if facts.noised
-            else _tally(facts, measure, [worth for worth, _ in verdicts])
+            else _tally(facts, measure, verdicts)
         ),
         table(caption, head, rows, text_columns=2),
         paragraph(f'<span class="muted">{_WHICH_EPSILON}</span>'),
@@ -170,10 +201,15 @@ def _spend(lab: LabFacts) -> Spend:
 def _levels(facts: RunFacts) -> list[tuple[str, str, str]]:
     """The level lines of the plot as label, style and key; without privacy there is one way to be alone."""
     if not facts.private:
-        return [("alone (mean)", "alone", facts.alone_column), ("pooled", "pooled", "pooled")]
+        return [
+            ("alone (mean)", "alone", facts.alone_column),
+            ("joint, adapted (mean)", "personal", "personalised_mean_site"),
+            ("pooled", "pooled", "pooled"),
+        ]
     return [
         ("alone, same privacy (mean)", "alone", "local_mean_site"),
         ("alone, no privacy (mean)", "bare", "local_no_dp_mean_site"),
+        ("joint, adapted (mean)", "personal", "personalised_mean_site"),
         ("pooled, no privacy", "pooled", "pooled"),
         ("pooled, same privacy", "pooled-dp", "pooled_dp"),
         ("joint, local noise", "local-noise", "local_noise"),
@@ -204,11 +240,13 @@ def _tiles(facts: RunFacts, measure: Measure) -> str:
         shown += [
             ("Alone, same privacy", "local_mean_site", "mean over the labs"),
             ("Alone, no privacy", "local_no_dp_mean_site", "mean over the labs; not to be released"),
+            ("Joint, adapted by each lab", "personalised_mean_site", "mean over the labs; not to be released"),
             ("Pooled, no privacy", "pooled", "all records in one place"),
         ]
     else:
         shown += [
             ("Alone", facts.alone_column, "mean over the labs"),
+            ("Joint, adapted by each lab", "personalised_mean_site", "mean over the labs"),
             ("Pooled", "pooled", "all records in one place"),
         ]
     tiles = [
@@ -216,6 +254,9 @@ def _tiles(facts: RunFacts, measure: Measure) -> str:
         for label, key, remark in shown
         if key in facts.means
     ]
+    if facts.worst is not None:
+        site, value = facts.worst
+        tiles.append(tile(f"Joint model, worst lab<br>{esc(measure.label)}", measure.format(value), esc(site)))
     return f'<div class="tiles">{"".join([*tiles, _epsilon_tile(facts)])}</div>'
 
 
@@ -269,20 +310,25 @@ def _absent(lab: LabFacts, column: str) -> str:
     return NOT_SHOWN if column in lab.hidden else DASH
 
 
-def _tally(facts: RunFacts, measure: Measure, worths: list[Worth]) -> str:
-    known = [worth for worth in worths if worth is not Worth.UNKNOWN]
+def _tally(facts: RunFacts, measure: Measure, verdicts: list[tuple[Worth, str]]) -> str:
+    known = [worth for worth, _ in verdicts if worth is not Worth.UNKNOWN]
     if not known:
         return "No lab shows numbers that can be compared."
     rival = "training alone with the same privacy" if facts.private else "training alone"
     words = (
         f"Of {_counted(len(known), 'lab')} that can be compared with {rival}: joining pays for "
-        f"{known.count(Worth.YES)}, alone does as well for {known.count(Worth.AS_WELL)}, and alone does "
-        f"better for {known.count(Worth.NO)}."
+        f"{known.count(Worth.YES)}{_adapting(verdicts)}, alone does as well for {known.count(Worth.AS_WELL)}, "
+        f"and alone does better for {known.count(Worth.NO)}."
     )
-    bare = [measure.compare(lab.scores.joint, lab.scores.alone_no_dp) for lab in facts.labs]
+    bare = [lab.scores.compare(measure, "joint", "alone_no_dp") for lab in facts.labs]
     if not facts.private or set(bare) == {Worth.UNKNOWN}:
         return words
     return f"{words} Alone without privacy does better than joining for {bare.count(Worth.NO)}."
+
+
+def _adapting(verdicts: list[tuple[Worth, str]]) -> str:
+    number = sum(verdict == (Worth.YES, ADAPTED) for verdict in verdicts)
+    return f" ({number} of them only with the joint model adapted to their own records)" if number else ""
 
 
 def _counted(number: int, noun: str) -> str:

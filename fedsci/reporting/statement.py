@@ -97,10 +97,13 @@ def _flags(evidence: Evidence) -> list[str]:
     return flags
 
 
+_LAB_MODELS = ("local_mean_site", "local_no_dp_mean_site", "personalised_mean_site")
+
+
 def _exact_results(metrics: Mapping[str, object]) -> bool:
     """Whether any test result left a lab without noise: the shared model's, a lab's own, or of one trained alone."""
     shared = metrics.get("federated") is not None and not metrics.get("noise_deviation")
-    return shared or any(metrics.get(key) is not None for key in ("local_mean_site", "local_no_dp_mean_site"))
+    return shared or any(metrics.get(key) is not None for key in _LAB_MODELS)
 
 
 def _meaning(evidence: Evidence) -> str:
@@ -310,6 +313,11 @@ def _without_noise(evidence: Evidence) -> list[str]:
         lines.append(
             "Test results of models that labs trained alone **without privacy**, where their policy allows it; they "
             "depend on training records with no noise at all."
+        )
+    if metrics.get("personalised_mean_site") is not None:
+        lines.append(
+            "Test results of the joint model adapted by labs to their own records **without privacy**, where their "
+            "policy allows it; they depend on training records with no noise at all. The adapted models stayed inside."
         )
     if any(metrics.get(key) is not None for key in ("pooled", "pooled_dp", "local_noise")):
         lines.append(

@@ -67,6 +67,7 @@ svg .bare { stroke: var(--bare); stroke-dasharray: 2 4; } svg text.bare { fill: 
 svg .pooled { stroke: var(--pooled); stroke-dasharray: 14 4; } svg text.pooled { fill: var(--pooled); }
 svg .pooled-dp { stroke: var(--pooled-dp); stroke-dasharray: 10 3 2 3; }
 svg text.pooled-dp { fill: var(--pooled-dp); }
+svg .personal { stroke: var(--good); stroke-dasharray: 6 2 2 2; } svg text.personal { fill: var(--good); }
 svg .local-noise { stroke: var(--danger); stroke-dasharray: 4 4; } svg text.local-noise { fill: var(--danger); }
 svg text, svg circle { stroke: none !important; }
 svg .spent { fill: var(--spent); } svg .before { fill: var(--before); } svg .left { fill: var(--left); }

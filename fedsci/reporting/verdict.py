@@ -1,18 +1,26 @@
 """Says in words whether joining paid, from the numbers and nothing else.
 
-Three ways to a model are compared for the same labs, each on its own test records: together, alone with
-the same privacy, and alone without privacy. The last is a fair rival only for a model that stays inside
-the lab, since a model trained without privacy must never be released; the words say so each time.
+Ways to a model are compared for the same labs, each on its own test records: together, alone with the same
+privacy, alone without privacy, and together with each lab adapting the joint model to its own records. Those without
+privacy are for models that stay inside the lab: such a model must never be released; the words say so each time.
+
+A gap counts as none where it is small, or where chance in the choice of test records may explain it: where it is
+within 1.96 standard errors of the difference, taken as of independent results. The models are tested on the same
+records, so their errors go together and the true standard error is smaller: a tie may be called too often, a
+difference is not.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 AS_WELL_ABSOLUTE = 0.01
 """Scores (accuracy, AUROC, ...) this close count as equal."""
 AS_WELL_RELATIVE = 0.02
 """Errors (RMSE, log loss, ...) this close, as a share of the error alone, count as equal."""
+CHANCE = 1.96
+"""Standard errors on each side of a 95 % interval."""
 _ROUNDING = 1e-9
 
 _LABELS = {
@@ -26,10 +34,11 @@ _LABELS = {
     "mae": "mean absolute error",
     "mse": "mean squared error",
     "log_loss": "log loss",
+    "calibration_error": "calibration error",
     "loss": "loss",
     "brier": "Brier score",
 }
-_ERRORS = frozenset({"rmse", "mae", "mse", "log_loss", "loss", "brier"})
+_ERRORS = frozenset({"rmse", "mae", "mse", "log_loss", "loss", "brier", "calibration_error"})
 
 
 class Worth(Enum):
@@ -53,8 +62,10 @@ class Measure:
         """The metric's name in words."""
         return _LABELS.get(self.name, self.name)
 
-    def compare(self, joint: float | None, rival: float | None) -> Worth:
+    def compare(self, joint: float | None, rival: float | None, *, error: float = 0.0) -> Worth:
         """Return whether ``joint`` beats ``rival``; close counts as equal, NaN and infinity as not known.
+
+        ``error`` is the standard error of their difference, 0 where it is not known.
 
         >>> accuracy = Measure(name="accuracy", higher_is_better=True)
         >>> accuracy.compare(0.91, 0.80), accuracy.compare(0.91, 0.90), accuracy.compare(0.80, 0.91)
@@ -62,14 +73,20 @@ class Measure:
         >>> rmse = Measure(name="rmse", higher_is_better=False)
         >>> rmse.compare(9.0, 10.0), rmse.compare(10.2, 10.0), rmse.compare(11.0, 10.0)
         (<Worth.YES: 'yes'>, <Worth.AS_WELL: 'as well'>, <Worth.NO: 'no'>)
+        >>> accuracy.compare(0.91, 0.80, error=0.05), accuracy.compare(0.91, 0.80, error=0.06)
+        (<Worth.YES: 'yes'>, <Worth.AS_WELL: 'as well'>)
         """
         if joint is None or rival is None or not (math.isfinite(joint) and math.isfinite(rival)):
             return Worth.UNKNOWN
         gain = joint - rival if self.higher_is_better else rival - joint
-        tolerance = AS_WELL_ABSOLUTE if self.higher_is_better else AS_WELL_RELATIVE * abs(rival)
+        tolerance = max(self.tolerance(rival), CHANCE * error)
         if abs(gain) <= tolerance * (1 + _ROUNDING) + _ROUNDING * tolerance:
             return Worth.AS_WELL
         return Worth.YES if gain > 0 else Worth.NO
+
+    def tolerance(self, rival: float) -> float:
+        """Return the gap up to which results count as equal, whatever chance may do."""
+        return AS_WELL_ABSOLUTE if self.higher_is_better else AS_WELL_RELATIVE * abs(rival)
 
     def format(self, value: float) -> str:
         """Return ``value`` with the digits a reader can use.
@@ -115,11 +132,35 @@ def measure_named(name: str, higher_is_better: bool | None = None) -> Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One metric for the three ways to a model; None where it was not measured or may not be shown."""
+    """One metric for the ways to a model; None where it was not measured or may not be shown.
+
+    Attributes:
+        joint: the shared model.
+        alone, alone_no_dp: a lab by itself.
+        personalised: the shared model adapted to each lab's own records, without privacy.
+        errors: standard errors by the names above, as far as known.
+    """
 
     joint: float | None
     alone: float | None
     alone_no_dp: float | None
+    personalised: float | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def error(self, one: str, other: str) -> float:
+        """Return the standard error of a difference of two of them, 0 where it is not known."""
+        known = one in self.errors and other in self.errors
+        return math.hypot(self.errors[one], self.errors[other]) if known else 0.0
+
+    def compare(self, measure: "Measure", one: str, other: str) -> Worth:
+        """Return whether the first of two of them beats the second."""
+        return measure.compare(getattr(self, one), getattr(self, other), error=self.error(one, other))
+
+    def words(self, measure: "Measure", one: str) -> str:
+        """Return one of them with its interval, where there is one."""
+        value = getattr(self, one)
+        around = f" ± {measure.format(CHANCE * self.errors[one])}" if one in self.errors else ""
+        return f"{measure.format(value)}{around}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,34 +196,85 @@ def judge(measure: Measure, scores: Scores, *, private: bool, noised: bool = Fal
         return Verdict(worth=Worth.UNKNOWN, headline="The numbers cannot say.", sentences=_NOISED)
     if scores.joint is None:
         return _unknown("this run has no result of the joint model, averaged over the labs")
+    return _with_personal(measure, scores, _judge_joint(measure, scores, private=private), private=private)
+
+
+def _judge_joint(measure: Measure, scores: Scores, *, private: bool) -> Verdict:
     if not private:
-        rival = scores.alone_no_dp if scores.alone_no_dp is not None else scores.alone
-        return _judge_one(measure, scores.joint, rival, "a lab alone", "No privacy was used on either side.")
+        rival = "alone_no_dp" if scores.alone_no_dp is not None else "alone"
+        return _judge_one(measure, scores, rival, "a lab alone", "No privacy was used on either side.")
     if scores.alone_no_dp is None:
-        return _judge_one(measure, scores.joint, scores.alone, "a lab alone with the same privacy", "")
+        return _judge_one(measure, scores, "alone", "a lab alone with the same privacy", "")
     if scores.alone is None:
-        return _judge_one(measure, scores.joint, scores.alone_no_dp, "a lab alone without privacy", _KEEPS_ITS_MODEL)
-    return _judge_both(measure, scores.joint, scores.alone, scores.alone_no_dp)
+        return _judge_one(measure, scores, "alone_no_dp", "a lab alone without privacy", _KEEPS_ITS_MODEL)
+    return _judge_both(measure, scores)
+
+
+def _with_personal(measure: Measure, scores: Scores, verdict: Verdict, *, private: bool) -> Verdict:
+    """Return the verdict with what each lab's own adaptation of the joint model changes in it."""
+    if scores.personalised is None or not math.isfinite(scores.personalised):
+        return verdict
+    found = f"Adapted by each lab to its own records, the joint model reaches {scores.words(measure, 'personalised')}"
+    rival = _inside(scores, private=private)
+    if rival is None:
+        words = f"{found}; what a lab reaches alone without privacy, as this was adapted, is not known here."
+        return Verdict(worth=verdict.worth, headline=verdict.headline, sentences=(*verdict.sentences, words))
+    personal = scores.compare(measure, "personalised", rival)
+    if personal is Worth.UNKNOWN:
+        return verdict
+    who = "a lab alone without privacy" if private else "a lab alone"
+    gap = f"compared with {who}: {measure.gap(scores.personalised, getattr(scores, rival))}"
+    said = {
+        Worth.YES: f"{found}: better than {who} ({gap}).",
+        Worth.AS_WELL: f"{found}: as well as {who}{_why_equal(measure, scores, 'personalised', rival)}.",
+        Worth.NO: f"{found}: alone is better still ({gap}).",
+    }[personal]
+    inside = ("An adapted model is trained without privacy: it stays inside its lab.",) if private else ()
+    worth, headline = verdict.worth, verdict.headline
+    if personal is Worth.YES and worth in (Worth.NO, Worth.AS_WELL):
+        worth, headline = Worth.YES, "Yes, if each lab adapts the joint model to its own records."
+    elif personal is Worth.AS_WELL and worth is Worth.NO:
+        worth, headline = Worth.AS_WELL, "No as it is; adapted by each lab it does as well as staying alone."
+    return Verdict(worth=worth, headline=headline, sentences=(*verdict.sentences, said, *inside))
+
+
+def _inside(scores: Scores, *, private: bool) -> str | None:
+    """Return the fair rival of a model that is adapted without privacy and stays inside the lab."""
+    if scores.alone_no_dp is not None:
+        return "alone_no_dp"
+    return "alone" if not private and scores.alone is not None else None
 
 
 def judge_lab(measure: Measure, scores: Scores, *, private: bool) -> tuple[Worth, str]:
     """Return whether joining paid for one lab, and a remark (may be empty).
 
     The rival is the lab alone with the same privacy, because only such a model may be released; a lab
-    that does better alone without privacy is told so.
+    that does better alone without privacy is told so. So is one that does better only with the joint model adapted
+    to its own records.
     """
-    fair = scores.alone if private else scores.alone_no_dp
-    other = scores.alone_no_dp if private else scores.alone
-    if fair is None:
-        worth = measure.compare(scores.joint, other)
+    worth, remark = _judge_lab(measure, scores, private=private)
+    rival = _inside(scores, private=private)
+    personal = Worth.UNKNOWN if rival is None else scores.compare(measure, "personalised", rival)
+    if personal is Worth.YES and (worth is not Worth.YES or remark):
+        return Worth.YES, ADAPTED
+    if personal is Worth.AS_WELL and worth is Worth.NO:
+        return Worth.AS_WELL, ADAPTED
+    return worth, remark
+
+
+def _judge_lab(measure: Measure, scores: Scores, *, private: bool) -> tuple[Worth, str]:
+    fair, other = ("alone", "alone_no_dp") if private else ("alone_no_dp", "alone")
+    if getattr(scores, fair) is None:
+        worth = scores.compare(measure, "joint", other)
         judged = private and worth is not Worth.UNKNOWN
         return worth, "compared with alone without privacy" if judged else ""
-    worth = measure.compare(scores.joint, fair)
-    if private and worth is not Worth.NO and measure.compare(scores.joint, other) is Worth.NO:
+    worth = scores.compare(measure, "joint", fair)
+    if private and worth is not Worth.NO and scores.compare(measure, "joint", other) is Worth.NO:
         return worth, "better alone without privacy"
     return worth, ""
 
 
+ADAPTED = "with the joint model adapted to its own records"
 _KEEPS_ITS_MODEL = "A lab that trains alone without privacy can use its model inside but never releases it."
 
 _NOISED = (
@@ -208,24 +300,23 @@ def _unknown(reason: str) -> Verdict:
     )
 
 
-def _judge_one(measure: Measure, joint: float, rival: float | None, who: str, remark: str) -> Verdict:
-    worth = measure.compare(joint, rival)
-    if rival is None or worth is Worth.UNKNOWN:
+def _judge_one(measure: Measure, scores: Scores, rival: str, who: str, remark: str) -> Verdict:
+    worth = scores.compare(measure, "joint", rival)
+    if worth is Worth.UNKNOWN:
         return _unknown(f"the joint model was not compared with {who}")
-    sentences = (_opening(measure, joint), _clause(measure, joint, rival, worth, who), remark)
+    sentences = (_opening(measure, scores), _clause(measure, scores, rival, worth, who), remark)
     return Verdict(worth=worth, headline=_HEADLINES[worth], sentences=tuple(filter(None, sentences)))
 
 
-def _judge_both(measure: Measure, joint: float, alone: float, alone_no_dp: float) -> Verdict:
-    with_dp = measure.compare(joint, alone)
-    without_dp = measure.compare(joint, alone_no_dp)
+def _judge_both(measure: Measure, scores: Scores) -> Verdict:
+    with_dp, without_dp = (scores.compare(measure, "joint", rival) for rival in ("alone", "alone_no_dp"))
     if Worth.UNKNOWN in (with_dp, without_dp):
         return _unknown("a result is no finite number")
     worth, headline = _weigh(with_dp, without_dp)
     sentences = (
-        _opening(measure, joint),
-        _clause(measure, joint, alone, with_dp, "a lab alone with the same privacy"),
-        _clause(measure, joint, alone_no_dp, without_dp, "a lab alone without privacy"),
+        _opening(measure, scores),
+        _clause(measure, scores, "alone", with_dp, "a lab alone with the same privacy"),
+        _clause(measure, scores, "alone_no_dp", without_dp, "a lab alone without privacy"),
         _KEEPS_ITS_MODEL,
     )
     return Verdict(worth=worth, headline=headline, sentences=sentences)
@@ -245,16 +336,23 @@ def _weigh(with_dp: Worth, without_dp: Worth) -> tuple[Worth, str]:
     return Worth.YES, _HEADLINES[Worth.YES]
 
 
-def _opening(measure: Measure, joint: float) -> str:
+def _opening(measure: Measure, scores: Scores) -> str:
     return (
-        f"Averaged over the labs, the joint (federated) model reaches {measure.label} {measure.format(joint)}"
+        f"Averaged over the labs, the joint (federated) model reaches {measure.label} {scores.words(measure, 'joint')}"
         f" ({'higher' if measure.higher_is_better else 'lower'} is better)."
     )
 
 
-def _clause(measure: Measure, joint: float, rival: float, worth: Worth, who: str) -> str:
-    found = f"{who[0].upper()}{who[1:]} reaches {measure.format(rival)}"
+def _clause(measure: Measure, scores: Scores, rival: str, worth: Worth, who: str) -> str:
+    found = f"{who[0].upper()}{who[1:]} reaches {scores.words(measure, rival)}"
     if worth is Worth.AS_WELL:
-        return f"{found}: as well, within what counts as equal here."
+        return f"{found}: as well{_why_equal(measure, scores, 'joint', rival)}."
     side = "the joint model is better" if worth is Worth.YES else "alone is better"
-    return f"{found}: {side} (joint: {measure.gap(joint, rival)})."
+    return f"{found}: {side} (joint: {measure.gap(scores.joint or 0.0, getattr(scores, rival))})."
+
+
+def _why_equal(measure: Measure, scores: Scores, one: str, other: str) -> str:
+    gap, rival = abs(getattr(scores, one) - getattr(scores, other)), getattr(scores, other)
+    if gap > measure.tolerance(rival) * (1 + 2 * _ROUNDING):
+        return ", within what chance may do on so many test records"
+    return ", within what counts as equal here"

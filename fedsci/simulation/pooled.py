@@ -6,7 +6,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -21,6 +21,7 @@ from fedsci.errors import RoundAborted
 from fedsci.names import SiteId
 from fedsci.site.dataset import SiteData, load_site_data
 from fedsci.site.gate import allows_no_privacy
+from fedsci.site.personal import personal_model
 from fedsci.site.round import Contributor, contributor, train_alone
 from fedsci.site.service import dimension_of
 from fedsci.strategies.base import WeightedSum
@@ -106,20 +107,54 @@ def alone_baseline(
 ) -> dict[SiteId, MetricSums]:
     """Return the exact metrics of each lab that trains alone under the study's epsilon: known to a simulation only.
 
-    In a private study a lab gives what it reaches alone only where it accepts results without any guarantee, since
-    nobody charges for it. Labs on this machine hold no secrets from it, so it is computed here, for labs that let exact
-    metrics leave. A lab whose training diverged is absent.
+    For labs that would not say; see :func:`_silent_labs`. A lab whose training diverged is absent.
     """
-    found: dict[SiteId, MetricSums] = {}
+    cost = cost_of(plan, dimension=dimension_of(plan), alone=True)
+
+    def alone(name: str, lab: SiteData) -> NDArray[np.float32]:
+        return train_alone(
+            contributor(
+                plan, name, lab.train, public_records=lab.train_count, cost=cost, device=CPU, random_bytes=os.urandom
+            )
+        )
+
+    return _of_each(plan, _silent_labs(plan, site_files, split_key), alone)
+
+
+def personalised_baseline(
+    plan: Plan, site_files: tuple[Path, ...], split_key: Callable[[Site], bytes], shared: NDArray[np.float32]
+) -> dict[SiteId, MetricSums]:
+    """Return the exact metrics of each lab's personal model: known to a simulation only.
+
+    For labs that would not say; see :func:`_silent_labs`. A lab whose training diverged is absent.
+    """
+
+    def personal(name: str, lab: SiteData) -> NDArray[np.float32]:
+        return personal_model(plan, name, lab.train, shared, device=CPU)
+
+    return _of_each(plan, _silent_labs(plan, site_files, split_key), personal)
+
+
+def _silent_labs(
+    plan: Plan, site_files: tuple[Path, ...], split_key: Callable[[Site], bytes]
+) -> Iterator[tuple[SiteId, SiteData]]:
+    """Yield the labs of a private study that do not say what their own models reach, for want of a charge.
+
+    In a private study a lab gives that only where it accepts results without any guarantee. Labs on this machine hold
+    no secrets from it, so it is computed here, for labs that let exact metrics leave.
+    """
     for site in map(load_site, site_files):
         policy = site.policy
         if policy is None or not policy.exact_evaluation or allows_no_privacy(site, plan.study.dataset):
             continue
-        lab = load_site_data(plan, site, split_key=split_key(site))
-        cost = cost_of(plan, dimension=dimension_of(plan), alone=True)
-        worker = contributor(
-            plan, site.site, lab.train, public_records=lab.train_count, cost=cost, device=CPU, random_bytes=os.urandom
-        )
+        yield SiteId(site.site), load_site_data(plan, site, split_key=split_key(site))
+
+
+def _of_each(
+    plan: Plan, labs: Iterator[tuple[SiteId, SiteData]], train: Callable[[str, SiteData], NDArray[np.float32]]
+) -> dict[SiteId, MetricSums]:
+    found: dict[SiteId, MetricSums] = {}
+    for name, lab in labs:
         with contextlib.suppress(RoundAborted):
-            found[SiteId(site.site)] = evaluate(plan, train_alone(worker), lab.holdout, device=CPU)
+            found[name] = evaluate(plan, train(name, lab), lab.holdout, device=CPU, resample=name)
     return found

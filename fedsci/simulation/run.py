@@ -20,7 +20,7 @@ from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
-from fedsci.simulation.pooled import alone_baseline, pooled_baselines
+from fedsci.simulation.pooled import alone_baseline, personalised_baseline, pooled_baselines
 from fedsci.simulation.weather import WeatherLink
 from fedsci.training.metrics import MetricSums
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
@@ -79,8 +79,7 @@ class SimulatedRun:
             self._consortium = SimulatedConsortium(state)
             labs.enrol(self._consortium.public)
             self._exchange(labs)
-            if "local" in plan.study.evaluation.baselines and plan.private and plan.study.privacy.unit != "site":
-                self._add_alone(alone_baseline(plan, self.study.site_files, labs.split_key))
+            self._ask_silent_labs(labs)
             if "pooled" in plan.study.evaluation.baselines:
                 self.display.phase("pooled")
                 began = time.monotonic()
@@ -106,9 +105,17 @@ class SimulatedRun:
             summary = record.close(status, reason)
         return summary
 
-    def _add_alone(self, sums: dict[SiteId, MetricSums]) -> None:
-        """Add labs that would not say what they reach alone; one by one only those that show their own metrics."""
-        known = self.progress.alone.get("local")
+    def _ask_silent_labs(self, labs: Labs) -> None:
+        """Add what labs of a private study would not say of their own models, since nobody charged for it."""
+        plan, files, model = self.study.plan, self.study.site_files, self.progress.model
+        if plan.private and "local" in plan.lab_models and plan.study.privacy.unit != "site":
+            self._add("local", alone_baseline(plan, files, labs.split_key))
+        if plan.private and "personalised" in plan.lab_models and model is not None:
+            self._add("personalised", personalised_baseline(plan, files, labs.split_key, model))
+
+    def _add(self, label: str, sums: dict[SiteId, MetricSums]) -> None:
+        """Add labs to what is known of a label; one by one only those that show their own metrics."""
+        known = self.progress.alone.get(label)
         if not sums or not isinstance(known, Measured):
             return
         shown = {
@@ -116,7 +123,7 @@ class SimulatedRun:
         }
         own = {site: found for site, found in sums.items() if site in shown}
         total = reduce(add, sums.values(), known.total)
-        self.progress.alone["local"] = Measured(plan=known.plan, total=total, own={**known.own, **own})
+        self.progress.alone[label] = Measured(plan=known.plan, total=total, own={**known.own, **own})
 
     def _exchange(self, labs: Labs) -> None:
         plan = self.study.plan

@@ -28,6 +28,8 @@ from fedsci.training.accountant import Cost
 
 MOST_TRIES = 64
 _BISECTIONS = 12
+_OF_ALL = ("privacy.epsilon", "privacy.delta", "evaluation.baselines")
+_BARE = ("evaluation.baselines=[]", "personalise=none")  # tries are compared with each other, not with labs alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ def plan_search(
     """
     tries = []
     for settings in itertools.product(*_choices(grid)):
-        loaded = load_study(path, overrides=[*overrides, *settings, "evaluation.baselines=[]"], seed=seed)
+        loaded = load_study(path, overrides=[*overrides, *settings, *_BARE], seed=seed)
         tries.append(Try(settings=settings, study=loaded, cost=None))
     _refuse_moving_targets([found.study.plan for found in tries])
     if not tries[0].study.plan.private:
@@ -130,7 +132,7 @@ def _choices(grid: Sequence[str]) -> list[list[str]]:
             raise ConfigError(
                 f"--try {text}: expected key=value,value,...", hint="for example: --try training.learning_rate=0.1,0.5"
             )
-        if key.strip() in ("privacy.epsilon", "privacy.delta", "evaluation.baselines", "seed"):
+        if key.strip().split(".")[0] in ("personalise", "seed") or key.strip() in _OF_ALL:
             raise ConfigError(
                 f"--try {text}: {key.strip()} is not a setting to search over",
                 hint="search over training or model; what holds for all tries goes with --set or --seed",

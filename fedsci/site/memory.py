@@ -9,6 +9,9 @@ from safetensors.numpy import load, save
 
 from fedsci.identity.files import replace_private
 
+#: The shared model adapted to the site's records, in the run's folder; it stays when the study is over.
+PERSONAL_MODEL = "personal_model.safetensors"
+
 
 class StrategyMemory(MutableMapping[str, NDArray[np.float32]]):
     """Vectors by name in one file of a run's folder, readable by its owner only.

@@ -43,6 +43,7 @@ from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.memory import StrategyMemory
+from fedsci.site.personal import keep_personal_model, personal_model
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.training.accountant import Cost, cost_of
@@ -271,11 +272,11 @@ class SiteService:
         upload = Upload(active, request, slot=last, dimension=0, after=active.plan.training.rounds)
         if upload.absent is not None:
             return upload.absent
-        metrics, exact = self._measure(active, upload, model, after=last)
+        metrics, exact = self._measure(active, upload, model, after=last, resample=True)
         return self._send(upload, None, metrics, active.own({"federated": exact}))
 
     def _measure(
-        self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int
+        self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int, resample: bool = False
     ) -> tuple[list[NDArray[np.float64] | NDArray[np.int64] | None], MetricSums | None]:
         """Return what the holdout says of a model, as asked, and exact sums where the policy lets them leave.
 
@@ -284,51 +285,70 @@ class SiteService:
         if upload.evaluate is None:
             return [], None
         if upload.evaluate == "exact":
-            sums = active.measure(model)
+            sums = active.measure(model, resample=resample)
             return [None if sums is None else sums.values], sums
         self.ledger.measure(active.plan.study.dataset, _run_id(upload.request), after)
-        return [active.measure_noised(model, smallest=upload.smallest_holdout)], active.measure(model)
+        return [active.measure_noised(model, smallest=upload.smallest_holdout)], active.measure(
+            model, resample=resample
+        )
 
     def _alone(self, request: Request) -> Reply:
-        """Train on this lab's records only, with the study's budget and without privacy; the models stay here.
+        """Measure what this lab has for itself: see :attr:`Plan.lab_models`. The models stay here.
 
-        In a private study its metrics are another release about training records, and not a charged one: only labs that
-        accept results without any guarantee give it. Once in a run: every model carries noise of its own, and the
-        metrics of many would average it away.
+        In a private study their metrics are another release about training records, and not a charged one: only labs
+        that accept results without any guarantee give it. Once in a run: every model carries noise of its own, and
+        the metrics of many would average it away. A personal model is kept for the operator, whether or not its
+        metrics may be told.
         """
-        active = self._active(_run_id(request))
-        costs: dict[str, Cost | None] = {"local": cost_for(active.plan, alone=True)}
-        whole = active.cost is not None and active.plan.study.privacy.unit == "site"
-        if active.cost is not None:
-            costs["local_no_dp"] = None
+        run = _run_id(request)
+        active = self._active(run)
+        metrics: dict[str, MetricSums | None] = dict.fromkeys(active.plan.lab_models)
         last = _last_round(active, request)
-        upload = Upload(active, request, slot=last + 1, dimension=0, tables=len(costs))
+        upload = Upload(active, request, slot=last + 1, dimension=0, tables=len(metrics))
         if upload.absent is not None:
             return upload.absent
         if upload.evaluate != "exact":
             raise PolicyRefused("what a lab reaches alone is told exactly or not at all: no noise is charged for it")
-        self._only_once(_run_id(request), "alone")
-        metrics: dict[str, MetricSums | None] = dict.fromkeys(costs)
-        if not allows_no_privacy(self.site, active.plan.study.dataset):
-            costs = {} if active.cost is not None else costs
-        if whole:
-            costs.pop("local", None)  # alone, a site has no others to hide among
-        if active.policy.exact_evaluation:
-            for label, cost in costs.items():
-                device = active.worker.learner.device
-                worker = contributor(
-                    active.plan,
-                    self.site.site,
-                    active.data.train,
-                    public_records=active.data.train_count,
-                    cost=cost,
-                    device=device,
-                    random_bytes=os.urandom,
-                )
-                with contextlib.suppress(RoundAborted):  # it diverged: nothing to show
-                    metrics[label] = active.measure(train_alone(worker))
+        if not metrics:
+            message = "the plan compares with nothing that a lab has for itself"
+            raise PolicyRefused(message, public=message)
+        shared = request.model() if "personalised" in metrics else None
+        if shared is not None and shared.size != active.worker.parameters:
+            raise InputError(f"{shared.size} numbers came, the model has {active.worker.parameters}")
+        self._only_once(run, "alone")
+        tells = active.cost is None or allows_no_privacy(self.site, active.plan.study.dataset)
+        for label in metrics:
+            told_here = tells and active.policy.exact_evaluation
+            with contextlib.suppress(RoundAborted):  # it diverged: nothing to show, or to keep
+                if label == "personalised" and shared is not None:
+                    model = self._personalise(run, active, shared)
+                elif told_here and not (label == "local" and active.worker.whole is not None):
+                    model = self._train_alone(active, cost_for(active.plan, alone=True) if label == "local" else None)
+                else:  # alone, a site has no others to hide among
+                    continue
+                metrics[label] = active.measure(model) if told_here else None
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
+
+    def _train_alone(self, active: ActiveRun, cost: Cost | None) -> NDArray[np.float32]:
+        worker = contributor(
+            active.plan,
+            self.site.site,
+            active.data.train,
+            public_records=active.data.train_count,
+            cost=cost,
+            device=active.worker.learner.device,
+            random_bytes=os.urandom,
+        )
+        return train_alone(worker)
+
+    def _personalise(self, run: str, active: ActiveRun, shared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the shared model adapted to this lab's records, kept in the run's folder for its operator."""
+        device = active.worker.learner.device
+        model = personal_model(active.plan, self.site.site, active.data.train, shared, device=device)
+        file = keep_personal_model(self._run_folder(run), active.plan, run=run, shared=shared, personal=model)
+        self.log.write("personalised", run=run, file=str(file))
+        return model
 
     def _only_once(self, run: str, what: str) -> None:
         """Pass once in a run, whichever process asks; what is computed without a charge is not computed again."""

@@ -44,11 +44,20 @@ class ActiveRun:
     worker: Contributor
     masking: SiteMasking | None
 
-    def measure(self, model: NDArray[np.float32]) -> MetricSums | None:
-        """Return exact metric sums on the holdout, or None where the policy does not let them leave."""
+    def measure(self, model: NDArray[np.float32], *, resample: bool = True) -> MetricSums | None:
+        """Return exact metric sums on the holdout, or None where the policy does not let them leave.
+
+        With ``resample`` also how the site's own metrics vary with the choice of its records.
+        """
         if not self.policy.exact_evaluation:
             return None
-        return evaluate(self.plan, model, self.data.holdout, device=self.worker.learner.device)
+        return evaluate(
+            self.plan,
+            model,
+            self.data.holdout,
+            device=self.worker.learner.device,
+            resample=self.worker.name if resample else None,
+        )
 
     def measure_noised(self, model: NDArray[np.float32], *, smallest: int) -> NDArray[np.int64]:
         """Return metric sums on the holdout with a share of noise, int64 grid steps; only their sum is private.

@@ -1,5 +1,8 @@
 """A model measured on a site's holdout, as sums."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,42 +13,108 @@ from torch import nn
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.training import noised_metrics
+from fedsci.training.intervals import bootstrap_variances
 from fedsci.training.learner import CHUNK, module_for, single_thread
 from fedsci.training.losses import record_losses
-from fedsci.training.metrics import BINS, LARGEST_ERROR, LARGEST_LOSS, MetricSums, of_one_site
+from fedsci.training.metrics import (
+    BINS,
+    GAP_BINS,
+    LARGEST_ERROR,
+    LARGEST_LOSS,
+    LARGEST_QUARTIC,
+    SQUARED_LOSS_UNIT,
+    MetricSums,
+    classes_of,
+    of_one_site,
+)
 from fedsci.training.models import load_vector
 
 _EXACT = 2.0**24  # parts of one that a record's numbers are whole multiples of, in sums that are noised
 
 
-def evaluate(plan: Plan, vector: NDArray[np.float32], table: Table, *, device: torch.device) -> MetricSums:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scored:
+    """What each record adds to the sums.
+
+    Attributes:
+        numbers: float64 ``(n, k)``: the first k sums.
+        histograms: for each of those that follow: its length, and every record's bin and what it adds there.
+    """
+
+    numbers: NDArray[np.float64]
+    histograms: Sequence[tuple[int, NDArray[np.int64], NDArray[np.float64]]] = ()
+
+    def sums(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sums over records that count so often each."""
+        first = (counts[:, None] * self.numbers).sum(0)
+        return np.concatenate(
+            [first, *(np.bincount(bins, counts * each, minlength=size) for size, bins, each in self.histograms)]
+        )
+
+
+def evaluate(
+    plan: Plan,
+    vector: NDArray[np.float32],
+    table: Table,
+    *,
+    device: torch.device,
+    resample: str | None = None,
+) -> MetricSums:
     """Return the metric sums of the model on the table's records.
 
-    Exact and not private: whoever releases them must have the site's leave to.
+    Exact and not private: whoever releases them must have the site's leave to. With ``resample``, the site's name, also
+    how its own metrics vary with the choice of records; the same for the same plan and name.
     """
     single_thread()
     module = module_for(plan, inputs=table.features.shape[1]).to(device).eval()
     load_vector(module, vector)
     outputs = _outputs(module, table, device)
-    targets = torch.from_numpy(table.target)
-    kind = plan.study.task.kind
+    kind, records = plan.study.task.kind, table.rows
+    scored = _scored(plan, outputs, table)
+    variances = None
+    if resample is not None:
+        text = f"fedsci resamples|{plan.study.seed}|{resample}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+        rng = np.random.Generator(np.random.PCG64(seed))
+        variances = bootstrap_variances(kind, scored.sums, records, rng)
+    return of_one_site(kind, scored.sums(np.ones(records)), variances=variances)
+
+
+def _scored(plan: Plan, outputs: torch.Tensor, table: Table) -> _Scored:
+    kind, targets = plan.study.task.kind, torch.from_numpy(table.target)
+    every = np.ones(table.rows)
     if kind == "regression":
         truth = targets.double().numpy()
         error = np.clip(np.nan_to_num(outputs.squeeze(1).double().numpy()) - truth, -LARGEST_ERROR, LARGEST_ERROR)
-        sums = [len(truth), np.abs(error).sum(), np.square(error).sum(), truth.sum(), np.square(truth).sum()]
-        return of_one_site(kind, np.array(sums, np.float64))
+        quartic = np.minimum(error**4, LARGEST_QUARTIC)
+        columns = [every, np.abs(error), np.square(error), truth, np.square(truth), quartic]
+        return _Scored(numbers=np.stack(columns, 1))
     losses = record_losses(kind, outputs, targets).double().nan_to_num(nan=LARGEST_LOSS)
-    loss = losses.clamp(max=LARGEST_LOSS).sum().item()
+    loss = losses.clamp(0, LARGEST_LOSS).numpy()
     if kind == "multiclass":
-        correct = (outputs.argmax(1) == targets).sum().item()
-        return of_one_site(kind, np.array([len(targets), loss, correct], np.float64))
-    scores = torch.sigmoid(outputs.squeeze(1)).numpy()
+        chances = np.nan_to_num(torch.softmax(outputs.double(), 1).numpy())
+        correct = (outputs.argmax(1) == targets).numpy().astype(np.float64)
+        sure, classes = np.clip(chances.max(1), 0, 1), classes_of(plan.study)
+        columns = [every, loss, correct, np.square(loss) / SQUARED_LOSS_UNIT]
+        histograms = [
+            (GAP_BINS, _bins(sure, GAP_BINS), sure - correct),
+            (classes, table.target, correct),
+            (classes, table.target, every),
+        ]
+        return _Scored(numbers=np.stack(columns, 1), histograms=histograms)
+    scores = np.nan_to_num(torch.sigmoid(outputs.squeeze(1)).numpy())
     positive = table.target.astype(bool)
-    correct = ((scores > 0.5) == positive).sum()
-    bins = np.clip((np.nan_to_num(scores) * BINS).astype(np.int64), 0, BINS - 1)
-    histograms = [np.bincount(bins[positive == side], minlength=BINS) for side in (False, True)]
-    values = np.concatenate([[len(positive), loss, correct], *histograms]).tolist()
-    return of_one_site(kind, np.array(values, np.float64))
+    correct = ((scores > 0.5) == positive).astype(np.float64)
+    columns = [every, loss, correct, np.square(loss) / SQUARED_LOSS_UNIT, correct * positive]
+    histograms = [
+        (2 * BINS, _bins(scores, BINS) + BINS * positive, every),
+        (GAP_BINS, _bins(scores, GAP_BINS), scores.astype(np.float64) - positive),
+    ]
+    return _Scored(numbers=np.stack(columns, 1), histograms=histograms)
+
+
+def _bins(shares: NDArray[Any], count: int) -> NDArray[np.int64]:
+    return np.clip((shares * count).astype(np.int64), 0, count - 1)
 
 
 def bounded_sums(

@@ -104,10 +104,15 @@ class Learner:
         momentum: float,
         rng: np.random.Generator,
         pull: "Pull | None" = None,
+        intercept_only: bool = False,
     ) -> NDArray[np.float32]:
-        """Return new minus old weights after ``epochs`` passes of SGD over shuffled batches. No privacy."""
+        """Return new minus old weights after ``epochs`` passes of SGD over shuffled batches. No privacy.
+
+        With ``intercept_only`` nothing moves but the bias of the outputs, a model's last parameter.
+        """
         load_vector(self.module, vector)
-        optimiser = torch.optim.SGD(self.module.parameters(), lr=learning_rate, momentum=momentum)
+        trained = list(self.module.parameters())
+        optimiser = torch.optim.SGD(trained[-1:] if intercept_only else trained, lr=learning_rate, momentum=momentum)
         for _ in range(epochs):
             order = rng.permutation(self.records)
             for start in range(0, self.records, batch_size):
@@ -116,7 +121,8 @@ class Learner:
                 if pull is not None:
                     pull.add_to(self.module)
                 optimiser.step()
-        return read_vector(self.module) - vector
+        with np.errstate(over="ignore", invalid="ignore"):  # of training that diverged; whoever uses it looks
+            return read_vector(self.module) - vector
 
     def _loss(self, rows: NDArray[np.int64]) -> torch.Tensor:
         index = torch.from_numpy(rows).to(self.device)

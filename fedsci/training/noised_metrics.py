@@ -1,7 +1,8 @@
 """Metrics of held-out records under differential privacy: bounded sums, the noise they need, and what they mean.
 
 Each record contributes a vector whose numbers lie in [-1, 1], so that one record more or less moves the sum by at
-most :func:`sensitivity` in L2 norm. Only what the study's metrics need is summed. How many records are held out is
+most :func:`sensitivity` in L2 norm. Only what the study's metrics need is summed; those of
+:data:`fedsci.config.study.EXACT_METRICS` are not measured with noise. How many records are held out is
 public, so it is not noised, except where rows with gaps are dropped: how many are left is then private. Where groups
 of records are protected, read "group" for "record": a group contributes the mean of its records. No torch here.
 """
@@ -41,7 +42,7 @@ def sums_of(plan: Plan) -> tuple[str, ...]:
 
     ``site_*`` are sums weighted by smallest holdout / own holdout, from which the mean over sites follows.
     """
-    wanted = [name for metric in plan.metrics for name in _SUMS[metric]]
+    wanted = [name for metric in plan.metrics for name in _SUMS.get(metric, ())]
     if plan.study.missing == "drop":
         wanted = ["records", *(name for name in wanted if not name.startswith("site_"))]
     return tuple(dict.fromkeys(wanted))
@@ -133,8 +134,10 @@ class NoisedSums:
             case "r2":
                 variance = sums["target_squared"] - sums["target"] ** 2 / records
                 return 1 - max(0.0, sums["squared"]) / variance if variance > 2 * self.deviation else None
-            case _:
+            case "auroc":
                 return self._auroc(sums)
+            case _:  # told exactly or not at all
+                return None
 
     def _auroc(self, sums: dict[str, float]) -> float | None:
         negative = np.array([sums[f"negative_{i}"] for i in range(BINS)])

@@ -14,7 +14,7 @@ from fedsci.errors import InputError
 from fedsci.privacy.rounding_noise import LARGEST_CENTRE
 from fedsci.secagg import Quantisation, RingVector, quantise
 from fedsci.training.accountant import Cost, MetricNoise
-from fedsci.training.metrics import caps
+from fedsci.training.metrics import caps, classes_of
 from fedsci.training.noised_metrics import sums_of
 
 LARGEST_NOISE = 32  # deviations; tables are cut at 13 each, so no draw comes near it
@@ -52,18 +52,19 @@ class MetricTable:
         return len(self.steps)
 
 
-def exact_table(kind: str, grid: Quantisation, *, holdout: int) -> MetricTable:
+def exact_table(kind: str, grid: Quantisation, *, holdout: int, classes: int = 0) -> MetricTable:
     """Return the grid of exact metric sums: power-of-two steps, as fine as the grid's bound allows.
 
     Args:
         kind: the task's kind, which says what the metrics are.
         grid: bounds every integer of a site.
         holdout: the largest holdout of any site, public; it bounds the sums.
+        classes: of a multiclass task.
 
     Raises:
         InputError: sums over so many records do not fit the ring.
     """
-    largest = caps(kind, records=holdout)
+    largest = caps(kind, records=holdout, classes=classes)
     exponents = np.floor(np.log2(grid.levels / largest))
     if (exponents < 0).any():
         raise _too_many(holdout, grid)
@@ -89,7 +90,7 @@ def metric_table(plan: Plan, cost: Cost | None, *, noised: bool, holdout: int) -
         InputError: the study has no noise for metrics, or sums over so many records do not fit the ring.
     """
     if not noised:
-        return exact_table(plan.study.task.kind, grid_for(plan), holdout=holdout)
+        return exact_table(plan.study.task.kind, grid_for(plan), holdout=holdout, classes=classes_of(plan.study))
     if cost is None or cost.metric_noise is None:
         raise InputError("a study without privacy has no noised metrics")
     return noised_table(plan, cost.metric_noise, holdout=holdout)

@@ -268,7 +268,7 @@ def test_the_default_majority_is_more_than_two_thirds_and_can_be_met(sites):
 
 
 def test_the_metrics_are_the_tasks_unless_named(make_plan):
-    assert make_plan().metrics == ("accuracy", "auroc", "log_loss")
+    assert make_plan().metrics == ("accuracy", "auroc", "log_loss", "balanced_accuracy", "calibration_error")
     assert make_plan(evaluation={"metrics": ["auroc"]}).metrics == ("auroc",)
 
 
@@ -276,3 +276,22 @@ def test_a_sound_plan_passes(make_plan):
     check_plan(make_plan())
     assert make_plan().private
     assert not make_plan(privacy={"mechanism": "none", "epsilon": None}).private
+
+
+def test_metrics_that_are_never_noised_need_one_beside_them_that_can_be(make_plan):
+    exact = ["balanced_accuracy", "calibration_error"]
+    with pytest.raises(ConfigError, match="cannot be measured with noise") as refused:
+        check_plan(make_plan(evaluation={"metrics": exact}))
+    assert refused.value.hint == "list accuracy as well"
+    check_plan(make_plan(evaluation={"metrics": [*exact, "auroc"]}))
+    check_plan(make_plan(evaluation={"metrics": exact}, privacy={"mechanism": "none", "epsilon": None}))
+
+
+def test_a_personal_model_is_asked_for_by_name_or_with_its_numbers(make_plan):
+    assert make_plan().lab_models == ("local", "local_no_dp")
+    short = make_plan(personalise="ditto")
+    assert short.lab_models == ("local", "local_no_dp", "personalised")
+    assert plan_from_bytes(short.to_bytes()) == short
+    assert short == make_plan(personalise={"method": "ditto"})
+    with pytest.raises(ValueError, match="proximal goes with method: ditto"):
+        make_plan(personalise={"method": "fine_tune", "proximal": 0.1})

@@ -9,6 +9,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from fedsci.cli.progress import SilentDisplay
+from fedsci.config.study import METRICS as KNOWN
 from fedsci.config.study_file import load_study
 from fedsci.errors import SiteFailed
 from fedsci.secagg import plan_quantisation
@@ -18,7 +19,10 @@ TOP = {
     "fedsci", "study", "plan_digest", "engine", "seed", "status", "rounds_completed", "sites", "metrics", "privacy",
     "secure_aggregation", "traffic_bytes", "seconds",
 }  # fmt: skip
-METRICS = {"federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp", "local_noise"}
+METRICS = {
+    "federated", "federated_mean_site", "by_site", "local_mean_site", "pooled", "pooled_dp", "local_noise",
+    "personalised_mean_site", "federated_worst_site", "local_worst_site", "personalised_worst_site", "intervals",
+}  # fmt: skip
 PRIVACY = {"unit", "mechanism", "delta", "accountant", "by_site"}
 SPENT = {
     "epsilon_spent_study", "epsilon_spent_total", "epsilon_enforced_total", "epsilon_enforced_before", "epsilon_budget",
@@ -55,7 +59,7 @@ def write_labs(folder: Path, *, hidden: int | None = None, modest: int | None = 
 
 def run(
     folder: Path, *, masked: bool, mechanism: str = "local", strategy: str = "dp_fedsgd", hidden: int | None = None,
-    modest: int | None = None,
+    modest: int | None = None, personalise: str = "none",
     serialise: bool = False, out: str = "runs", epsilon: float = 3.0, baselines: tuple[str, ...] = ("local", "pooled"),
 ) -> tuple[dict, Path]:  # fmt: skip
     features = {"mean_radius": {"min": 5, "max": 30}, "mean_texture": {"min": 5, "max": 40}}
@@ -64,7 +68,7 @@ def run(
         "model": {"name": "mlp", "hidden": [4]}, "strategy": strategy,
         "training": {"rounds": 2, "sample_rate": 1.0, "learning_rate": 0.5, "local_epochs": 1},
         "privacy": {"mechanism": mechanism, "epsilon": epsilon}, "evaluation": {"baselines": list(baselines)},
-        "sites": write_labs(folder, hidden=hidden, modest=modest), "seed": 5,
+        "sites": write_labs(folder, hidden=hidden, modest=modest), "seed": 5, "personalise": personalise,
         "secure_aggregation": {"enabled": masked},
     }  # fmt: skip
     file = folder / "study.yaml"
@@ -110,7 +114,7 @@ def test_the_values_are_what_was_run(private_run):
     assert summary["traffic_bytes"]["down"] > 0
     assert summary["seconds"]["total"] >= summary["seconds"]["training"]
     for values in (summary["metrics"]["federated"], summary["metrics"]["pooled"], summary["metrics"]["pooled_dp"]):
-        assert set(values) == {"accuracy", "auroc", "log_loss"}
+        assert set(values) == set(KNOWN["binary"])
         assert 0 <= values["accuracy"] <= 1
 
 
@@ -129,6 +133,8 @@ def test_a_site_that_shows_nothing_is_null_and_never_missing(tmp_path, masked):
         assert by_site["lab-3"][label] is None
         assert by_site["lab-1"][label]["accuracy"] >= 0
     assert by_site["lab-1"]["local_no_dp"]["accuracy"] >= 0
+    assert by_site["lab-3"]["intervals"]["local"] is None
+    assert metrics["federated_worst_site"] is None  # lab-3 may be it
     assert metrics["noise_deviation"] is metrics["noise_deviation_mean_site"] is None
     hidden = run(tmp_path, masked=masked, mechanism="none", hidden=2, baselines=("local",))[0]["metrics"]["by_site"]
     for label in ("federated", "local"):
@@ -156,6 +162,41 @@ def test_where_one_site_of_a_private_study_shows_nothing_all_are_measured_with_n
     assert [spent.pop("measurements_charged") for spent in noised.values()] == [1] * 4
     assert [spent.pop("measurements_charged") for spent in exact.values()] == [0] * 4
     assert noised == exact
+
+
+def test_intervals_stand_around_the_numbers_and_the_worst_site_is_named(tmp_path, masked):
+    metrics = run(tmp_path, masked=masked, mechanism="none", personalise="fine_tune", baselines=("local",))[0][
+        "metrics"
+    ]
+    for label in ("federated", "federated_mean_site", "local_mean_site", "personalised_mean_site"):
+        low, high = metrics["intervals"][label]["accuracy"]
+        assert 0 <= low < metrics[label]["accuracy"] < high <= 1
+        assert 0.02 < high - low < 0.4  # of 140 held-out records in all
+    for label in ("federated", "local", "personalised"):
+        each = {site: values[label]["accuracy"] for site, values in metrics["by_site"].items()}
+        worst = metrics[f"{label}_worst_site"]["accuracy"]
+        assert worst["value"] == min(each.values()) == each[worst["site"]]
+        loss = metrics[f"{label}_worst_site"]["log_loss"]["value"]
+        assert loss == max(values[label]["log_loss"] for values in metrics["by_site"].values())
+        for values in metrics["by_site"].values():
+            low, high = values["intervals"][label]["log_loss"]
+            assert low < values[label]["log_loss"] < high
+    assert metrics["intervals"]["local_no_dp_mean_site"] is None
+
+
+@pytest.mark.parametrize("mechanism", ["local", "none"])
+def test_personal_models_stand_beside_the_shared_one_and_null_where_there_are_none(tmp_path, masked, mechanism):
+    metrics = run(tmp_path, masked=masked, mechanism=mechanism, modest=3, personalise="ditto", baselines=())[0][
+        "metrics"
+    ]
+    shown = {site: values["personalised"] is not None for site, values in metrics["by_site"].items()}
+    assert shown == {"lab-1": True, "lab-2": True, "lab-3": False, "lab-4": True}
+    assert set(metrics["personalised_mean_site"]) == set(KNOWN["binary"])
+    assert metrics["local_mean_site"] is None
+    assert len(list(tmp_path.glob("runs/*/state/lab-*/runs/*/personal_model.safetensors"))) == 4
+    without = run(tmp_path, masked=masked, mechanism=mechanism, out="without", baselines=())[0]["metrics"]
+    assert without["personalised_mean_site"] is None
+    assert {values["personalised"] for values in without["by_site"].values()} == {None}
 
 
 @pytest.mark.parametrize("modest", [None, 3])

@@ -78,6 +78,26 @@ def test_an_answer_that_came_back_is_kept_and_one_that_did_not_is_not_asked_for_
     assert lost.progress.rounds_completed == 3
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_personal_models_reach_is_kept_like_every_answer(conduct, masked):
+    options = {
+        "masked": masked,
+        "strategy": "dp_fedsgd",
+        "training": FULL | {"rounds": 3},
+        "personalise": "fine_tune",
+        "policy": {"exact_evaluation": True, "show_own_metrics": True},
+    }
+    calm = conduct(**options)
+    assert set(calm.progress.alone) == {"personalised"}  # without any baseline
+    finish = exchange(6) if masked else 6
+    cut = conduct(**options, dies=[(finish, "before")])
+    assert cut.exchanges == calm.exchanges
+    for result in (calm, cut):
+        personal, shared = result.progress.alone["personalised"], result.progress.federated
+        assert personal.mean_site() == pytest.approx(calm.progress.alone["personalised"].mean_site(), abs=1e-9)
+        assert personal.of("lab-2")["log_loss"] < shared.of("lab-2")["log_loss"]
+
+
 @pytest.mark.parametrize("optimiser", [{"kind": "sgd", "momentum": 0.9}, {"kind": "adam", "learning_rate": 0.1}])
 def test_what_the_server_optimiser_remembers_is_kept(conduct, tmp_path, optimiser):
     (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "dp_fedsgd", "server_optimiser": optimiser}))

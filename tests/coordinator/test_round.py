@@ -234,4 +234,4 @@ def test_metrics_that_make_no_sense_are_metrics_not_shown(play, values):
     outcome = play(lab_2=Reply(fields={"metrics": values}, vector=UPDATES["lab-2"]))
     assert outcome.collected.dropped == {}
     assert outcome.collected.metrics[0].tolist() == zeros
-    assert len(zeros) == 3 + 2 * 256 + 2 * len(METRICS["binary"])
+    assert len(zeros) == 5 + 2 * 256 + 16 + 3 * len(METRICS["binary"])

@@ -194,6 +194,30 @@ def test_each_lab_learns_whether_joining_paid(tmp_path: Path) -> None:
     assert "joining pays for 1, alone does as well for 0, and alone does better for 1" in page
 
 
+def test_the_first_section_sets_alone_against_joint_against_adapted_for_each_lab(tmp_path: Path) -> None:
+    summary = changed(
+        privacy={"mechanism": "none"},
+        metrics={
+            "personalised_mean_site": {"accuracy": 0.861},
+            "local_no_dp_mean_site": None,
+            "local_mean_site": {"accuracy": 0.85},
+        },
+    )
+    for lab, personal in (("lab-01", 0.87), ("lab-02", 0.799)):
+        summary["metrics"]["by_site"][lab] |= {"local_no_dp": None, "personalised": {"accuracy": personal}}
+    summary["metrics"]["by_site"]["lab-01"]["intervals"] = {"federated": {"accuracy": [0.846, 0.886]}}
+    summary["metrics"]["intervals"] = {"personalised_mean_site": {"accuracy": [0.841, 0.881]}}
+    page = page_of(tmp_path, summary=summary)
+    page = page.split('<section id="join"')[1].split("<section")[0]
+    seen = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert "Yes, if each lab adapts the joint model to its own records." in seen
+    assert "Joint, adapted by each lab accuracy 0.861" in seen
+    assert "lab-01 yes 0.743 0.866 ± 0.020 0.870" in seen
+    assert "lab-02 yes, with the joint model adapted to its own records 0.754 0.701 0.799" in seen
+    assert "lab-03" not in seen
+    assert "95 % interval" in seen
+
+
 def test_the_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     reader = parsed(page)

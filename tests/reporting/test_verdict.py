@@ -106,3 +106,55 @@ def test_noised_metrics_answer_nothing_however_clear_they_look(joint: float | No
     found = judge(ACCURACY, scores(joint, alone, alone), private=True, noised=True)
     assert (found.worth, found.headline) == (Worth.UNKNOWN, "The numbers cannot say.")
     assert "Whether joining pays cannot be answered from this run." in found.sentences
+
+
+def with_personal(joint, alone, personal, errors=()):
+    return Scores(joint=joint, alone=alone, alone_no_dp=None, personalised=personal, errors=dict(errors))
+
+
+@pytest.mark.parametrize(
+    ("joint", "alone", "personal", "worth", "headline"),
+    [
+        (27.0, 18.9, 17.0, Worth.YES, "Yes, if each lab adapts the joint model to its own records."),
+        (27.0, 18.9, 19.0, Worth.AS_WELL, "No as it is; adapted by each lab it does as well as staying alone."),
+        (27.0, 18.9, 22.0, Worth.NO, "No, a lab alone does better."),
+        (18.9, 18.9, 17.0, Worth.YES, "Yes, if each lab adapts the joint model to its own records."),
+        (17.0, 18.9, 22.0, Worth.YES, "Yes, joining pays."),
+        (27.0, 18.9, None, Worth.NO, "No, a lab alone does better."),
+        (27.0, 18.9, float("nan"), Worth.NO, "No, a lab alone does better."),
+    ],
+)
+def test_where_the_joint_model_hurts_and_its_adaptation_helps_the_words_say_which(
+    joint, alone, personal, worth, headline
+):
+    scores = with_personal(joint, alone, personal)
+    found = judge(RMSE, scores, private=False)
+    assert (found.worth, found.headline) == (worth, headline)
+    words = " ".join(found.sentences)
+    assert ("Adapted by each lab" in words) == (personal is not None and personal == personal)
+    lab, remark = judge_lab(RMSE, scores, private=False)
+    assert (lab, bool(remark)) == (worth, headline.startswith(("Yes, if", "No as")))
+
+
+def test_a_gap_that_chance_may_explain_is_a_tie_and_one_beyond_is_not():
+    near, far = (with_personal(0.85, 0.80, None, {"joint": error, "alone": error}) for error in (0.02, 0.015))
+    found = judge(ACCURACY, near, private=False)
+    assert found.worth is Worth.AS_WELL
+    assert "0.850 ± 0.039" in found.sentences[0]
+    assert "within what chance may do" in found.sentences[1]
+    assert judge(ACCURACY, far, private=False).worth is Worth.YES
+    assert judge_lab(ACCURACY, near, private=False)[0] is Worth.AS_WELL
+    one_sided = with_personal(0.85, 0.80, None, {"joint": 0.5})
+    assert judge(ACCURACY, one_sided, private=False).worth is Worth.YES
+
+
+def test_an_adapted_model_is_compared_with_alone_without_privacy_only():
+    scores = Scores(joint=0.8, alone=0.5, alone_no_dp=None, personalised=0.9)
+    found = judge(ACCURACY, scores, private=True)
+    assert found.headline == "Yes, joining pays."
+    assert "is not known here" in found.sentences[-1]
+    known = Scores(joint=0.8, alone=0.5, alone_no_dp=0.95, personalised=0.9)
+    assert (
+        judge(ACCURACY, known, private=True).headline == "Yes if the model is to leave the lab, no if it stays inside."
+    )
+    assert "it stays inside its lab" in judge(ACCURACY, known, private=True).sentences[-1]

@@ -16,8 +16,10 @@ from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.metrics import (
     BINS,
+    GAP_BINS,
     MetricSums,
     caps,
+    classes_of,
     finish,
     half_range,
     higher_is_better,
@@ -48,6 +50,15 @@ def test_binary_metrics_are_scikit_learns(make_learner):
     assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(targets, scores > 0.5))
     assert found["log_loss"] == pytest.approx(sklearn.log_loss(targets, scores), rel=1e-5)
     assert found["auroc"] == pytest.approx(sklearn.roc_auc_score(targets, scores), abs=0.01)
+    assert found["balanced_accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(targets, scores > 0.5))
+    assert found["calibration_error"] == pytest.approx(calibration_error(scores, targets), abs=1e-6)
+
+
+def calibration_error(sure, right):
+    """Naeini et al. 2015, as written: over bins, their share of records times |mean confidence - share of right|."""
+    bins = np.minimum((np.asarray(sure) * GAP_BINS).astype(int), GAP_BINS - 1)
+    inside = [bins == each for each in range(GAP_BINS)]
+    return sum(w.mean() * abs(sure[w].mean() - right[w].mean()) for w in inside if w.any())
 
 
 def test_auroc_is_exactly_scikit_learns_on_binned_scores(make_learner):
@@ -62,6 +73,9 @@ def test_multiclass_metrics_are_scikit_learns(make_learner):
     chances = torch.softmax(torch.from_numpy(outputs).double(), 1).numpy()
     assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(targets, outputs.argmax(1)))
     assert found["log_loss"] == pytest.approx(sklearn.log_loss(targets, chances, labels=[0, 1, 2]), rel=1e-5)
+    assert found["balanced_accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(targets, outputs.argmax(1)))
+    right = (outputs.argmax(1) == targets).astype(float)
+    assert found["calibration_error"] == pytest.approx(calibration_error(chances.max(1), right), abs=1e-9)
 
 
 def test_regression_metrics_are_scikit_learns_in_the_targets_units(make_learner):
@@ -90,7 +104,7 @@ def test_no_site_outgrows_the_caps_whatever_the_model(make_learner, kind, scale)
     vector = np.float32(scale) * initial_vector(learner.module, seed=2)
     sums = evaluate(learner.plan, vector, learner.table, device=CPU)
     assert np.isfinite(sums.values).all()
-    assert (np.abs(sums.values) <= caps(kind, records=7)).all()
+    assert (np.abs(sums.values) <= caps(kind, records=7, classes=classes_of(learner.plan.study))).all()
     assert sums.records == 7
 
 
@@ -101,7 +115,9 @@ histograms = st.lists(st.integers(0, 50), min_size=BINS, max_size=BINS)
 @given(histograms, histograms)
 def test_auroc_of_any_histograms_is_the_mann_whitney_statistic(negative, positive):
     total = sum(negative) + sum(positive)
-    found = finish(of_one_site("binary", np.array([total, 0.0, 0.0, *negative, *positive], np.float64)))
+    found = finish(
+        of_one_site("binary", np.array([total, *[0.0] * 4, *negative, *positive, *[0.0] * GAP_BINS], np.float64))
+    )
     if not total:
         assert found == {}
     elif not sum(negative) or not sum(positive):
@@ -115,12 +131,13 @@ def test_auroc_of_any_histograms_is_the_mann_whitney_statistic(negative, positiv
 def binary_site(*, negative, positive):
     bins = [np.bincount((np.array(scores) * BINS).astype(int), minlength=BINS) for scores in (negative, positive)]
     correct = sum(score <= 0.5 for score in negative) + sum(score > 0.5 for score in positive)
-    records = len(negative) + len(positive)
-    return of_one_site("binary", np.concatenate([[records, 0.3 * records, correct], *bins]).astype(np.float64))
+    records, found = len(negative) + len(positive), sum(score > 0.5 for score in positive)
+    first, gaps = [records, 0.3 * records, correct, 0.1 * records / 2500, found], [0.1] * GAP_BINS
+    return of_one_site("binary", np.concatenate([first, *bins, gaps]).astype(np.float64))
 
 
 def test_r2_of_a_constant_target_is_not_defined():
-    assert finish(of_one_site("regression", np.array([2.0, 1.0, 1.0, 6.0, 18.0])))["r2"] is None
+    assert finish(of_one_site("regression", np.array([2.0, 1.0, 1.0, 6.0, 18.0, 0.5])))["r2"] is None
 
 
 @pytest.mark.parametrize("kind", METRICS)
@@ -148,7 +165,7 @@ def test_a_mean_over_sites_leaves_out_those_without_the_metric():
 
 
 def test_a_mean_over_sites_is_in_the_targets_units():
-    sites = [of_one_site("regression", np.array([2.0, 1.0, 1.0, t, 18.0])) for t in (0.0, 1.0)]
+    sites = [of_one_site("regression", np.array([2.0, 1.0, 1.0, t, 18.0, 0.5])) for t in (0.0, 1.0)]
     means = mean_site(sites[0] + sites[1], half_range=5.0)
     singles = [finish(site, half_range=5.0) for site in sites]
     for name in METRICS["regression"]:
@@ -156,5 +173,5 @@ def test_a_mean_over_sites_is_in_the_targets_units():
 
 
 def test_which_metrics_are_better_when_higher():
-    names = {"accuracy", "auroc", "r2", "log_loss", "rmse", "mae"}
-    assert {name for name in names if higher_is_better(name)} == {"accuracy", "auroc", "r2"}
+    names = {name for kind in METRICS.values() for name in kind}
+    assert {name for name in names if higher_is_better(name)} == {"accuracy", "auroc", "r2", "balanced_accuracy"}

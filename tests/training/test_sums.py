@@ -110,7 +110,7 @@ def test_caps_bound_every_number_and_grow_with_the_records(kind):
     few, many = caps(kind, records=1), caps(kind, records=1000)
     assert few.shape == (len(names_of(kind)),)
     assert (few > 0).all()
-    own = 2 * len(METRICS[kind])
+    own = 3 * len(METRICS[kind])
     assert many[:-own].tolist() == (1000 * few[:-own]).tolist()
     assert many[-own:].tolist() == few[-own:].tolist()
     assert (np.abs(np.log2(encoding_for(kind).tables[0].steps)) % 1 == 0).all()
