@@ -11,13 +11,14 @@ from fedsci.config.shipped import shipped
 from fedsci.config.strict import Strict
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError
-from fedsci.strategies import BUILDERS
+from fedsci.strategies import BUILDERS, is_module
+from fedsci.strategies.server_optimiser import Kind
 
 
 class ServerOptimiserSpec(Strict):
     """The coordinator's optimiser; empty values are taken from the strategy's own rule."""
 
-    kind: Literal["sgd", "adam"] = "sgd"
+    kind: Kind = "sgd"
     learning_rate: float | None = Field(default=None, gt=0)
     momentum: float | None = Field(default=None, ge=0, lt=1)
     beta_1: float = Field(default=0.9, ge=0, lt=1)
@@ -45,7 +46,7 @@ class StrategyRecipe(Strict):
     """A strategy file as written.
 
     Attributes:
-        name: of the algorithm.
+        name: of the algorithm: one of fedsci's, or a module's path (``mylab.rules``).
         sees: ``sum`` or ``each``; must be what the algorithm says.
         paper, when: where it comes from, and what it is for.
         server_optimiser: of the coordinator.
@@ -92,9 +93,9 @@ def load_recipe(name_or_path: str, *, folder: Path, where: str) -> StrategyRecip
         )
     document = read_document(path, kind="strategy")
     recipe = parse(StrategyRecipe, document)
-    if recipe.name not in BUILDERS:
+    if recipe.name not in BUILDERS and not is_module(recipe.name):
         raise ConfigError(
             f"{path} line {document.line_of(['name'])}: no algorithm is called {recipe.name!r}",
-            hint=f"known: {', '.join(sorted(BUILDERS))}",
+            hint=f"known: {', '.join(sorted(BUILDERS))}; or the path of an installed module, as in mylab.rules",
         )
     return recipe
