@@ -87,14 +87,7 @@ class Plan:
         momentum = self.training.momentum if gradient else 0.0
         return build_strategy(
             self.recipe.name,
-            optimiser=ServerOptimiser(
-                kind=spec.kind,
-                learning_rate=rate if spec.learning_rate is None else spec.learning_rate,
-                momentum=momentum if spec.momentum is None else spec.momentum,
-                beta_1=spec.beta_1,
-                beta_2=spec.beta_2,
-                tau=spec.tau,
-            ),
+            optimiser=spec.optimiser(learning_rate=rate, momentum=momentum),
             options=options,
         )
 

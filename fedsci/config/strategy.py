@@ -12,7 +12,7 @@ from fedsci.config.strict import Strict
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError
 from fedsci.strategies import BUILDERS, is_module
-from fedsci.strategies.server_optimiser import Kind
+from fedsci.strategies.server_optimiser import Kind, ServerOptimiser
 
 
 class ServerOptimiserSpec(Strict):
@@ -24,6 +24,17 @@ class ServerOptimiserSpec(Strict):
     beta_1: float = Field(default=0.9, ge=0, lt=1)
     beta_2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
+
+    def optimiser(self, *, learning_rate: float = 1.0, momentum: float = 0.0) -> ServerOptimiser:
+        """Return the optimiser; the arguments stand in for what the recipe leaves empty."""
+        return ServerOptimiser(
+            kind=self.kind,
+            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
+            momentum=momentum if self.momentum is None else self.momentum,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            tau=self.tau,
+        )
 
 
 class PrivateLearningRate(Strict):

@@ -1,8 +1,8 @@
 """FedNova: sites that take more local steps do not pull the model further.
 
 Wang, Liu, Liang, Joshi, Poor 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated
-Optimization (NeurIPS), equations 6 and 8. A site divides its update by the L1 norm of a_i: the gradients that its steps,
-with their momentum, add up to. The coordinator multiplies the weighted mean by tau_eff = sum p_i |a_i|, which it
+Optimization (NeurIPS), equations 6 and 8. A site divides its update by the L1 norm of a_i: the gradients that its
+steps, with their momentum, add up to. The coordinator multiplies the weighted mean by tau_eff = sum p_i |a_i|, which it
 works out from public record counts and the plan. Where all sites take the same steps it is FedAvg.
 
 Under privacy every site takes the same number of steps, so FedNova has nothing to mend there.
