@@ -68,3 +68,27 @@ def site():
 def play():
     """Play one round."""
     return one_round
+
+
+@pytest.fixture
+def flowers():
+    """What a Flower strategy makes of rows of numbers, all of equal weight."""
+    # imported late: Flower imports typer, which imports names that click has deprecated
+    from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+
+    from fedsci.transport.in_memory import LocalGrid
+
+    grid = LocalGrid(ClientApp(), 1)  # Flower's messages can be made inside a run only
+
+    def direction(strategy, rows: np.ndarray) -> np.ndarray:
+        replies = []
+        for node, row in enumerate(rows, start=2):
+            arrays = ArrayRecord({"w": Array(row.astype(np.float64))})
+            content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})})
+            replies.append(Message(content, reply_to=Message(RecordDict(), node, "train")))
+        arrays, _ = strategy.aggregate_train(1, replies)
+        return arrays["w"].numpy()
+
+    yield direction
+    grid.close()

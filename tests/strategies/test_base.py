@@ -9,7 +9,6 @@ from fedsci.errors import InputError, RoundAborted
 from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
 from fedsci.strategies.base import Survivor, WeightedSum
 
-
 ALONE = Survivor(position=0, weight=1.0, steps=1)
 
 

@@ -21,5 +21,5 @@ def test_without_a_spring_it_is_fedavg(site, play):
 
 @pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf")])
 def test_a_spring_that_pushes_is_refused(mu):
-    with pytest.raises(InputError, match="mu .* is not a number >= 0"):
+    with pytest.raises(InputError, match=r"mu .* is not a number >= 0"):
         build(optimiser=ServerOptimiser(), mu=mu)
