@@ -44,7 +44,7 @@ def test_as_many_as_it_stands_pass():
 
 @pytest.mark.parametrize("wrong", [{"byzantine": -1}, {"byzantine": 0.5}, {"multi": 0}, {"multi": float("inf")}])
 def test_counts_that_are_none_are_refused(wrong):
-    with pytest.raises(InputError, match="is (-1|0.5|0|inf)") as refused:
+    with pytest.raises(InputError, match=r"is (-1|0.5|0|inf)") as refused:
         rule(**wrong)
     assert "whole number" in refused.value.hint
 
