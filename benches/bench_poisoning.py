@@ -1,6 +1,6 @@
 """Three of the 17 labs of the built-in digits study turn their updates round: what is left of the accuracy.
 
-Usage: python benches/bench_poisoning.py [--seeds 5] [--rounds 30] [--bad 3] [--scale 1 5]
+Usage: python benches/bench_poisoning.py [--seeds 5] [--rounds 60] [--bad 3] [--scale 1 5]
 
 An attacker trains as all do, and sends minus ``scale`` times its update. Without privacy and in one process: the same
 contributions and rules as in a study, no messages. Accuracy is over all labs' holdouts; the mean over the seeds, each
@@ -82,7 +82,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--bad", type=int, default=3)
     parser.add_argument("--scale", type=float, nargs="+", default=[1.0, 5.0])
     asked = parser.parse_args()
