@@ -156,7 +156,6 @@ def _require(site: "Site", folder: Path) -> None:
 
 
 def _status(site: "Site", folder: Path) -> dict[str, Any]:
-    from fedsci.config.plan import plan_from_bytes
     from fedsci.errors import BudgetRefused
     from fedsci.names import SiteId
     from fedsci.privacy.budget import epsilon_enforced
@@ -191,7 +190,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "clock_ahead_s": said.clock_ahead_s,
         "certificate_until": None if facts.until is None else f"{facts.until:%Y-%m-%d %H:%M} UTC",
         "studies": {
-            path.parent.name: plan_from_bytes(path.read_bytes()).study.study
+            path.parent.name: json.loads(path.read_bytes())["study"]["study"]
             for path in sorted((folder / "runs").glob("*/plan.json"))
         },
         "personal_models": {
@@ -217,7 +216,7 @@ def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
     from fedsci.site.forecast import forecast
     from fedsci.site.service import cost_for, dimension_of
 
-    plan = one.opened()
+    plan = one.opened(site.policy)
     study = plan.study
     dimension = dimension_of(plan)
     expected = forecast(plan, site, cost=cost_for(plan), dimension=dimension, state=folder, approved=True)

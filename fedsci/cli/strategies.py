@@ -1,9 +1,12 @@
 """``fedsci strategies`` and ``fedsci strategy show``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fedsci.config.strategy import StrategyRecipe
 
 
 def register(app: typer.Typer) -> None:
@@ -16,19 +19,40 @@ def register(app: typer.Typer) -> None:
 
 
 def strategies() -> None:
-    """List the strategies a study can name, and when to use which."""
+    """List the strategies a study can name, what they see and cost, and when to use which."""
     from rich.console import Console
     from rich.table import Table
 
     from fedsci.config.strategy import load_recipe, recipe_names
 
     table = Table()
-    for heading in ("name", "sees", "when to use it"):
-        table.add_column(heading)
+    for heading in ("name", "sees", "exchanges", "sent / back", "kept: site / coordinator"):
+        table.add_column(heading, no_wrap=heading == "name")
+    table.add_column("when to use it", ratio=1)
     for name in recipe_names():
         recipe = load_recipe(name, folder=Path(), where="strategies")
-        table.add_row(name, recipe.sees, recipe.when)
-    Console().print(table)
+        exchanges = "1" if recipe.sees == "each" else "2"
+        table.add_row(name, recipe.sees, exchanges, *_costs(recipe), recipe.when)
+    console = Console()
+    console.print(table)
+    console.print(
+        "exchanges: in a masked round, one more where a site drops out; unmasked it is 1. sent / back: numbers to and "
+        "from a site in a round, in multiples of the model. kept: from round to round, at "
+        "the coordinator beside the model, likewise. More: fedsci strategy show NAME"
+    )
+
+
+def _costs(recipe: "StrategyRecipe") -> tuple[str, str]:
+    """Return what goes to and comes from a site in a round, and what it and the coordinator keep between rounds."""
+    import numpy as np
+
+    from fedsci.strategies import build_strategy
+
+    spec, size = recipe.server_optimiser, 1
+    strategy = build_strategy(recipe.name, optimiser=spec.optimiser(), options=recipe.options)
+    momentum = (recipe.training.momentum or 0.0) if strategy.site_work == "gradient" else 0.0
+    kept = spec.optimiser(momentum=momentum).memories + len(strategy.start(np.zeros(size, np.float32)).memory)
+    return f"{strategy.sent(size)}x / {strategy.width(size)}x", f"{strategy.keeps}x / {kept}x"
 
 
 def show(name: Annotated[str, typer.Argument(help="A strategy's name, or its file.", metavar="NAME")]) -> None:

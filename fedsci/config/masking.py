@@ -15,10 +15,10 @@ def terms_for(plan: Plan) -> Terms:
             coordinator from opening a single update, or shared noise is to hold against more colluding sites than
             the masks do.
     """
-    sites, chosen = len(plan.sites), plan.min_survivors
+    sites, chosen, smallest = len(plan.sites), plan.min_survivors, plan.smallest_sum
     try:
         usual = default_terms(sites)
-        terms = Terms(threshold=usual.threshold, corrupt=min(usual.corrupt, chosen - 2), min_survivors=chosen)
+        terms = Terms(threshold=usual.threshold, corrupt=min(usual.corrupt, smallest - 2), min_survivors=chosen)
         terms.check(sites)
     except ProtocolError as error:
         least = f"{2 * sites // 3 + 1} of {sites}" if sites > 2 else "3"

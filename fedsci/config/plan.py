@@ -1,6 +1,7 @@
 """The plan: study, recipe and cohort fused into one frozen thing whose digest is the study's identity."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +11,9 @@ from fedsci import names
 from fedsci.config.strategy import StrategyRecipe
 from fedsci.config.study import EXACT_METRICS, METRICS, Study
 from fedsci.config.training import Training
-from fedsci.errors import ConfigError, InputError
-from fedsci.strategies import Strategy, build_strategy
+from fedsci.errors import ConfigError, InputError, PolicyRefused
+from fedsci.strategies import Strategy, build_strategy, is_module
+from fedsci.strategies.base import MeanStrategy
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
 PLAN_VERSION = 1
@@ -85,14 +87,7 @@ class Plan:
         momentum = self.training.momentum if gradient else 0.0
         return build_strategy(
             self.recipe.name,
-            optimiser=ServerOptimiser(
-                kind=spec.kind,
-                learning_rate=rate if spec.learning_rate is None else spec.learning_rate,
-                momentum=momentum if spec.momentum is None else spec.momentum,
-                beta_1=spec.beta_1,
-                beta_2=spec.beta_2,
-                tau=spec.tau,
-            ),
+            optimiser=spec.optimiser(learning_rate=rate, momentum=momentum),
             options=options,
         )
 
@@ -116,6 +111,15 @@ class Plan:
         """Sites that must finish a round: as the study says, else a two-thirds majority."""
         chosen = self.study.secure_aggregation.min_survivors
         return chosen if chosen is not None else default_survivors(len(self.sites))
+
+    @property
+    def smallest_sum(self) -> int:
+        """The fewest sites that any sum which a round opens may stand for: the survivors, or those of one group.
+
+        Raises:
+            InputError: the strategy cannot work with so few.
+        """
+        return self.strategy.smallest_sum(sites=len(self.sites), survivors=self.min_survivors)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -179,11 +183,16 @@ def default_survivors(sites: int) -> int:
     return min(sites, 2 * sites // 3 + 1)
 
 
-def plan_from_bytes(content: bytes) -> Plan:
+def plan_from_bytes(content: bytes, *, modules: Collection[str] | None = ()) -> Plan:
     """Return the plan that :meth:`Plan.to_bytes` wrote; checked like a file.
+
+    Args:
+        content: from anyone: nothing in it makes this process import a module that ``modules`` does not list.
+        modules: paths of strategies' modules that may be imported here; None for a plan of this machine's own making.
 
     Raises:
         ConfigError: it is not a plan this version of fedsci understands.
+        PolicyRefused: its strategy is a module that is not listed.
     """
     try:
         values = json.loads(content)
@@ -200,6 +209,10 @@ def plan_from_bytes(content: bytes) -> Plan:
             recipe=StrategyRecipe.model_validate(values["strategy"]),
             sites=tuple(names.site_id(name) for name in sites),
         )
+        name = plan.recipe.name
+        if is_module(name) and modules is not None and name not in modules:
+            message = f"the strategy's module {name!r} is not listed here"
+            raise PolicyRefused(message, hint=f"whoever trusts it adds {name} to policy.strategies", public=message)
         check_plan(plan)
     except ConfigError:
         raise
@@ -241,6 +254,12 @@ def check_plan(plan: Plan) -> None:
             f"{plan.recipe.name} must see each site's update, and secure aggregation shows only their sum",
             hint="choose a strategy that works on sums (fedsci strategies), or secure_aggregation.enabled: false",
         )
+    if isinstance(strategy, MeanStrategy) and strategy.optimiser.kind != plan.recipe.server_optimiser.kind:
+        raise ConfigError(
+            f"the recipe's server optimiser is {plan.recipe.server_optimiser.kind}, {plan.recipe.name} is another",
+            hint=f"write server_optimiser: {{kind: {strategy.optimiser.kind}}}",
+        )
+    _check_sums(plan)
     steps = plan.steps_per_round * plan.training.rounds
     if plan.private and steps > MOST_PRIVATE_STEPS:
         raise ConfigError(
@@ -254,6 +273,23 @@ def check_plan(plan: Plan) -> None:
         )
     if study.privacy.mechanism == "distributed":
         _check_distributed(plan)
+
+
+def _check_sums(plan: Plan) -> None:
+    """Refuse a strategy that cannot work with so few sites, or whose masked sums could be a single site's update."""
+    try:
+        smallest = plan.smallest_sum
+    except ConfigError:
+        raise
+    except InputError as error:
+        raise ConfigError(error.message, hint=error.hint) from None
+    if plan.study.secure_aggregation.enabled and smallest < min(2, plan.min_survivors):
+        missing = len(plan.sites) - plan.min_survivors
+        raise ConfigError(
+            f"with {missing} of {len(plan.sites)} sites missing, a sum that {plan.recipe.name} opens may stand for "
+            f"{max(smallest, 0)} of them: one site's update, or none",
+            hint="lower the recipe's groups, or raise secure_aggregation.min_survivors",
+        )
 
 
 def _check_distributed(plan: Plan) -> None:

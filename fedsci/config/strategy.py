@@ -11,18 +11,30 @@ from fedsci.config.shipped import shipped
 from fedsci.config.strict import Strict
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError
-from fedsci.strategies import BUILDERS
+from fedsci.strategies import BUILDERS, is_module
+from fedsci.strategies.server_optimiser import Kind, ServerOptimiser
 
 
 class ServerOptimiserSpec(Strict):
     """The coordinator's optimiser; empty values are taken from the strategy's own rule."""
 
-    kind: Literal["sgd", "adam"] = "sgd"
+    kind: Kind = "sgd"
     learning_rate: float | None = Field(default=None, gt=0)
     momentum: float | None = Field(default=None, ge=0, lt=1)
     beta_1: float = Field(default=0.9, ge=0, lt=1)
     beta_2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
+
+    def optimiser(self, *, learning_rate: float = 1.0, momentum: float = 0.0) -> ServerOptimiser:
+        """Return the optimiser; the arguments stand in for what the recipe leaves empty."""
+        return ServerOptimiser(
+            kind=self.kind,
+            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
+            momentum=momentum if self.momentum is None else self.momentum,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            tau=self.tau,
+        )
 
 
 class PrivateLearningRate(Strict):
@@ -45,7 +57,7 @@ class StrategyRecipe(Strict):
     """A strategy file as written.
 
     Attributes:
-        name: of the algorithm.
+        name: of the algorithm: one of fedsci's, or a module's path (``mylab.rules``).
         sees: ``sum`` or ``each``; must be what the algorithm says.
         paper, when: where it comes from, and what it is for.
         server_optimiser: of the coordinator.
@@ -92,9 +104,9 @@ def load_recipe(name_or_path: str, *, folder: Path, where: str) -> StrategyRecip
         )
     document = read_document(path, kind="strategy")
     recipe = parse(StrategyRecipe, document)
-    if recipe.name not in BUILDERS:
+    if recipe.name not in BUILDERS and not is_module(recipe.name):
         raise ConfigError(
             f"{path} line {document.line_of(['name'])}: no algorithm is called {recipe.name!r}",
-            hint=f"known: {', '.join(sorted(BUILDERS))}",
+            hint=f"known: {', '.join(sorted(BUILDERS))}; or the path of an installed module, as in mylab.rules",
         )
     return recipe

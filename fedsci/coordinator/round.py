@@ -76,4 +76,5 @@ def _total(
             for site in collected.survivors
         ),
         each=None if collected.each is None else {positions[site]: found for site, found in collected.each.items()},
+        momentum=plan.training.momentum,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsci.config.plan import Plan, plan_from_bytes
-from fedsci.errors import InputError
+from fedsci.errors import InputError, PolicyRefused
 from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced
 from fedsci.privacy.events import neighbouring_of
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
@@ -151,6 +151,8 @@ def plan_of(run: RunFolder) -> Plan:
         raise InputError(f"{run.name}: there is no readable plan.yaml", hint="give a run folder that is complete")
     try:
         return plan_from_bytes(json.dumps(content).encode())
+    except PolicyRefused as error:  # reading a run folder runs no code that its plan names
+        raise InputError(f"{run.name}: {error.message}", hint="no statement is made of it") from None
     except (TypeError, ValueError):  # a date, where YAML found one
         raise InputError(f"{run.name}: plan.yaml is damaged", hint="give a run folder that is complete") from None
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.site import Policy
 from fedsci.errors import InputError, PolicyRefused
 from fedsci.identity.files import replace_private
 
@@ -48,9 +49,9 @@ class Asked:
     reason: str = ""
     run: str = ""
 
-    def opened(self) -> Plan:
-        """Return the plan."""
-        return plan_from_bytes(self.plan.encode())
+    def opened(self, policy: Policy | None) -> Plan:
+        """Return the plan; a strategy's module is imported only if the policy names it."""
+        return plan_from_bytes(self.plan.encode(), modules=policy.strategies if policy is not None else ())
 
 
 class Approvals:

@@ -31,12 +31,15 @@ def check_policy(plan: Plan, site: Site, *, approved: bool = False) -> Policy:
         )
     if site.site not in plan.sites:
         raise _refusal(site, "it is not in the study's cohort", "list its site file under sites")
-    if len(plan.sites) < policy.min_cohort or plan.min_survivors < policy.min_cohort:
-        few = min(len(plan.sites), plan.min_survivors)
+    few = min(len(plan.sites), plan.smallest_sum)
+    if few < policy.min_cohort:
+        grouped = few < plan.min_survivors
         raise _refusal(
             site,
-            f"the sum may stand for only {few} sites, policy.min_cohort is {policy.min_cohort}",
-            "raise secure_aggregation.min_survivors, or have more sites join",
+            f"{'a group' if grouped else 'the'} sum may stand for only {few} sites, "
+            f"policy.min_cohort is {policy.min_cohort}",
+            ("lower the recipe's groups, " if grouped else "")
+            + "raise secure_aggregation.min_survivors, or have more sites join",
         )
     if not study.secure_aggregation.enabled and not policy.unmasked_updates:
         raise _refusal(

@@ -224,6 +224,8 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
         work = Work(contributor=worker, received=strategy.sends(state), number=number, memory=memory)
         step = worker.contribution(work.received, number, memory=memory).astype(np.float32, copy=False)
         alone = Survivor(position=work.position, weight=1.0, steps=work.steps)
-        total = WeightedSum(vector=step, weight=1.0, survivors=(alone,), each={work.position: step})
+        total = WeightedSum(
+            vector=step, weight=1.0, survivors=(alone,), each={work.position: step}, momentum=work.momentum
+        )
         state = strategy.apply(state, total)
     return state.model

@@ -137,7 +137,7 @@ class SiteService:
 
     def _propose(self, request: Request) -> Reply:
         """Say whether a plan would be let in; nothing is charged, and no data is opened."""
-        plan = plan_from_bytes(request.text("plan").encode())
+        plan = self._plan(request.text("plan").encode())
         policy = check_policy(plan, self.site, approved=True)
         if policy.approval == "auto":
             return Reply(fields={"approval": "given"})
@@ -149,7 +149,7 @@ class SiteService:
 
     def _prepare(self, request: Request) -> Reply:
         run, written = _run_id(request), request.text("plan").encode()
-        plan = plan_from_bytes(written)
+        plan = self._plan(written)
         if self._run_folder(run).exists():
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
@@ -196,6 +196,15 @@ class SiteService:
             }
             | joined
         )
+
+    def _plan(self, content: bytes) -> Plan:
+        """Return a plan that came; a strategy's module is imported only if the policy names it."""
+        policy = self.site.policy
+        try:
+            return plan_from_bytes(content, modules=policy.strategies if policy is not None else ())
+        except PolicyRefused as error:
+            error.message = _named(self.site.site, error.message)
+            raise
 
     def _content(self, plan: Plan) -> Digest:
         """Return the digest of what the study's data set holds now."""
@@ -435,7 +444,7 @@ class SiteService:
         if run not in self._runs:
             plan_file = self._run_folder(run) / "plan.json"
             with contextlib.suppress(FileNotFoundError):
-                plan = plan_from_bytes(plan_file.read_bytes())
+                plan = self._plan(plan_file.read_bytes())
                 # only an admitted run has this file: where an approval was needed, it was used for this run
                 policy, masking = check_policy(plan, self.site, approved=True), None
                 if plan.study.secure_aggregation.enabled:

@@ -61,12 +61,14 @@ class WeightedSum:
             data-set records), so dividing by them costs no privacy.
         survivors: who is in it.
         each: the survivors' contributions by position, not weighted; only for strategies that see each.
+        momentum: of local training; public.
     """
 
     vector: Vector
     weight: float
     survivors: tuple[Survivor, ...] = ()
     each: Mapping[int, Vector] | None = None
+    momentum: float = 0.0
 
     def mean(self) -> Vector:
         """Return the weighted mean of the contributions.
@@ -156,6 +158,7 @@ class Strategy(Protocol):
         site_work: what a site computes in a round: ``local_update`` (new minus old weights after local
             training) or ``gradient`` (minus the mean gradient at the shared model).
         plain: a contribution is that and nothing else, so that noise can be shared out between sites.
+        keeps: vectors of the model's size that a site keeps from round to round.
     """
 
     @property
@@ -169,6 +172,9 @@ class Strategy(Protocol):
 
     @property
     def plain(self) -> bool: ...  # noqa: D102
+
+    @property
+    def keeps(self) -> int: ...  # noqa: D102
 
     def start(self, model: Vector) -> StrategyState:
         """Return the state before the first round."""
@@ -184,6 +190,18 @@ class Strategy(Protocol):
 
     def width(self, size: int) -> int:
         """Return k: how many numbers a contribution has, for a model of ``size`` parameters."""
+        ...
+
+    def smallest_sum(self, *, sites: int, survivors: int) -> int:
+        """Return the fewest sites that any sum which a round opens may stand for.
+
+        Args:
+            sites: in the study.
+            survivors: the fewest that finish a round.
+
+        Raises:
+            InputError: the strategy cannot work with so few.
+        """
         ...
 
     def contribute(self, work: SiteRound) -> Vector:
@@ -210,6 +228,7 @@ class MeanStrategy:
     sees: Sees = field(default="sum", init=False)
     site_work: SiteWork = field(default="local_update", init=False)
     plain: bool = field(default=True, init=False)
+    keeps: int = field(default=0, init=False)
 
     def start(self, model: Vector) -> StrategyState:
         """Return the state before the first round: the given model, nothing remembered."""
@@ -230,6 +249,10 @@ class MeanStrategy:
     def width(self, size: int) -> int:
         """Return the model's size."""
         return size
+
+    def smallest_sum(self, *, sites: int, survivors: int) -> int:
+        """Return the fewest survivors: there is one sum, over all of them."""
+        return survivors
 
     def contribute(self, work: SiteRound) -> Vector:
         """Return the local update, or minus the gradient, as it is."""

@@ -158,7 +158,8 @@ class Pull:
 
 
 def _like(values: NDArray[np.float32], parameter: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(values).to(parameter.device).reshape(parameter.shape)
+    # a copy: what was received is not writable, and torch warns of that
+    return torch.tensor(values, device=parameter.device).reshape(parameter.shape)
 
 
 def module_for(plan: Plan, *, inputs: int) -> nn.Module:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from fedsci.config.masking import terms_for
 from fedsci.config.plan import check_plan, default_survivors, plan_from_bytes
 from fedsci.errors import ConfigError
 from fedsci.names import digest
@@ -295,3 +296,48 @@ def test_a_personal_model_is_asked_for_by_name_or_with_its_numbers(make_plan):
     assert short == make_plan(personalise={"method": "ditto"})
     with pytest.raises(ValueError, match="proximal goes with method: ditto"):
         make_plan(personalise={"method": "fine_tune", "proximal": 0.1})
+
+
+def grouped(make_plan, *, sites, survivors, groups=3, **options):
+    recipe = {"options": {"groups": groups} | options}
+    masked = {"enabled": True, "min_survivors": survivors}
+    return make_plan(sites=sites, strategy="coordinate_median", recipe=recipe, secure_aggregation=masked)
+
+
+@pytest.mark.parametrize(
+    ("sites", "survivors", "groups", "left"), [(9, 7, 3, 1), (9, 6, 3, 0), (5, 5, 3, 1), (8, 6, 3, 0)]
+)
+def test_a_group_that_could_be_one_site_is_refused_where_updates_are_masked(make_plan, sites, survivors, groups, left):
+    plan = grouped(make_plan, sites=sites, survivors=survivors, groups=groups)
+    with pytest.raises(ConfigError, match=f"may stand for {left} of them: one site's update, or none") as refused:
+        check_plan(plan)
+    assert "min_survivors" in refused.value.hint
+    with pytest.raises(ConfigError, match="may stand for"):
+        plan_from_bytes(plan.to_bytes())
+
+
+@pytest.mark.parametrize(("sites", "survivors", "corrupt"), [(17, 17, 3), (17, 15, 1), (9, 8, 0), (6, 6, 0)])
+def test_a_group_holds_against_fewer_colluding_sites_than_the_whole(make_plan, sites, survivors, corrupt):
+    plan = grouped(make_plan, sites=sites, survivors=survivors)
+    check_plan(plan)
+    assert plan.smallest_sum >= 2
+    assert terms_for(plan).corrupt == corrupt, "two honest sites stay in every group"
+
+
+def test_the_sum_of_all_is_the_survivors(make_plan):
+    assert make_plan(sites=17).smallest_sum == 12
+
+
+def test_an_algorithm_that_is_another_optimiser_than_the_recipe_says_is_refused(make_plan):
+    with pytest.raises(ConfigError, match="the recipe's server optimiser is sgd, fedyogi is another") as refused:
+        check_plan(make_plan(strategy="fedyogi"))
+    assert "kind: yogi" in refused.value.hint
+    check_plan(make_plan(strategy="fedyogi", recipe={"server_optimiser": {"kind": "yogi"}}))
+
+
+def test_too_few_rows_for_the_bad_ones_are_refused(make_plan):
+    recipe = {"sees": "each", "options": {"byzantine": 3}}
+    plan = make_plan(sites=8, strategy="krum", recipe=recipe, secure_aggregation={"enabled": False})
+    with pytest.raises(ConfigError, match="krum cannot stand 3 bad of 6 rows") as refused:
+        check_plan(plan)
+    assert "byzantine: 1 or fewer" in refused.value.hint

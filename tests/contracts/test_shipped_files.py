@@ -15,6 +15,7 @@ from fedsci.config.site import load_site
 from fedsci.config.strategy import load_recipe, recipe_names
 from fedsci.config.study_file import load_study
 from fedsci.config.weather import load_weather
+from fedsci.site.gate import check_policy
 from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
 from fedsci.training.schema import schema_of
 
@@ -37,12 +38,25 @@ def test_there_is_something_to_test():
 @pytest.mark.parametrize("path", RECIPES, ids=short)
 def test_a_recipe_is_named_after_its_module_and_its_file(path):
     recipe = load_recipe(path.stem, folder=path.parent, where="test")
-    assert recipe.name == path.stem
-    module = importlib.import_module(f"fedsci.strategies.{path.stem}")
-    assert BUILDERS[path.stem] is module.build
+    assert path.stem in (recipe.name, f"{recipe.name}_groups")
+    module = importlib.import_module(f"fedsci.strategies.{recipe.name}")
+    assert BUILDERS[recipe.name] is module.build
     assert recipe.paper
     assert recipe.when
-    assert build_strategy(recipe.name, optimiser=ServerOptimiser()).sees == recipe.sees
+    strategy = build_strategy(recipe.name, optimiser=recipe.server_optimiser.optimiser(), options=recipe.options)
+    assert strategy.sees == recipe.sees
+    assert strategy.optimiser.kind == recipe.server_optimiser.kind
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=short)
+def test_a_recipe_runs_in_the_example_of_seventeen_labs(path):
+    recipe = load_recipe(path.stem, folder=path.parent, where="test")
+    gradients = recipe.name == "dp_fedsgd"
+    settings = [f"strategy={path.stem}"] if gradients else [f"strategy={path.stem}", "privacy.mechanism=none"]
+    settings += [f"secure_aggregation={{enabled: {'false' if recipe.sees == 'each' else 'true'}, min_survivors: 17}}"]
+    plan = load_study(shipped("examples") / "digits" / "study.yaml", overrides=settings).plan
+    for file in SITES:
+        check_policy(plan, load_site(file))
 
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))

@@ -128,3 +128,22 @@ def test_an_epsilon_that_is_no_number_is_refused(make_plan, site_with):
     for epsilon in (float("nan"), float("inf")):
         with pytest.raises(PolicyRefused):
             check_cost(make_plan(), site, site.policy, epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    ("sites", "survivors", "groups", "cohort", "few"),
+    [(17, 12, 3, 2, 0), (17, 15, 3, 4, 3), (17, 17, 5, 4, 3), (9, 9, 4, 3, 2)],
+)
+def test_the_smallest_group_that_may_be_left_is_the_cohort(make_plan, site_with, sites, survivors, groups, cohort, few):
+    plan = make_plan(
+        sites=sites,
+        strategy="coordinate_median",
+        recipe={"options": {"groups": groups}},
+        secure_aggregation={"min_survivors": survivors},
+    )
+    allowed = {"strategies": ["coordinate_median"]}
+    error = refusal(plan, site_with(policy=allowed | {"min_cohort": cohort}))
+    assert f"a group sum may stand for only {few} sites, policy.min_cohort is {cohort}" in error.message
+    assert "lower the recipe's groups" in error.hint
+    if few:
+        check_policy(plan, site_with(policy=allowed | {"min_cohort": few}))

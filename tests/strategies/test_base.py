@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from fedsci.errors import InputError, RoundAborted
 from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
-from fedsci.strategies.base import WeightedSum
+from fedsci.strategies.base import Survivor, WeightedSum
+
+ALONE = Survivor(position=0, weight=1.0, steps=1)
 
 
 def total(*values: float, weight: float = 1.0) -> WeightedSum:
@@ -40,6 +42,11 @@ class TestEveryStrategy:
     def build(self, name: str):
         return build_strategy(name, optimiser=ServerOptimiser())
 
+    def alone(self, strategy, *values: float) -> WeightedSum:
+        """The sum of a lab that trains alone: of one number for each that it sends."""
+        vector = np.resize(np.array(values, np.float32), strategy.width(len(values)))
+        return WeightedSum(vector=vector, weight=1.0, survivors=(ALONE,), each={0: vector})
+
     def test_it_has_one_name(self, name):
         assert self.build(name).name == name
 
@@ -59,19 +66,43 @@ class TestEveryStrategy:
         strategy = self.build(name)
         state = strategy.start(np.array([1, 2], np.float32))
         with pytest.raises(RoundAborted):
-            strategy.apply(state, total(np.nan, 0))
+            strategy.apply(state, self.alone(strategy, np.nan, 0))
         assert (state.round, state.model.tolist()) == (0, [1, 2])
 
     def test_rounds_are_counted(self, name):
         strategy = self.build(name)
-        state = strategy.apply(strategy.start(np.zeros(2, np.float32)), total(1, 1))
-        assert strategy.apply(state, total(1, 1)).round == 2
+        state = strategy.apply(strategy.start(np.zeros(2, np.float32)), self.alone(strategy, 1, 1))
+        assert strategy.apply(state, self.alone(strategy, 1, 1)).round == 2
 
-    def test_the_order_of_sites_does_not_matter_to_a_sum(self, name):
-        assert self.build(name).sees == "sum"
+    def test_a_lab_alone_moves_its_model_where_its_update_points(self, name):
+        strategy = self.build(name)
+        state = strategy.apply(strategy.start(np.zeros(2, np.float32)), self.alone(strategy, 1, -2))
+        assert np.sign(state.model).tolist() == [1, -1]
+
+    def test_what_it_sends_has_the_size_it_says(self, name):
+        strategy = self.build(name)
+        assert strategy.sends(strategy.start(np.zeros(3, np.float32))).shape == (strategy.sent(3),)
+
+    def test_it_sees_sums_unless_it_must_tell_sites_apart(self, name):
+        assert self.build(name).sees == ("each" if name in ("coordinate_median", "krum", "trimmed_mean") else "sum")
 
 
 def test_a_strategy_that_does_not_exist_is_refused():
     with pytest.raises(InputError, match="'fedsgd' does not exist") as refused:
         build_strategy("fedsgd", optimiser=ServerOptimiser())
     assert "dp_fedsgd" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["mylab", "mylab..rules", ".rules", "mylab.rules()", "mylab.1", "my lab.rules", "a/b.c"]
+)
+def test_what_is_no_module_path_is_not_taken_for_one(name):
+    with pytest.raises(InputError, match="does not exist"):
+        build_strategy(name, optimiser=ServerOptimiser())
+
+
+def test_a_module_that_is_not_there_or_builds_nothing_is_refused():
+    with pytest.raises(InputError, match="no module 'no_such_lab' is installed here"):
+        build_strategy("no_such_lab.rules", optimiser=ServerOptimiser())
+    with pytest.raises(InputError, match=r"has no build\(\)"):
+        build_strategy("os.path", optimiser=ServerOptimiser())

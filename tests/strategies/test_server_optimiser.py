@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAdagrad as FlowerFedAdagrad
 from flwr.serverapp.strategy import FedAdam as FlowerFedAdam
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import FedAvgM as FlowerFedAvgM
+from flwr.serverapp.strategy import FedYogi as FlowerFedYogi
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,7 +49,22 @@ def test_adam_has_no_bias_correction():
     assert models[1] == pytest.approx([0.2 / 3 + 0.1 / (np.sqrt(3) + 1)], rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_yogi_moves_its_second_moment_by_a_share_of_the_square_whichever_is_larger():
+    optimiser = ServerOptimiser(kind="yogi", learning_rate=0.1, beta_1=0.0, beta_2=0.75, tau=1.0)
+    models = walk(optimiser, vector(0), [vector(4), vector(1), vector(0)])
+    # v = 0.25 * 16 = 4; then 4 - 0.25 * 1 = 3.75: Adam would fall to 3.25
+    assert models[1] - models[0] == pytest.approx([0.1 * 1 / (np.sqrt(3.75) + 1)], rel=1e-5)
+
+
+def test_adagrad_adds_squares_up():
+    optimiser = ServerOptimiser(kind="adagrad", learning_rate=0.1, beta_1=0.0, tau=1.0)
+    models = walk(optimiser, vector(0), [vector(3), vector(4)])
+    # v = 9, then 9 + 16 = 25
+    assert models[0] == pytest.approx([0.3 / 4])
+    assert models[1] - models[0] == pytest.approx([0.4 / 6])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "yogi", "adagrad"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_nothing_given_is_changed_and_float32_stays(kind, momentum):
     model, direction, state = vector(1, 2), vector(3, 4), OptimiserState.zeros(2)
@@ -57,7 +74,7 @@ def test_nothing_given_is_changed_and_float32_stays(kind, momentum):
     assert {moved.dtype, after.first.dtype, after.second.dtype} == {np.dtype(np.float32)}
 
 
-@given(st.sampled_from(["sgd", "adam"]), st.floats(0, 0.99))
+@given(st.sampled_from(["sgd", "adam", "yogi", "adagrad"]), st.floats(0, 0.99))
 def test_no_direction_and_no_memory_is_no_move(kind, momentum):
     [moved] = walk(ServerOptimiser(kind=kind, momentum=momentum), vector(1, -2), [vector(0, 0)])
     assert moved.tolist() == [1, -2]
@@ -142,5 +159,23 @@ def test_adam_is_flowers_fedadam_but_for_its_bias_correction(flower_run):
         # Flower scales its rate as Kingma and Ba do; Reddi et al. do not
         corrected = 0.1 * np.sqrt(1 - 0.99 ** (number + 1.0)) / (1 - 0.9 ** (number + 1.0))
         optimiser = ServerOptimiser(kind="adam", learning_rate=corrected, beta_1=0.9, beta_2=0.99, tau=1e-3)
+        model, state = step(optimiser, state, model, mean_update(model, local))
+        assert model == pytest.approx(the_next(flower, number, local), abs=1e-5)
+
+
+def test_yogi_is_flowers_fedyogi(flower_run):
+    flower, model, state = FlowerFedYogi(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3), START, OptimiserState.zeros(3)
+    for number, local in enumerate(LOCAL, start=1):
+        flower.current_arrays = {"w": model.astype(np.float64)}
+        optimiser = ServerOptimiser(kind="yogi", learning_rate=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3)
+        model, state = step(optimiser, state, model, mean_update(model, local))
+        assert model == pytest.approx(the_next(flower, number, local), abs=1e-5)
+
+
+def test_adagrad_without_a_first_moment_is_flowers_fedadagrad(flower_run):
+    flower, model, state = FlowerFedAdagrad(eta=0.1, tau=1e-3), START, OptimiserState.zeros(3)
+    for number, local in enumerate(LOCAL, start=1):
+        flower.current_arrays = {"w": model.astype(np.float64)}
+        optimiser = ServerOptimiser(kind="adagrad", learning_rate=0.1, beta_1=0.0, tau=1e-3)
         model, state = step(optimiser, state, model, mean_update(model, local))
         assert model == pytest.approx(the_next(flower, number, local), abs=1e-5)
