@@ -238,6 +238,7 @@ def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
         "delta": study.privacy.delta,
         "masked": study.secure_aggregation.enabled,
         "min_survivors": plan.min_survivors,
+        "smallest_sum": plan.smallest_sum,
         "sites": list(plan.sites),
         "costs": expected.alone,
         "spent": expected.spent,
@@ -261,7 +262,7 @@ def _show(values: dict[str, Any]) -> None:
         ("with", ", ".join(values["sites"])),
     ]
     if values["masked"]:
-        lines.append(("leaves", f"masked sums over at least {values['min_survivors']} sites"))
+        lines.append(("leaves", f"masked sums over at least {values['smallest_sum']} sites"))
     else:
         lines.append(("leaves", "UNMASKED updates"))
     if private:

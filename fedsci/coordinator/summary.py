@@ -103,6 +103,7 @@ def summarise(
             "protocol": SECAGG_PROTOCOL if study.secure_aggregation.enabled else None,
             "ring_bits": study.secure_aggregation.ring_bits if study.secure_aggregation.enabled else None,
             "min_survivors": plan.min_survivors,
+            "smallest_sum": plan.smallest_sum,
             "dropped": [[site, number] for site, number in progress.dropped],
             "dropped_because": [progress.reasons.get(one, "") for one in progress.dropped],
         },

@@ -98,6 +98,7 @@ class RunFacts:
     colluding_sites: int | None
     masked: bool | None
     min_survivors: int | None
+    smallest_sum: int | None
     dropped: Sequence[tuple[str, str, str]]
     bytes_up: int | None
     bytes_down: int | None
@@ -170,6 +171,7 @@ def facts_of(run: RunFolder) -> RunFacts:
         colluding_sites=count(privacy.get("colluding_sites")),
         masked=enabled if isinstance(enabled, bool) else None,
         min_survivors=count(masking.get("min_survivors")),
+        smallest_sum=count(masking.get("smallest_sum")),
         dropped=_dropped(masking, run.rounds),
         bytes_up=count(mapping(summary, "traffic_bytes").get("up")),
         bytes_down=count(mapping(summary, "traffic_bytes").get("down")),

@@ -37,11 +37,14 @@ def privacy(facts: RunFacts) -> str:
 def masking(facts: RunFacts) -> str:
     """Return whether updates were masked, and which labs dropped out."""
     at_least = f"at least {facts.min_survivors} labs" if facts.min_survivors else "enough labs"
+    grouped = ""
+    if facts.smallest_sum and facts.min_survivors and facts.smallest_sum < facts.min_survivors:
+        grouped = f" It learns that sum by groups of labs, the smallest of at least {facts.smallest_sum}."
     if facts.masked:
         words = paragraph(
             "Enabled. Each lab adds random masks to its update before sending it. The masks cancel in "
             f"the sum and nowhere else, so the coordinator learns only the sum over {at_least}, never one "
-            "lab’s update. A round with fewer labs is aborted."
+            f"lab’s update. A round with fewer labs is aborted.{grouped}"
         )
     elif facts.masked is None:
         words = paragraph("This run does not say whether updates were masked. Assume that they were not.")
