@@ -241,6 +241,7 @@ class SiteService:
         if not plan.study.secure_aggregation.enabled:
             return None, {}
         masking = SiteMasking(self.keystore, plan, self.site.site, run, unpack(request.fields.get("roster")))
+        masking.require_newest_roster()
         return masking, masking.join_setup(request)
 
     def _share(self, request: Request) -> Reply:
