@@ -34,13 +34,20 @@ class SiteMasking:
     def __init__(self, keystore: Keystore, plan: Plan, site: str, run: str, roster: bytes) -> None:
         self._keystore, self._plan, self._run = keystore, plan, run
         self._roster = secagg.open_roster(roster, consortium_key=keystore.consortium_key())
-        keystore.check_serial(self._roster.serial)
         self._key = keystore.signing_key()
         named = [member.index for member in self._roster.sites if member.name == site]
         if not named:
             raise ProtocolError(f"{site} is not in the roster", rule="unknown-site")
         self._index = named[0]
         self._names = {member.name: member.index for member in self._roster.sites}
+
+    def require_newest_roster(self) -> None:
+        """Pass if no newer roster was seen; for a run that begins. One that was let in goes on with its own.
+
+        Raises:
+            ProtocolError: ``old-roster``.
+        """
+        self._keystore.check_serial(self._roster.serial)
 
     def join_setup(self, request: Request) -> Fields:
         """Do what the setup fields of any request ask for and return what answers them.

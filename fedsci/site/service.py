@@ -190,7 +190,7 @@ class SiteService:
                 "parameters": dimension_of(plan),
                 "schema": schema.digest(),
                 "exact_evaluation": policy.exact_evaluation,
-                "privacy": self._privacy(active, (0, 0), charged=paid),
+                "privacy": self._privacy(plan, cost, (0, 0), charged=paid),
                 "rounds_allowed": paid.rounds,
                 "measurements_allowed": paid.measurements,
             }
@@ -251,6 +251,7 @@ class SiteService:
         if not plan.study.secure_aggregation.enabled:
             return None, {}
         masking = SiteMasking(self.keystore, plan, self.site.site, run, unpack(request.fields.get("roster")))
+        masking.require_newest_roster()
         return masking, masking.join_setup(request)
 
     def _share(self, request: Request) -> Reply:
@@ -272,8 +273,9 @@ class SiteService:
         metrics, _ = self._measure(active, upload, model[:parameters], after=number - 1)
         memory = StrategyMemory(self._run_folder(run))
         contribution = active.worker.contribution(model, number, memory=memory)
-        memory.store()
-        return self._send(upload, contribution, metrics, {})
+        reply = self._send(upload, contribution, metrics, {})
+        memory.store()  # not of a contribution that cannot leave: one that diverged would be remembered for good
+        return reply
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
@@ -398,15 +400,15 @@ class SiteService:
         told = self._run_folder(run) / "told.json"
         if told.exists() and not (self._run_folder(run) / "plan.json").exists():  # the answer was lost on its way
             return Reply(fields={"privacy": json.loads(told.read_bytes())})
-        active = self._active(run)
-        dataset, cost = active.plan.study.dataset, active.cost
+        plan = self._admitted(run)  # neither data nor policy is needed: what has changed meanwhile stops rounds only
+        dataset, cost = plan.study.dataset, cost_for(plan)
         used = (0, 0)
         if cost is not None:
             used = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
         self.keystore.forget(run)
         self._runs.pop(run, None)
         StrategyMemory(self._run_folder(run)).erase()
-        privacy = self._privacy(active, used)
+        privacy = self._privacy(plan, cost, used)
         replace_private(told, json.dumps(privacy).encode())
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
             (self._run_folder(run) / "plan.json").rename(self._run_folder(run) / "finished.json")
@@ -440,22 +442,25 @@ class SiteService:
         )
         return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker, masking=masking)
 
-    def _active(self, run: str) -> ActiveRun:
-        if run not in self._runs:
-            plan_file = self._run_folder(run) / "plan.json"
-            with contextlib.suppress(FileNotFoundError):
-                plan = self._plan(plan_file.read_bytes())
-                # only an admitted run has this file: where an approval was needed, it was used for this run
-                policy, masking = check_policy(plan, self.site, approved=True), None
-                if plan.study.secure_aggregation.enabled:
-                    roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
-                    masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)
-                content = (self._run_folder(run) / "content").read_text(encoding="ascii")
-                self._runs[run] = self._activate(plan, policy, cost_for(plan), masking, content)
-        if run not in self._runs:
+    def _admitted(self, run: str) -> Plan:
+        """Return the plan of a run that was let in and is not over."""
+        try:
+            return self._plan((self._run_folder(run) / "plan.json").read_bytes())
+        except FileNotFoundError:
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was never admitted here", public="this run was never admitted here"
-            )
+            ) from None
+
+    def _active(self, run: str) -> ActiveRun:
+        if run not in self._runs:
+            plan = self._admitted(run)
+            # only an admitted run has a plan: where an approval was needed, it was used for this run
+            policy, masking = check_policy(plan, self.site, approved=True), None
+            if plan.study.secure_aggregation.enabled:
+                roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
+                masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)
+            content = (self._run_folder(run) / "content").read_text(encoding="ascii")
+            self._runs[run] = self._activate(plan, policy, cost_for(plan), masking, content)
         return self._runs[run]
 
     def _budget(self, dataset: str, content: str | None = None) -> BudgetPolicy:
@@ -469,13 +474,15 @@ class SiteService:
             content=content,
         )
 
-    def _privacy(self, active: ActiveRun, used: tuple[int, int], *, charged: "Paid | None" = None) -> dict[str, Any]:
+    def _privacy(
+        self, plan: Plan, cost: Cost | None, used: tuple[int, int], *, charged: "Paid | None" = None
+    ) -> dict[str, Any]:
         """What the study cost, and all studies together (infinite: "inf").
 
         ``used`` are its rounds and measurements so far; ``charged`` is what is charged for it now, if that is more.
         """
-        dataset, delta = active.plan.study.dataset, active.plan.study.privacy.delta
-        budget, cost = self.site.datasets[dataset].privacy, active.cost
+        dataset, delta = plan.study.dataset, plan.study.privacy.delta
+        budget = self.site.datasets[dataset].privacy
         limits = {"budget": budget and budget.epsilon, "budget_delta": budget and budget.delta}
         if cost is None:
             return {"study": "inf", "total": "inf", "enforced_total": None} | limits

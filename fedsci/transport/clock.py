@@ -24,6 +24,9 @@ from fedsci.identity.tls import client_context
 from fedsci.transport.tls import SiteTls
 
 _DATE_S = 2.0  # a date has whole seconds, and a server makes a new one every second
+_LAST_S = (
+    2.0**33
+)  # in 2242: what is later, or before 1970, is no clock, and at the ends of the calendar nothing is signed
 _CALL_S = 10.0
 
 
@@ -55,7 +58,9 @@ class Clock:
         """
         try:
             there = parsedate_to_datetime(date).timestamp()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
+            return False
+        if not 0 <= there <= _LAST_S:
             return False
         least, most = began - there - _DATE_S, ended - there
         if max(least, self._least) <= min(most, self._most):  # the same clocks: each answer narrows it down
@@ -126,7 +131,7 @@ def ask_time(address: str, tls: SiteTls, clock: Clock) -> None:
     Args:
         address: ``host:port``.
         tls: the site's; its certificate is shown.
-        clock: set if there is an answer.
+        clock: set if there is an answer; not one that anything is signed or reckoned with.
     """
     context = client_context(tls.ca.read_bytes(), certificate=tls.certificate, key=tls.key)
     context.check_hostname = False

@@ -110,7 +110,7 @@ class Express:
         return (404, b"") if content is None else (200, content) if content else (202, b"")
 
     async def _wait(self, caller: Any, body: bytes, receive: Receive, wait_s: float) -> bytes:
-        deadline = asyncio.get_running_loop().time() + min(max(wait_s, 0.0), MAX_WAIT_S)
+        deadline = asyncio.get_running_loop().time() + (min(wait_s, MAX_WAIT_S) if wait_s > 0 else 0.0)
         gone = asyncio.ensure_future(receive())  # the caller hangs up: then no message may be taken for it
         try:
             while True:

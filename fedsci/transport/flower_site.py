@@ -86,7 +86,8 @@ class SiteConnection:
         self._handler, self._address, self._tls = handler, address, tls
         self._state = state
         self._idle_wait_s, self._notice, self._late = idle_wait_s, notice, late
-        self._clock = Clock(clock)
+        self._tell_clock, self._clock = clock, Clock(clock)
+        self._said_clock = Clock(clock)  # what somebody said who was not known
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -123,11 +124,13 @@ class SiteConnection:
                 with client:
                     self._work(_Node(client, public_key, heir, self._stop, self._clock), outage)
             except (httpx.HTTPError, OSError) as error:
-                if not any(text in _reason(error) for text in _OUT_OF_DATE):
+                if not _is_out_of_date(error):
                     outage.wait(error)
                     continue
-                ask_time(self._address, self._tls, self._clock)
+                ask_time(self._address, self._tls, self._said_clock)
                 outage.wait(OSError("by this machine's clock the coordinator's certificate is out of date"))
+            except Exception as error:  # whatever a coordinator answers, a site does not end
+                outage.wait(OSError(f"its answer makes no sense ({type(error).__name__})"))
 
     def _work(self, node: "_Node", outage: "_Outage") -> None:
         present = False
@@ -139,10 +142,13 @@ class SiteConnection:
                         node.begin()
                         present = True
                         outage.over()
+                        if self._said_clock.ahead_s:
+                            self._said_clock = Clock(self._tell_clock)
+                            self._tell_clock(self._clock.ahead_s)
                         self._notice("connected")
                     message = node.receive(wait_s=self._idle_wait_s)
                 except httpx.HTTPError as error:
-                    if not is_passing(error):
+                    if not is_passing(error) or _is_out_of_date(error):
                         raise
                     present = False  # whatever was on its way is lost; beginning again says so
                     outage.wait(error)
@@ -332,6 +338,10 @@ class _Node:
                 if not is_passing(error) or self.is_over() or self._stop.wait(pause * random.uniform(0.75, 1.25)):  # noqa: S311
                     raise
             pause = min(2 * pause, _LONGEST_BACKOFF_S)
+
+
+def _is_out_of_date(error: Exception) -> bool:
+    return any(text in _reason(error) for text in _OUT_OF_DATE)
 
 
 def _reason(error: Exception) -> str:

@@ -401,3 +401,27 @@ def test_an_unmasked_study_is_refused_where_the_policy_says_so(conduct):
     assert result.error.exit_code == 4
     assert "updates may not travel unmasked (policy.unmasked_updates is false)" in result.error.message
     assert result.exchanges == {"prepare": 1}
+
+
+def test_a_study_goes_on_with_its_roster_after_a_newer_one_came_and_the_lab_was_restarted(conduct):
+    """Another study began at the lab meanwhile, after somebody had joined the consortium."""
+
+    def before(service, request):
+        if request.action == "train" and request.fields["round"] == 2:
+            service.keystore.check_serial(99)
+            service._runs.clear()
+        return request
+
+    result = conduct(training={"rounds": 3}, before=before)
+    assert result.error is None
+    assert result.progress.dropped == []
+    assert len(result.progress.settled) == 4
+
+
+def test_a_study_cannot_begin_with_an_older_roster(conduct):
+    def before(service, request):
+        if request.action == "prepare":
+            service.keystore.check_serial(99)
+        return request
+
+    assert "old-roster" in str(conduct(before=before).error)

@@ -576,3 +576,19 @@ def test_plan_and_run_agree_on_a_budget_whose_delta_pays_for_no_noise(
         assert said.exit_code == 0
         assert good(reply).fields["rounds_allowed"] == rounds
         assert reply.fields["measurements_allowed"] == 0
+
+
+@pytest.mark.parametrize("changed", ["data", "policy"])
+def test_a_study_is_settled_also_where_a_restarted_site_could_not_go_on_with_it(study, make_lab, tmp_path, changed):
+    """Only rounds that were computed stay charged, and nothing of the study stays at the site."""
+    good(study.prepare())
+    good(study.train())
+    if changed == "data":
+        (tmp_path / "lab-1.csv").write_text("a,b,above\n")
+    site = load_site(make_lab(policy={"models": ["mlp"]})) if changed == "policy" else study.service.site
+    again = Study(SiteService(site, tmp_path / "state"), study.plan, study.run)
+    assert code(again.train(2)) == changed
+    said = good(again.finish()).fields["privacy"]
+    assert said["rounds_charged"] == 1
+    assert kinds(study.service)[-1] == "settle"
+    assert good(again.finish()).fields["privacy"] == said

@@ -52,7 +52,18 @@ def test_an_answer_that_took_long_says_little():
     assert not learn(clock, there=time.time() + 29, took=30)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT", "1795461897"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "Mon, 99 Foo 2026 00:00:00 GMT",
+        "1795461897",
+        "Fri, 31 Dec 9999 23:59:59 GMT",  # a second later there is no date to sign
+        "Wed, 31 Dec 1969 23:59:59 GMT",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+    ],
+)
 def test_what_is_no_date_teaches_nothing(text):
     clock = Clock(lambda ahead_s: pytest.fail("nothing changed"))
     assert not clock.learn(text, began=0.0, ended=0.1)
