@@ -123,8 +123,7 @@ def read_evidence(folder: Path) -> Evidence:
             f"{folder}: the run was {status} before anything was released, so there is nothing to state",
             hint="the ledgers charge nothing for it",
         )
-    if charged > rounds:
-        seen[plan.min_survivors] += charged - rounds
+    seen[plan.min_survivors] += _unfinished(sites, dropped, rounds=rounds, abandoned=len(abandoned))
     return Evidence(
         name=run.name,
         plan=plan,
@@ -135,9 +134,21 @@ def read_evidence(folder: Path) -> Evidence:
         rounds=rounds,
         abandoned=abandoned,
         sites=sites,
-        survivors=dict(seen),
+        survivors=dict(+seen),
         dropped=dropped,
     )
+
+
+def _unfinished(
+    sites: tuple[SiteEvidence, ...], dropped: tuple[tuple[str, int], ...], *, rounds: int, abandoned: int
+) -> int:
+    """Return how many rounds may have been charged, and their sums opened, without being applied.
+
+    A lab that was dropped from a round need not have been charged for it, so its charge may hold an abandoned one.
+    """
+    away = Counter(site for site, _ in dropped)
+    more = max(site.rounds - rounds + away[site.site] for site in sites)
+    return max(max(site.rounds for site in sites) - rounds, min(abandoned, more), 0)
 
 
 def plan_of(run: RunFolder) -> Plan:
