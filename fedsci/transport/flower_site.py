@@ -123,7 +123,7 @@ class SiteConnection:
                 with client:
                     self._work(_Node(client, public_key, heir, self._stop, self._clock), outage)
             except (httpx.HTTPError, OSError) as error:
-                if not any(text in _reason(error) for text in _OUT_OF_DATE):
+                if not _is_out_of_date(error):
                     outage.wait(error)
                     continue
                 ask_time(self._address, self._tls, self._clock)
@@ -142,7 +142,7 @@ class SiteConnection:
                         self._notice("connected")
                     message = node.receive(wait_s=self._idle_wait_s)
                 except httpx.HTTPError as error:
-                    if not is_passing(error):
+                    if not is_passing(error) or _is_out_of_date(error):
                         raise
                     present = False  # whatever was on its way is lost; beginning again says so
                     outage.wait(error)
@@ -332,6 +332,11 @@ class _Node:
                 if not is_passing(error) or self.is_over() or self._stop.wait(pause * random.uniform(0.75, 1.25)):  # noqa: S311
                     raise
             pause = min(2 * pause, _LONGEST_BACKOFF_S)
+
+
+def _is_out_of_date(error: Exception) -> bool:
+    """Say whether a connection failed since the other end's certificate is out of date by this machine's clock."""
+    return any(text in _reason(error) for text in _OUT_OF_DATE)
 
 
 def _reason(error: Exception) -> str:
