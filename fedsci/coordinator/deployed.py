@@ -137,6 +137,7 @@ class DeployedRun:
             self._give_up(plan, kept)
             self.turns.give_back(self.job.claim)
             begin_again(self.job)
+            self._state = JobState(run=self._progress.run)
             self._begin(plan)
             return
         self._progress = kept

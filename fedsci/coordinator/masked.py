@@ -196,9 +196,9 @@ class MaskedAggregation:
         batch = slot // self.roster.batch_slots + 1
         self._next = secagg.SetupCollector(setup_for(self.plan, self.roster, run=self.run, batch=batch))
         shown = self.keep.adverts(batch)
-        if shown is not None:
+        if shown is not None:  # a site that saw them shares under no other set
             self._next.add_adverts(shown)
-        for _, advert in _answers(uploads, "advert"):
+        for _, advert in _answers(uploads, "advert") if shown is None else ():
             _tolerate(self._next.add_advert, advert)
         content = self._next.close_adverts()
         self.keep.save_adverts(batch, content)

@@ -28,6 +28,7 @@ _LAST_S = (
     2.0**33
 )  # in 2242: what is later, or before 1970, is no clock, and at the ends of the calendar nothing is signed
 _CALL_S = 10.0
+_EXACT_S = 240  # from here on a person is told minutes
 
 
 class Clock:
@@ -82,9 +83,10 @@ def said_of(ahead_s: float) -> str:
     >>> said_of(-7260)
     "this machine's clock is 2 h 1 min behind the coordinator's"
     """
-    minutes, seconds = divmod(round(abs(ahead_s)), 60)
+    off_s = round(abs(ahead_s))
+    minutes, seconds = divmod(off_s if off_s < _EXACT_S else round(off_s / 60) * 60, 60)
     hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (0 if hours or minutes > 4 else seconds, "s")]
+    parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
     amount = " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
     return f"this machine's clock is {amount} {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
 

@@ -341,6 +341,7 @@ class _Node:
 
 
 def _is_out_of_date(error: Exception) -> bool:
+    """Say whether a connection failed since the other end's certificate is out of date by this machine's clock."""
     return any(text in _reason(error) for text in _OUT_OF_DATE)
 
 

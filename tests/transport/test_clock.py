@@ -70,7 +70,15 @@ def test_what_is_no_date_teaches_nothing(text):
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "words"), [(0.4, "0 s ahead"), (-7, "7 s behind"), (95, "1 min 35 s ahead"), (3600, "1 h ahead")]
+    ("ahead_s", "words"),
+    [
+        (0.4, "0 s ahead"),
+        (-7, "7 s behind"),
+        (95, "1 min 35 s ahead"),
+        (3599, "1 h ahead"),
+        (-2999, "50 min behind"),
+        (7199, "2 h ahead"),
+    ],
 )
 def test_it_is_said_in_words(ahead_s, words):
     assert words in said_of(ahead_s)
