@@ -175,9 +175,6 @@ def test_a_site_that_leaves_is_back_when_it_is_back_and_after_a_reboot_from_the_
     check_charges(consortium)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the status lacked the clock in two of eight runs, beside other runs: cause unknown"
-)
 @pytest.mark.parametrize("minutes", [5, 50])
 def test_sites_whose_clocks_are_off_take_part_and_say_by_how_much(deploy, fake_clock, minutes):
     consortium = deploy(rounds=3)
@@ -188,16 +185,21 @@ def test_sites_whose_clocks_are_off_take_part_and_say_by_how_much(deploy, fake_c
     outcome = consortium.submit("--wait", "--json")
     assert outcome.code == 0, outcome.err + consortium.said()
     assert summary_of(consortium)["secure_aggregation"]["dropped"] == []
+    assert "clock " not in consortium.good("site", "status", "lab-1.yaml").out
+    assert consortium.json("site", "status", "lab-1.yaml")["clock_ahead_s"] == 0
+    check_charges(consortium)
+    unsaid = []
     for lab, way in (("lab-2", "ahead of"), ("lab-3", "behind")):
         words = (
             f"this machine's clock is {minutes} min {way} the coordinator's; set the clock: timedatectl set-ntp true"
         )
-        seen = [one for one in consortium.log(lab) if one["event"] in ("clock", "connected", "disconnected")]
-        assert words in consortium.good("site", "status", f"{lab}.yaml").out, seen
-        assert consortium.events(lab).count("clock") == 1
-    assert "clock " not in consortium.good("site", "status", "lab-1.yaml").out
-    assert consortium.json("site", "status", "lab-1.yaml")["clock_ahead_s"] == 0
-    check_charges(consortium)
+        if (
+            words not in consortium.good("site", "status", f"{lab}.yaml").out
+            or consortium.events(lab).count("clock") != 1
+        ):
+            unsaid.append((lab, [line for line in consortium.log(lab) if line["event"] == "clock"]))
+    if unsaid:  # in two of eight runs, beside other test runs; the labs had taken part in them
+        pytest.xfail(f"a site did not say that its clock is off, cause unknown: {unsaid}")
 
 
 def test_a_clock_so_far_behind_that_no_certificate_is_valid_yet_is_named(deploy, fake_clock):
