@@ -151,6 +151,19 @@ class Plan:
             *(("personalised",) if self.study.personalise.method != "none" else ()),
         )
 
+    @property
+    def awaits_scaling(self) -> bool:
+        """Whether numbers that scale the study are yet to be measured, so that it cannot run as it is."""
+        return self.study.scaling == "federated" and self.study.scaled_by is None
+
+    @property
+    def whole_privacy(self) -> tuple[float | None, float]:
+        """Epsilon and delta of the study together with what measured its scaling, by basic composition."""
+        privacy, by = self.study.privacy, self.study.scaled_by
+        if by is None or by.epsilon is None or by.delta is None or privacy.epsilon is None:
+            return privacy.epsilon, privacy.delta
+        return privacy.epsilon + by.epsilon, privacy.delta + by.delta
+
     def without_privacy(self) -> "Plan":
         """Return the plan of a baseline that trains without privacy: the numbers the recipe has for that."""
         privacy = self.study.privacy.model_copy(update={"mechanism": "none"})

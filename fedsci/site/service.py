@@ -10,7 +10,7 @@ import shutil
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
+from fedsci.site.alone import alone_with
 from fedsci.site.approvals import Approvals
 from fedsci.site.dataset import content_digest, load_site_data
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
@@ -329,29 +330,32 @@ class SiteService:
         self._only_once(run, "alone")
         tells = active.cost is None or allows_no_privacy(self.site, active.plan.study.dataset)
         for label in metrics:
+            measuring = active
             told_here = tells and active.policy.exact_evaluation
             with contextlib.suppress(RoundAborted):  # it diverged: nothing to show, or to keep
                 if label == "personalised" and shared is not None:
                     model = self._personalise(run, active, shared)
                 elif told_here and not (label == "local" and active.worker.whole is not None):
-                    model = self._train_alone(active, cost_for(active.plan, alone=True) if label == "local" else None)
+                    model, measuring = self._train_alone(active, private=label == "local" and active.plan.private)
                 else:  # alone, a site has no others to hide among
                     continue
-                metrics[label] = active.measure(model) if told_here else None
+                metrics[label] = measuring.measure(model) if told_here else None
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
 
-    def _train_alone(self, active: ActiveRun, cost: Cost | None) -> NDArray[np.float32]:
+    def _train_alone(self, active: ActiveRun, *, private: bool) -> tuple[NDArray[np.float32], ActiveRun]:
+        """Return a model of this lab's own, and the study as it was run for it; the records may be scaled otherwise."""
+        plan, data = alone_with(active.plan, active.data, private=private)
         worker = contributor(
-            active.plan,
+            plan,
             self.site.site,
-            active.data.train,
-            public_records=active.data.train_count,
-            cost=cost,
+            data.train,
+            public_records=data.train_count,
+            cost=cost_for(plan, alone=True) if private else None,
             device=active.worker.learner.device,
             random_bytes=os.urandom,
         )
-        return train_alone(worker)
+        return train_alone(worker), replace(active, plan=plan, data=data)
 
     def _personalise(self, run: str, active: ActiveRun, shared: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the shared model adapted to this lab's records, kept in the run's folder for its operator."""
