@@ -24,7 +24,7 @@ from fedsci.config.study import (
 from fedsci.config.training import Training
 
 #: The strategy of the pass; a site runs it only if its policy lists it.
-PASS_STRATEGY = "feature_statistics"
+MEASURES = "feature_statistics"
 _SUFFIX = ".scaling"
 _LONGEST_NAME = 64
 
@@ -42,14 +42,14 @@ def pass_before(plan: Plan) -> Plan:
         "study": study.study[: _LONGEST_NAME - len(_SUFFIX)].rstrip("._-") + _SUFFIX,
         "question": f"What scales the columns of {study.study}?",
         "scaling": "bounds",
-        "strategy": PASS_STRATEGY,
+        "strategy": MEASURES,
         "training": Training(rounds=1),
         "evaluation": Evaluation(holdout=study.evaluation.holdout, baselines=[]),
         "personalise": Personalise(),
         "privacy": _part(study.privacy, study.privacy.scaling_share),
     }
     bare = _with_moments(study, dict.fromkeys([*study.features, study.task.target], (None, None)))
-    recipe = load_recipe(PASS_STRATEGY, folder=Path(), where="features.scaling")
+    recipe = load_recipe(MEASURES, folder=Path(), where="features.scaling")
     first = Plan(study=bare.model_copy(update=update), recipe=recipe, sites=plan.sites)
     check_plan(first)
     return first
@@ -73,6 +73,16 @@ def scaled(plan: Plan, first: Plan, moments: Mapping[str, tuple[float, float]]) 
     measured = _with_moments(study, {name: moments[name] for name in study.unmeasured})
     privacy = _part(study.privacy, 1 - study.privacy.scaling_share)
     return replace(plan, study=measured.model_copy(update={"scaled_by": by, "privacy": privacy}))
+
+
+def by_the_bounds(plan: Plan) -> dict[str, tuple[float, float]]:
+    """Return means and deviations that stand for measured ones before there are any; costs do not depend on them."""
+    numbers = [*plan.study.features.items(), (plan.study.task.target, plan.study.task)]
+    return {
+        name: (part.min / 2 + part.max / 2, part.max / 2 - part.min / 2)
+        for name, part in numbers
+        if isinstance(part, NumericColumn | RegressionTask)
+    }
 
 
 def on_its_own(plan: Plan) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.progress import Progress, RoundResult
-from fedsci.coordinator.summary import summarise
+from fedsci.coordinator.summary import SCALING, summarise
 from fedsci.errors import InputError
 from fedsci.registry.run_folder import RunFolder, create_run_folder
 from fedsci.training.accountant import cost_of
@@ -42,6 +42,7 @@ class RunRecord:
         link: to the sites, once there is one; its traffic is counted.
         pooled: metrics of baselines on pooled data, where labs are simulated.
         weather: what the simulated labs' machines and lines were like, if the simulation said.
+        scaling: the summary of the pass that measured the study's scaling, if there was one.
     """
 
     plan: Plan
@@ -52,6 +53,7 @@ class RunRecord:
     link: SiteLink | None = None
     pooled: dict[str, Metrics | None] = field(default_factory=dict)
     weather: dict[str, Any] | None = None
+    scaling: dict[str, Any] | None = None
     _began: float = field(default_factory=time.monotonic)
     _written: set[int] = field(default_factory=set)
 
@@ -76,6 +78,14 @@ class RunRecord:
         else:
             record.write_plan()
         return record
+
+    def add_scaling(self, folder: Path) -> None:
+        """Take the run folder of the pass that measured the scaling into this one.
+
+        Raises:
+            InputError: it cannot be read or moved.
+        """
+        self.scaling = self.folder.adopt(folder, SCALING)
 
     def write_plan(self) -> None:
         """Write ``plan.yaml``."""
@@ -149,6 +159,7 @@ class RunRecord:
             seconds_total=time.monotonic() - self._began,
             traffic=(traffic.up, traffic.down),
             pooled=self.pooled,
+            scaling=self.scaling,
         )
         if self.link is not None and self.link.virtual_seconds is not None:
             summary |= {"virtual_hours": round(self.link.virtual_seconds / 3600, 9), "weather": self.weather}
@@ -165,4 +176,7 @@ class RunRecord:
         if not self.plan.private:
             return None
         parameters = next(iter(self.progress.sites.values())).parameters
-        return cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
+        own = cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
+        if self.scaling is None:
+            return own
+        return own + max(float(said["epsilon_spent_study"]) for said in self.scaling["privacy"]["by_site"].values())

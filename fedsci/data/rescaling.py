@@ -1,4 +1,4 @@
-"""The same records under another scaling, without reading the file again; and what a lab's own records would scale by."""
+"""The same records under another scaling, without reading the file again; what a lab's own records would scale by."""
 
 from dataclasses import replace
 
@@ -64,7 +64,7 @@ def _present(table: Table, schema: Schema, at: int) -> NDArray[np.bool_]:
 def _values(table: Table, schema: Schema, feature: NumericFeature, at: int) -> NDArray[np.float64]:
     """Return a number's values in its own units, clipped to its bounds, gaps left out."""
     scaled = table.features[_present(table, schema, at), at].astype(np.float64)
-    return scaled * feature.scale.unit + feature.scale.centre
+    return np.asarray(scaled * feature.scale.unit + feature.scale.centre)
 
 
 def _moments(values: NDArray[np.float64], minimum: float, maximum: float) -> Moments:

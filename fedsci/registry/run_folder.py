@@ -45,6 +45,23 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             raise _cannot_write(target, error) from None
 
+    def adopt(self, other: Path, name: str) -> dict[str, Any]:
+        """Move the run folder ``other`` into this one, where it is called ``name``, and return its summary.
+
+        Where a process before this one has moved it, its summary is read where it is now.
+
+        Raises:
+            InputError: there is no such run, or it cannot be moved.
+        """
+        target = self.path / name
+        try:
+            if not target.exists():
+                other.rename(target)
+            summary: dict[str, Any] = json.loads((target / "summary.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{other} cannot become a part of {self.path}: {error}") from None
+        return summary
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write JSON; NaN and infinity are refused rather than written as invalid JSON."""
         self.write(name, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())

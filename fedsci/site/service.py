@@ -194,6 +194,7 @@ class SiteService:
                 "privacy": self._privacy(plan, cost, (0, 0), charged=paid),
                 "rounds_allowed": paid.rounds,
                 "measurements_allowed": paid.measurements,
+                "stops": self._stops(plan.study.dataset),
             }
             | joined
         )
@@ -225,9 +226,9 @@ class SiteService:
         if cost is None:
             self.ledger.record_no_privacy(dataset, run, content=content)
             return None, Paid(rounds=rounds, measurements=0)
-        budget, source = self._budget(dataset, content), self.site.datasets[dataset].privacy
+        budget = self._budget(dataset, content)
         check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
-        stop = source is not None and source.when_exceeded == "stop"
+        stop = self._stops(dataset)
         # a measurement costs a held-out record as much as the whole study: where that does not fit, none is made
         for measurements in (cost.measurements, 0) if stop else (cost.measurements,):
             try:
@@ -247,6 +248,11 @@ class SiteService:
                 if not stop or not measurements:
                     raise
         return cost, Paid(rounds=allowed, measurements=measurements)
+
+    def _stops(self, dataset: str) -> bool:
+        """Return whether a study that would pass the data set's budget is stopped there, and not refused."""
+        budget = self.site.datasets[dataset].privacy
+        return budget is not None and budget.when_exceeded == "stop"
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
