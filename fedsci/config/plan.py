@@ -323,6 +323,14 @@ def _check_statistics(plan: Plan) -> None:
             f"{name} sums statistics in one exchange, and training.rounds is {plan.training.rounds}",
             hint="set training.rounds: 1, or leave it out; or choose a strategy that trains (fedsci strategies)",
         )
+    numbers = [*plan.study.features.items(), (plan.study.task.target, plan.study.task)]
+    scaled = [name for name, part in numbers if getattr(part, "mean", None) is not None]
+    if scaled or plan.study.scaling == "federated":
+        raise ConfigError(
+            f"{name} takes numbers as their bounds scale them, and "
+            + (f"{scaled[0]} has a mean and a deviation" if scaled else "features.scaling is federated"),
+            hint="remove them and use features.scaling: bounds; or choose a strategy that trains (fedsci strategies)",
+        )
     if privacy.clipping_norm != 1:
         raise ConfigError(
             f"{name} scales a record's statistics to norm 1, and privacy.clipping_norm is {privacy.clipping_norm:g}",

@@ -46,7 +46,7 @@ def pass_before(plan: Plan) -> Plan:
         "training": Training(rounds=1),
         "evaluation": Evaluation(holdout=study.evaluation.holdout, baselines=[]),
         "personalise": Personalise(),
-        "privacy": _part(study.privacy, study.privacy.scaling_share),
+        "privacy": _part(study.privacy, study.privacy.scaling_share).model_copy(update={"clipping_norm": 1.0}),
     }
     bare = _with_moments(study, dict.fromkeys([*study.features, study.task.target], (None, None)))
     recipe = load_recipe(MEASURES, folder=Path(), where="features.scaling")

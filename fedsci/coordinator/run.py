@@ -1,6 +1,7 @@
 """What a study leaves behind, whatever engine runs it: a run folder that is readable at any moment."""
 
 import contextlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class RunRecord:
         pooled: metrics of baselines on pooled data, where labs are simulated.
         weather: what the simulated labs' machines and lines were like, if the simulation said.
         scaling: the summary of the pass that measured the study's scaling, if there was one.
+        scaling_folder: its run folder, which becomes a part of this one when the run is closed.
     """
 
     plan: Plan
@@ -54,6 +56,7 @@ class RunRecord:
     pooled: dict[str, Metrics | None] = field(default_factory=dict)
     weather: dict[str, Any] | None = None
     scaling: dict[str, Any] | None = None
+    scaling_folder: Path | None = None
     _began: float = field(default_factory=time.monotonic)
     _written: set[int] = field(default_factory=set)
 
@@ -80,12 +83,18 @@ class RunRecord:
         return record
 
     def add_scaling(self, folder: Path) -> None:
-        """Take the run folder of the pass that measured the scaling into this one.
+        """Take what measured the scaling for a part of this run, and its folder, when the run is closed.
+
+        Until then the pass is a run like any other, so that it is found whatever happens to this one.
 
         Raises:
-            InputError: it cannot be read or moved.
+            InputError: there is no such run.
         """
-        self.scaling = self.folder.adopt(folder, SCALING)
+        try:
+            self.scaling = json.loads((folder / "summary.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} holds no run that measured a scaling: {error}") from None
+        self.scaling_folder = folder
 
     def write_plan(self) -> None:
         """Write ``plan.yaml``."""
@@ -147,6 +156,9 @@ class RunRecord:
 
         After a failure also the model, and a failure to write does not hide the first one.
         """
+        if self.scaling_folder is not None:
+            with contextlib.suppress(InputError):
+                self.folder.adopt(self.scaling_folder, SCALING)
         traffic = self.link.traffic if self.link is not None else Traffic()
         if self.link is not None:
             self.progress.seconds["transport"] = self.link.seconds_codec

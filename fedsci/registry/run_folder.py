@@ -45,22 +45,16 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             raise _cannot_write(target, error) from None
 
-    def adopt(self, other: Path, name: str) -> dict[str, Any]:
-        """Move the run folder ``other`` into this one, where it is called ``name``, and return its summary.
-
-        Where a process before this one has moved it, its summary is read where it is now.
+    def adopt(self, other: Path, name: str) -> None:
+        """Move the run folder ``other`` into this one, where it is called ``name``.
 
         Raises:
-            InputError: there is no such run, or it cannot be moved.
+            InputError: it cannot be moved.
         """
-        target = self.path / name
         try:
-            if not target.exists():
-                other.rename(target)
-            summary: dict[str, Any] = json.loads((target / "summary.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{other} cannot become a part of {self.path}: {error}") from None
-        return summary
+            other.rename(self.path / name)
+        except OSError as error:
+            raise _cannot_write(self.path / name, error) from None
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write JSON; NaN and infinity are refused rather than written as invalid JSON."""

@@ -38,6 +38,18 @@ def write_statement(run_folder: Path) -> Path:
     return target
 
 
+def write_statements(run_folder: Path) -> Path:
+    """Write the statement of the run, and before it that of what measured its scaling; return the run's.
+
+    Raises:
+        InputError: as :func:`write_statement`.
+    """
+    first = run_folder / SCALING
+    if first.is_dir():
+        write_statement(first)
+    return write_statement(run_folder)
+
+
 def render_statement(evidence: Evidence) -> str:
     """Return the statement as Markdown."""
     study = evidence.plan.study

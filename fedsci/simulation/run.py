@@ -9,16 +9,15 @@ from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
-from fedsci.config.scaling import pass_before, scaled
+from fedsci.config.scaling import pass_before
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.config.weather import Weather
 from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.run import Display, RunRecord
-from fedsci.coordinator.scaling import Measuring, moments_of, require_room
+from fedsci.coordinator.scaling import Measuring, after_pass, require_room
 from fedsci.coordinator.study import run_study
-from fedsci.coordinator.summary import SCALING
 from fedsci.errors import FedsciError, RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder
@@ -85,7 +84,7 @@ class SimulatedRun:
             if first is not None:
                 record.add_scaling(first)
                 if self.state is None:  # both draw on the same budgets
-                    (self.folder.path / SCALING / "state").rename(state)
+                    (first / "state").rename(state)
             record.write_plan()
             labs.make_states()
             self._consortium = SimulatedConsortium(state)
@@ -135,12 +134,12 @@ class SimulatedRun:
             admitted=partial(require_room, asked, first),
         )
         try:
-            measuring.run()
+            summary = measuring.run()
         finally:
             self.folder = measuring.folder
-        if measuring.folder is None or measuring.progress.model is None:
-            raise RoundAborted("the pass that measures the scaling released nothing")
-        self.study = replace(self.study, plan=scaled(asked, first, moments_of(first, measuring.progress.model)))
+        if measuring.folder is None:
+            raise RoundAborted(f"the pass that measures the scaling was {summary['status']}")
+        self.study = replace(self.study, plan=after_pass(asked, first, measuring.progress))
         return measuring.folder.path
 
     def _ask_silent_labs(self, labs: Labs) -> None:

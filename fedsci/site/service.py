@@ -137,9 +137,15 @@ class SiteService:
         return Reply(fields={"site": self.site.site, "key": self.keystore.signing_key().public.hex()})
 
     def _propose(self, request: Request) -> Reply:
-        """Say whether a plan would be let in; nothing is charged, and no data is opened."""
+        """Say whether a plan would be let in; nothing is charged, and no data is opened.
+
+        With ``rules_only`` whether policy and limits let it, whatever the operator will say, who is not asked.
+        """
         plan = self._plan(request.text("plan").encode())
         policy = check_policy(plan, self.site, approved=True)
+        if request.fields.get("rules_only") is True:  # a study like it will follow another, and be proposed itself
+            self._check_cost(plan, policy)
+            return Reply(fields={"approval": "given"})
         if policy.approval == "auto":
             return Reply(fields={"approval": "given"})
         answer = self.approvals.ask(plan)
@@ -198,6 +204,13 @@ class SiteService:
             }
             | joined
         )
+
+    def _check_cost(self, plan: Plan, policy: Policy) -> None:
+        cost = cost_for(plan)
+        if cost is not None:
+            budget = require_budget(self.site, plan.study.dataset)
+            epsilon = cost.epsilon_at(plan.training.rounds, delta=budget.delta)
+            check_cost(plan, self.site, policy, epsilon=epsilon)
 
     def _plan(self, content: bytes) -> Plan:
         """Return a plan that came; a strategy's module is imported only if the policy names it."""
