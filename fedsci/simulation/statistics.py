@@ -186,8 +186,15 @@ def _number(known: NumericStatistics, bounds: tuple[float, float], share: float)
     deviation = math.sqrt(max(0.0, float((known.deviation**2 + (known.mean - mean) ** 2).mean())))
     if not math.isfinite(mean):
         unknown = Measured(value=None, noise=0.0)
-        facts = {"mean": unknown, "deviation": unknown, "warnings": ("(nearly) every record has a gap",)}
-        return NumberFacts(**facts, missing=_of(known.missing, share), minimum=minimum, maximum=maximum, entries=entries)
+        return NumberFacts(
+            mean=unknown,
+            deviation=unknown,
+            missing=_of(known.missing, share),
+            minimum=minimum,
+            maximum=maximum,
+            entries=entries,
+            warnings=("(nearly) every record has a gap",),
+        )
     centre = (mean - minimum) / half - 1.0
     # of the root of a variance, to first order; where the noise is larger than that, as large as the root itself
     of_variance = each * math.hypot(1.0, 2.0 * centre)
