@@ -148,6 +148,12 @@ class Plan:
         return (*(range(every, rounds, every) if every is not None else ()), rounds)
 
     @property
+    def makes_model(self) -> bool:
+        """Whether a model comes of the study, which can be measured and compared; else a vector of statistics."""
+        strategy = self.strategy
+        return strategy.makes_model if isinstance(strategy, OneExchange) else True
+
+    @property
     def private(self) -> bool:
         """Whether training carries a differential-privacy guarantee."""
         return self.study.privacy.mechanism != "none"
@@ -159,6 +165,8 @@ class Plan:
         ``local``: trained on its own records only; ``local_no_dp``: the same without the study's privacy;
         ``personalised``: the shared model adapted to its own records, without privacy.
         """
+        if not self.makes_model:
+            return ()
         local = "local" in self.study.evaluation.baselines
         return (
             *(("local",) if local else ()),
@@ -335,6 +343,11 @@ def _check_statistics(plan: Plan) -> None:
         raise ConfigError(
             f"{name} scales a record's statistics to norm 1, and privacy.clipping_norm is {privacy.clipping_norm:g}",
             hint="set privacy.clipping_norm: 1.0, or leave it out",
+        )
+    if not plan.makes_model and plan.study.personalise.method != "none":
+        raise ConfigError(
+            f"personalise: {plan.study.personalise.method} adapts a shared model, and {name} makes none",
+            hint="set personalise: none, or leave it out",
         )
 
 

@@ -1,8 +1,8 @@
 """What a strategy of one exchange is told of a study; public, from the study file alone."""
 
-from math import prod
+from math import nan, prod
 
-from fedsci.config.study import ArrayColumn, CategoryColumn, MulticlassTask, Study
+from fedsci.config.study import ArrayColumn, CategoryColumn, MulticlassTask, RegressionTask, Study
 from fedsci.strategies.one_exchange import ColumnShape, StudyShape
 
 
@@ -19,17 +19,30 @@ def shape_of(study: Study) -> StudyShape:
                 width=len(column.categories),
                 other=column.unseen == "other",
                 flag=impute,
+                labels=tuple(map(str, column.categories)),
             )
         elif isinstance(column, ArrayColumn):
-            shape = ColumnShape(name=name, kind="array", start=start, width=prod(column.shape))
+            shape = ColumnShape(
+                name=name,
+                kind="array",
+                start=start,
+                width=prod(column.shape),
+                minimum=column.min,
+                maximum=column.max,
+            )
         else:
-            shape = ColumnShape(name=name, kind="numeric", start=start, width=1, flag=impute)
+            shape = ColumnShape(
+                name=name, kind="numeric", start=start, width=1, flag=impute, minimum=column.min, maximum=column.max
+            )
         columns.append(shape)
         start += shape.inputs
     return StudyShape(
         task=study.task.kind,
         model=study.model.name,
         columns=tuple(columns),
-        classes=len(study.task.classes) if isinstance(study.task, MulticlassTask) else 0,
+        classes=tuple(map(str, study.task.classes)) if isinstance(study.task, MulticlassTask) else (),
         gaps=study.missing,
+        target=study.task.target,
+        minimum=study.task.min if isinstance(study.task, RegressionTask) else nan,
+        maximum=study.task.max if isinstance(study.task, RegressionTask) else nan,
     )

@@ -5,6 +5,7 @@ them up; from there a sum of statistics is treated as a sum of gradients is: sam
 strategy makes of the sum is post-processing.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -31,6 +32,8 @@ class ColumnShape:
         width: numbers of a numeric feature (1) or an array, categories of a categorical one.
         other: whether an input for a value outside the categories follows.
         flag: whether an input that marks a gap is the last.
+        minimum, maximum: the bounds that are -1 and 1 when scaled; NaN for a categorical feature.
+        labels: the categories as text.
     """
 
     name: str
@@ -39,6 +42,9 @@ class ColumnShape:
     width: int
     other: bool = False
     flag: bool = False
+    minimum: float = math.nan
+    maximum: float = math.nan
+    labels: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -54,15 +60,20 @@ class StudyShape:
         task: the task's kind.
         model: the model's family.
         columns: the features, in the order of the model's inputs.
-        classes: of a multiclass task; else 0.
+        classes: of a multiclass task, as text; else none.
         gaps: what becomes of a missing value.
+        target: the target's name.
+        minimum, maximum: of a regression target, which are -1 and 1 when scaled; else NaN.
     """
 
     task: Literal["binary", "multiclass", "regression"]
     model: str
     columns: tuple[ColumnShape, ...]
-    classes: int
+    classes: tuple[str, ...]
     gaps: Literal["refuse", "drop", "impute"]
+    target: str = ""
+    minimum: float = math.nan
+    maximum: float = math.nan
 
     @property
     def inputs(self) -> int:
@@ -72,7 +83,7 @@ class StudyShape:
     @property
     def outputs(self) -> int:
         """The model's outputs: classes, or 1."""
-        return self.classes if self.task == "multiclass" else 1
+        return len(self.classes) if self.task == "multiclass" else 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -10,7 +10,8 @@ from fedsci.errors import InputError
 from fedsci.privacy.clipping import clip_rows, most_summed
 from fedsci.strategies.one_exchange import OneExchange, Records
 
-PER_PASS = 256  # records whose vectors are held at once
+PER_PASS = 256  # records whose vectors are held at once, at most
+_NUMBERS_PER_PASS = 2**22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +33,12 @@ class ClippedStatistics:
     @property
     def most_units(self) -> int:
         """Over how many records, or groups, a sum keeps the clipping norm in float64."""
-        return most_summed(PER_PASS if self.table.groups is None else 1)
+        return most_summed(self.per_pass if self.table.groups is None else 1)
+
+    @property
+    def per_pass(self) -> int:
+        """How many records' vectors are held at once; public, from their size."""
+        return max(1, min(PER_PASS, _NUMBERS_PER_PASS // self.strategy.numbers))
 
     def sum_of(self, units: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the sum of the units' clipped vectors, float64 ``(k,)``.
@@ -43,8 +49,8 @@ class ClippedStatistics:
         """
         total = np.zeros(self.strategy.numbers)
         if self.table.groups is None:
-            for start in range(0, len(units), PER_PASS):
-                rows = self._vectors(units[start : start + PER_PASS])
+            for start in range(0, len(units), self.per_pass):
+                rows = self._vectors(units[start : start + self.per_pass])
                 total += clip_rows(rows, self.clipping_norm).sum(axis=0)
             return total
         order = np.argsort(self.table.groups, kind="stable")
@@ -58,8 +64,8 @@ class ClippedStatistics:
         """Return the sum over one group; where its passes end depends on the group alone."""
         total = np.zeros(self.strategy.numbers)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite counts as zeros
-            for start in range(0, len(rows), PER_PASS):
-                total += self._vectors(rows[start : start + PER_PASS]).sum(axis=0)
+            for start in range(0, len(rows), self.per_pass):
+                total += self._vectors(rows[start : start + self.per_pass]).sum(axis=0)
         return total
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:

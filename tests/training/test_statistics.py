@@ -93,7 +93,7 @@ def fits(noise, deviation):
 def test_a_record_is_the_same_whoever_else_is_there(rows, seed):
     table = table_of(rows, seed)
     columns = tuple(ColumnShape(name=name, kind="numeric", start=at, width=1) for at, name in enumerate("ab"))
-    study = StudyShape(task="binary", model="linear", columns=columns, classes=0, gaps="refuse")
+    study = StudyShape(task="binary", model="linear", columns=columns, classes=(), gaps="refuse")
     strategy = Powers(optimiser=ServerOptimiser()).for_study(study)
     side = ClippedStatistics(strategy=strategy, table=table, clipping_norm=1.0)
     chosen = np.flatnonzero(np.random.default_rng(seed).random(rows) < 0.5)
