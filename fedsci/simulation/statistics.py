@@ -200,7 +200,9 @@ def _number(known: NumericStatistics, bounds: tuple[float, float], share: float)
     of_variance = each * math.hypot(1.0, 2.0 * centre)
     relative = deviation / half
     found = Measured(value=mean, noise=each * half)
-    spread = Measured(value=deviation, noise=half * min(of_variance / (2 * max(relative, 1e-9)), math.sqrt(of_variance)))
+    spread = Measured(
+        value=deviation, noise=half * min(of_variance / (2 * max(relative, 1e-9)), math.sqrt(of_variance))
+    )
     return NumberFacts(
         mean=found,
         deviation=spread,

@@ -41,9 +41,9 @@ def moments_of(
 ) -> dict[str, tuple[float, float]]:
     """Return mean and deviation, in its own units, of each numeric feature and of a regression's target.
 
-    Exact without noise; but a target's are those of its histogram. With noise each is drawn to what columns usually look
-    like (the middle of the bounds, a third of half their width), the more the larger its noise is: the mean of what is
-    likely, where mean and variance are normal around the usual ones. Nothing is drawn that is well known.
+    Exact without noise; but a target's are those of its histogram. With noise each is drawn to what columns usually
+    look like (the middle of the bounds, a third of half their width), the more the larger its noise is: the mean of
+    what is likely, where mean and variance are normal around the usual ones. What is well known is hardly drawn.
 
     Args:
         first: the pass.
@@ -72,9 +72,7 @@ def _likely(mean: float, deviation: float, bounds: tuple[float, float], noise: f
         mean, deviation, noise = bounds[0] + half, 0.0, math.inf
     centre, variance = (mean - bounds[0]) / half - 1.0, (deviation / half) ** 2
     centre = _between(centre, noise, usual=_USUAL_MEAN, spread=_MEANS_SPREAD)
-    variance = _between(
-        variance, noise * math.hypot(1.0, 2 * centre), usual=_USUAL_VARIANCE, spread=_VARIANCES_SPREAD
-    )
+    variance = _between(variance, noise * math.hypot(1.0, 2 * centre), usual=_USUAL_VARIANCE, spread=_VARIANCES_SPREAD)
     return bounds[0] + (centre + 1.0) * half, math.sqrt(variance) * half
 
 

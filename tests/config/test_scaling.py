@@ -35,7 +35,11 @@ def test_a_column_may_be_called_scaling(make_plan):
 @pytest.mark.parametrize(
     ("features", "line", "hint"),
     [
-        ({"scaling": "fast", "a": {"min": 0, "max": 1}}, "study.yaml line 7: features.scaling is 'fast'", "'bounds' or 'federated'"),
+        (
+            {"scaling": "fast", "a": {"min": 0, "max": 1}},
+            "study.yaml line 7: features.scaling is 'fast'",
+            "'bounds' or 'federated'",
+        ),
         ({"scaling": "federated", "a": {"min": 0, "max": 1, "mean": 0.5, "deviation": 0.1}}, "nothing to measure", ""),
         ({"scaling": "federated", "a": {"categories": [1, 2]}}, "nothing to measure", "use scaling: bounds"),
         ({"a": {"min": 0, "max": 1, "mean": 0.5}}, "mean and deviation go together", "give both"),

@@ -1,4 +1,4 @@
-"""A study whose scaling is measured first, over a real fleet: two studies, one turn, and nobody pays for a pass twice."""
+"""A study whose scaling is measured first, over a real fleet: two studies, one turn, and nobody pays a pass twice."""
 
 import json
 

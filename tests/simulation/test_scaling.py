@@ -169,7 +169,7 @@ def test_a_pass_that_took_more_than_its_share_is_stated_by_nobody(prepared, go, 
 
     monkeypatch.setattr(simulation, "pass_before", greedy)
     _, folder = go(prepared(privacy=DISTRIBUTED))
-    with pytest.raises(InputError, match="took another part of epsilon and delta than 0.1"):
+    with pytest.raises(InputError, match=r"took another part of epsilon and delta than 0\.1"):
         write_statements(folder)
 
 
@@ -263,9 +263,7 @@ def test_statistics_alone_are_shown_with_their_noise_and_cost(prepared, tmp_path
     noised = measured(prepared(privacy=DISTRIBUTED | {"scaling_share": 0.5}), "noised")
     assert noised.epsilon == pytest.approx(2.0, abs=0.01)
     assert noised.delta == pytest.approx(5e-6)
-    errors = [
-        (number.mean.value - right[name][0]) / number.mean.noise for name, number in noised.numbers.items()
-    ]
+    errors = [(number.mean.value - right[name][0]) / number.mean.noise for name, number in noised.numbers.items()]
     assert all(0 < number.mean.noise < 0.5 for number in noised.numbers.values())
     assert np.abs(errors).max() < 6
 
