@@ -180,10 +180,10 @@ class SiteDaemon:
         self._note(connected=connected, since=time.time(), last_error=text)
 
     def _clock(self, ahead_s: float) -> None:
-        off = abs(ahead_s) > _CLOCK_TOLERATED_S
-        if off:
+        off, before = abs(ahead_s) > _CLOCK_TOLERATED_S, self._status.clock_ahead_s
+        if off and (not before or said_of(ahead_s) != said_of(before)):  # a busy coordinator's dates vary by seconds
             self._journal("clock", message=said_of(ahead_s), ahead_s=round(ahead_s), hint=SET_CLOCK)
-        elif self._status.clock_ahead_s:
+        elif before and not off:
             self._journal("clock", message="this machine's clock is right again", ahead_s=0)
         self._note(clock_ahead_s=round(ahead_s) if off else 0)
 
