@@ -51,7 +51,7 @@ def start(site_file: SiteFile, state: State = None) -> None:
 
 def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) -> None:
     """Say how the site stands: running, connected, studies, budgets, certificate, last error."""
-    from fedsci.site.daemon import SET_CLOCK
+    from fedsci.site.daemon_status import SET_CLOCK
     from fedsci.transport.clock import said_of
 
     site, folder = _load(site_file, state)
@@ -160,7 +160,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
     from fedsci.names import SiteId
     from fedsci.privacy.budget import epsilon_enforced
     from fedsci.site.approvals import Approvals
-    from fedsci.site.daemon import daemon_status
+    from fedsci.site.daemon_status import daemon_status
     from fedsci.site.forecast import spending_of
     from fedsci.site.identity import SiteIdentity
     from fedsci.site.memory import PERSONAL_MODEL

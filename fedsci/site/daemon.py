@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fedsci.config.site import Site
@@ -15,7 +15,8 @@ from fedsci.errors import FedsciError, InputError
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
-from fedsci.registry.process_lock import holder, only_process
+from fedsci.registry.process_lock import only_process
+from fedsci.site.daemon_status import LOCK, SET_CLOCK, STATUS, Connected
 from fedsci.site.identity import SiteIdentity
 from fedsci.site.service import SiteService
 from fedsci.transport.binding import unpack
@@ -24,40 +25,8 @@ from fedsci.transport.flower_site import SiteConnection
 from fedsci.transport.messages import Reply, Request
 from fedsci.transport.tls import SiteTls
 
-_LOCK, _STATUS = "daemon.lock", "status.json"
 _HOUR_S = 3600.0
 _CLOCK_TOLERATED_S = 5.0
-#: What an operator does about a clock that is off.
-SET_CLOCK = "set the clock: timedatectl set-ntp true"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Connected:
-    """How the daemon stands; public, kept in the state folder.
-
-    Attributes:
-        pid: its process; 0 while none runs.
-        connected: whether the coordinator's door is open to it.
-        since: since when, UTC seconds.
-        clock_ahead_s: how far this machine's clock is ahead of the coordinator's; 0 where they agree to a few seconds.
-        last_error: why there is no connection or no new certificate; or the code of the last failed request.
-    """
-
-    pid: int = 0
-    connected: bool = False
-    since: float = 0.0
-    clock_ahead_s: float = 0.0
-    last_error: str = ""
-
-
-def daemon_status(state: Path) -> Connected:
-    """Return how the daemon of a state folder stands."""
-    try:
-        said = Connected(**json.loads((state / _STATUS).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        said = Connected()
-    pid = holder(state / _LOCK)
-    return replace(said, pid=pid) if pid is not None else replace(said, pid=0, connected=False)
 
 
 class SiteDaemon:
@@ -96,7 +65,7 @@ class SiteDaemon:
                 f"{facts.site} is not enrolled ({self._state} holds no certificate)",
                 hint="ask the coordinator for a token, then: fedsci site join SITE_FILE TOKEN",
             )
-        with only_process(self._state / _LOCK, what=f"the daemon of {facts.site}"):
+        with only_process(self._state / LOCK, what=f"the daemon of {facts.site}"):
             service = SiteService(self._site, self._state)
             self._note(pid=os.getpid(), connected=False, last_error="")
             address = str(self._identity.fleet_address)
@@ -180,10 +149,10 @@ class SiteDaemon:
         self._note(connected=connected, since=time.time(), last_error=text)
 
     def _clock(self, ahead_s: float) -> None:
-        off = abs(ahead_s) > _CLOCK_TOLERATED_S
-        if off:
+        off, before = abs(ahead_s) > _CLOCK_TOLERATED_S, self._status.clock_ahead_s
+        if off and (not before or said_of(ahead_s) != said_of(before)):  # a busy coordinator's dates vary by seconds
             self._journal("clock", message=said_of(ahead_s), ahead_s=round(ahead_s), hint=SET_CLOCK)
-        elif self._status.clock_ahead_s:
+        elif before and not off:
             self._journal("clock", message="this machine's clock is right again", ahead_s=0)
         self._note(clock_ahead_s=round(ahead_s) if off else 0)
 
@@ -195,6 +164,6 @@ class SiteDaemon:
         with self._lock:
             self._status = replace(self._status, **values)  # type: ignore[arg-type]
             try:
-                replace_private(self._state / _STATUS, json.dumps(asdict(self._status)).encode())
+                replace_private(self._state / STATUS, json.dumps(asdict(self._status)).encode())
             except OSError as error:  # a full disk; the ledger says so where it matters
-                self._journal("error", message=f"cannot write {self._state / _STATUS}: {error.strerror}")
+                self._journal("error", message=f"cannot write {self._state / STATUS}: {error.strerror}")

@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import http.client
 import ssl
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -45,12 +46,13 @@ class Clock:
         self.ahead_s = 0.0
         self._changed = changed
         self._least, self._most = -_DATE_S, _DATE_S
+        self._lock = threading.Lock()  # heartbeats learn beside the calls
 
     def now(self) -> float:
         """Return the coordinator's time, UTC seconds, to within two seconds."""
         return time.time() - self.ahead_s
 
-    def learn(self, date: str, *, began: float, ended: float) -> bool:
+    def learn(self, date: str, began: float, ended: float) -> bool:
         """Take the ``Date`` of an answer; return whether it tells something new.
 
         Args:
@@ -63,7 +65,11 @@ class Clock:
             return False
         if not 0 <= there <= _LAST_S:
             return False
-        least, most = began - there - _DATE_S, ended - there
+        with self._lock:
+            return self._narrow(began - there - _DATE_S, ended - there)
+
+    def _narrow(self, least: float, most: float) -> bool:
+        """Take that this machine's clock is between ``least`` and ``most`` seconds ahead."""
         if max(least, self._least) <= min(most, self._most):  # the same clocks: each answer narrows it down
             self._least, self._most = max(least, self._least), min(most, self._most)
             if self.ahead_s:

@@ -227,7 +227,8 @@ class _Node:
         self._client, self._heir, self._stop, self._clock = client, heir, stop, clock
         self._until = time.monotonic() + _LOST_S
         self._node = Node()
-        self._line = Line(client, SITE, {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key).decode("ascii")})
+        headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key).decode("ascii")}
+        self._line = Line(client, SITE, headers, heard=clock.learn)
 
     def begin(self) -> None:
         """Be known as present, with nothing in work."""

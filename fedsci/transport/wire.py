@@ -4,6 +4,7 @@ A message is a tree of objects. The small ones travel with it (``express.py``), 
 then the message is complete and whoever waits for it is woken.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -57,10 +58,19 @@ class Line:
         client: Flower's, connected and authenticated.
         prefix: :data:`SITE` or :data:`STUDY`.
         headers: sent with every call.
+        heard: told the ``Date`` of every answer, and when the call began and ended by this machine's clock.
     """
 
-    def __init__(self, client: ProtobufClient, prefix: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        client: ProtobufClient,
+        prefix: str,
+        headers: Mapping[str, str],
+        *,
+        heard: Callable[[str, float, float], object] = lambda date, began, ended: None,
+    ) -> None:
         self._http, self._url, self._headers = client._client, client._base_url + prefix, dict(headers)
+        self._heard = heard
 
     def begin(self, forerunner: bytes, process: bytes) -> int:
         """Be the process that serves this site; return the site's node.
@@ -107,9 +117,11 @@ class Line:
 
     def _post(self, call: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> httpx.Response:
         for _ in range(_CONNECTIONS):
+            began = time.time()
             response = self._http.post(
                 self._url + call, content=body, headers=self._headers | dict(headers), timeout=timeout_s
             )
+            self._heard(response.headers.get("date", ""), began, time.time())
             if response.status_code != httpx.codes.MISDIRECTED_REQUEST:
                 break
         return response.raise_for_status()

@@ -44,6 +44,7 @@ def test_it_is_as_accurate_as_in_one_process_and_a_second_study_queues(deploy):
     for lab in consortium.study.labs:
         consortium.start_site(lab)
     assert consortium.submit().code == 0
+    consortium.until(lambda: consortium.runs()[-1]["state"] == "running")  # of two that wait, whoever is ready is first
     second = consortium.submit("--set", "training.rounds=2", "--set", "privacy.epsilon=1", "--wait", "--json")
     assert second.code == 0, second.err + consortium.said()
     one, two = consortium.runs()

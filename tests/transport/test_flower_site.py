@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -139,3 +140,21 @@ def test_who_has_no_good_certificate_is_told_about_and_sets_no_clock(authority, 
     assert set(calls) == {"/"}  # no call of a site's was made
     assert len(told) == (1 if "2050" in date else 0)
     assert site._clock.ahead_s == 0
+
+
+def test_the_first_answer_of_the_coordinator_tells_what_time_it_is(authority, tmp_path):
+    told: list[float] = []
+    there = formatdate(time.time() - 3000, usegmt=True)
+    files = authority.folder
+    with coordinator(files / "server.crt", files / "server.key", lambda path: (there, b"1")) as (address, calls):
+        tls = SiteTls.in_folder(authority.site("lab-01"))
+        site = SiteConnection(lambda _: Reply(), address=address, tls=tls, state=tmp_path, clock=told.append)
+        thread = threading.Thread(target=site.serve)
+        thread.start()
+        try:
+            until(lambda: told)
+        finally:
+            site.stop()
+            thread.join(30)
+    assert calls[0].endswith("begin")  # long before the first heartbeat
+    assert told[0] == pytest.approx(3000, abs=5)

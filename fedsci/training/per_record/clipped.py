@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsci.privacy.clipping import check_clipping_norm, clip_factors, most_summed
 from fedsci.training.per_record.book_keeping import BookKeeping
+from fedsci.training.per_record.company import check_company
 from fedsci.training.per_record.layers import is_known
 from fedsci.training.per_record.opacus_rows import OpacusRows
 from fedsci.training.per_record.passes import rows_per_pass
@@ -105,5 +106,6 @@ class ClippedGradients:
         found = self.__dict__.get("_per_pass")
         if found is None:
             found = rows_per_pass(self.source.footprint(features, targets), expected=self.expected)
+            check_company(self.source, features, targets, rows=found)
             self.__dict__["_per_pass"] = found
         return int(found)

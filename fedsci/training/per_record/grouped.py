@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsci.privacy.clipping import clip_rows
+from fedsci.training.per_record.company import check_company
 from fedsci.training.per_record.opacus_rows import OpacusRows
 from fedsci.training.per_record.passes import rows_per_pass
 from fedsci.training.per_record.pieces import Rows
@@ -92,5 +93,6 @@ class GroupedGradients:
         found = self.__dict__.get("_per_pass")
         if found is None:
             found = rows_per_pass(self._source.footprint(features, targets), expected=self.expected)
+            check_company(self._source, features, targets, rows=found)
             self.__dict__["_per_pass"] = found
         return int(found)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedsci.errors import ConfigError
 from fedsci.training.per_record.passes import Footprint
 from fedsci.training.per_record.pieces import Piece, Rows
+from fedsci.training.per_record.refusals import check_by_opacus
 from fedsci.training.per_record.trial import Losses, NoRandomNumbers, losses_of, trials
 
 # Opacus hooks the first layer too, whose input needs no gradient; nothing is lost
@@ -64,11 +65,12 @@ class OpacusRows:
         return pieces
 
     def footprint(self, features: Tensor, targets: Tensor) -> Footprint:
-        """Return what a record costs, from the number of parameters, after a trial of the model.
+        """Return what a record costs, from the number of parameters, after Opacus' own checks and a trial of the model.
 
         Raises:
             ConfigError: Opacus does not give one gradient a record, or random numbers are drawn.
         """
+        check_by_opacus(self.module)
         for inputs, wanted in trials(features, targets):
             with NoRandomNumbers():  # type: ignore[no-untyped-call]
                 self.pieces(inputs, wanted)

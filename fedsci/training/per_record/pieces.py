@@ -57,6 +57,9 @@ class Piece(Protocol):
     def lengths(self) -> Lengths:
         """Return how long each record's gradient is."""
 
+    def stored(self) -> tuple[Tensor, ...]:
+        """Return all that is kept of the records, each tensor with one entry a record."""
+
     def add_to(self, total: Tensor, factors: Tensor, left_out: Tensor | None) -> None:
         """Add the records times ``factors`` to the flat float64 ``total``; those ``left_out`` count as zeros."""
 
@@ -99,6 +102,10 @@ class Rows:
     def lengths(self) -> Lengths:
         """See :class:`Piece`; the spread is the norm, since one vector a record is added."""
         return Lengths(self.squares, self.squares)
+
+    def stored(self) -> tuple[Tensor, ...]:
+        """See :class:`Piece`."""
+        return self.values, self.squares
 
     def add_to(self, total: Tensor, factors: Tensor, left_out: Tensor | None) -> None:
         """See :class:`Piece`."""
@@ -155,6 +162,10 @@ class TableRows:
         squares = torch.linalg.vector_norm(self.values, dim=(1, 2)).square()
         return Lengths(squares, squares)
 
+    def stored(self) -> tuple[Tensor, ...]:
+        """See :class:`Piece`."""
+        return self.numbers, self.values
+
     def add_to(self, total: Tensor, factors: Tensor, left_out: Tensor | None) -> None:
         """See :class:`Piece`."""
         width = self.values.shape[2]
@@ -198,6 +209,10 @@ class Products:
         products = torch.bmm(self.left, self.left.mT) * torch.bmm(self.right, self.right.mT)
         terms = self.left.shape[2] + self.right.shape[2] + positions**2
         return Lengths(products.sum((1, 2)).clamp(min=0) + terms * _UNIT * spreads, spreads)
+
+    def stored(self) -> tuple[Tensor, ...]:
+        """See :class:`Piece`."""
+        return self.left, self.right, self.left_norms, self.right_norms
 
     def add_to(self, total: Tensor, factors: Tensor, left_out: Tensor | None) -> None:
         """See :class:`Piece`."""

@@ -39,6 +39,11 @@ def trials(features: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
 class NoRandomNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context in which an operation that draws random numbers is refused, whatever other threads draw."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that nothing here needs hiding from torch's compiler: to hide it torch would load all of that, 80 MB."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, or refuse it."""
         kwargs = kwargs or {}

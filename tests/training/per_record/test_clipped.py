@@ -11,7 +11,6 @@ from torch import nn
 
 from fedsci.training.per_record.book_keeping import BookKeeping
 from fedsci.training.per_record.opacus_rows import OpacusRows
-from fedsci.training.per_record.pieces import Rows, TableRows
 
 C = 0.5
 
@@ -134,13 +133,6 @@ def test_a_filling_record_that_is_damaged_harms_nobody(zoo):
     assert worker.sum_of(features, targets, np.arange(1, 9)).tolist() == expected.tolist()
 
 
-def parts(piece, row) -> list[torch.Tensor]:
-    """What a piece holds about one record."""
-    kinds = {Rows: ("values", "squares"), TableRows: ("numbers", "values")}
-    names = kinds.get(type(piece), ("left", "right", "left_norms", "right_norms"))
-    return [getattr(piece, name)[row] for name in names]
-
-
 @pytest.mark.parametrize("rows", [16, 40])
 def test_a_records_gradient_is_the_same_to_the_bit_in_every_place_and_company(zoo, model, rows):
     module, features, targets = zoo.made(model, 3 * rows, scale=30.0)
@@ -153,8 +145,7 @@ def test_a_records_gradient_is_the_same_to_the_bit_in_every_place_and_company(zo
         if others.is_floating_point() and place == 7:
             others[8] = float("nan")
         pieces = source.pieces(others, targets[index])
-        norms = [length[place] for piece in pieces.values() for length in piece.lengths()]
-        seen.append([*(part for piece in pieces.values() for part in parts(piece, place)), *norms])
+        seen.append([values[place] for p in pieces.values() for values in (*p.stored(), *p.lengths())])
     for other in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
