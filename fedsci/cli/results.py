@@ -76,19 +76,25 @@ _ROWS = (
 
 
 def _answer(console: Console, folder: Path) -> None:
-    """Print whether a lab should join, in the words of the report."""
+    """Print which model the labs use, if each has its own, and whether a lab should join, in the report's words."""
     from fedsci.reporting.facts import facts_of
+    from fedsci.reporting.results import OWN_LAYERS
     from fedsci.reporting.run_folder import read_run_folder
     from fedsci.reporting.verdict import Worth, judge
 
     facts = facts_of(read_run_folder(folder))
+    if facts.own_layers:
+        console.print(_filled(OWN_LAYERS, console), soft_wrap=True)
     if facts.measure is None or facts.status not in ("completed", "stopped_by_budget"):
         return
     verdict = judge(facts.measure, facts.scores, private=facts.private, noised=facts.noised)
     if verdict.worth is not Worth.UNKNOWN:
         console.print(f"  [bold]Should a lab join? {verdict.headline}[/]")
-        words, width = " ".join(verdict.sentences), min(100, console.width)
-        console.print(textwrap.fill(words, width, initial_indent="  ", subsequent_indent="  "), soft_wrap=True)
+        console.print(_filled(" ".join(verdict.sentences), console), soft_wrap=True)
+
+
+def _filled(words: str, console: Console) -> str:
+    return textwrap.fill(words, min(100, console.width), initial_indent="  ", subsequent_indent="  ")
 
 
 def _interval(metrics: dict[str, Any], key: str, name: str) -> str:

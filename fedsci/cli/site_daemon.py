@@ -74,6 +74,8 @@ def status(site_file: SiteFile, state: State = None, as_json: AsJson = False) ->
         typer.echo(f"{'study':<14}{study}, run {run}")
     for run, file in values["personal_models"].items():
         typer.echo(f"{'own model':<14}{file}, adapted in run {run}; for use inside the lab only")
+    for run, file in values["own_models"].items():
+        typer.echo(f"{'own model':<14}{file}, joint in run {run}, with layers of its own; for use inside the lab only")
     if values["pending"]:
         typer.echo(f"{'pending':<14}{', '.join(values['pending'])}; fedsci site pending {site_file} shows them")
     for name, budget in values["datasets"].items():
@@ -163,7 +165,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
     from fedsci.site.daemon_status import daemon_status
     from fedsci.site.forecast import spending_of
     from fedsci.site.identity import SiteIdentity
-    from fedsci.site.memory import PERSONAL_MODEL
+    from fedsci.site.memory import OWN_MODEL, PERSONAL_MODEL
 
     identity = SiteIdentity(SiteId(site.site), folder)
     facts = identity.describe()
@@ -196,6 +198,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "personal_models": {
             path.parent.name: str(path) for path in sorted((folder / "runs").glob(f"*/{PERSONAL_MODEL}"))
         },
+        "own_models": {path.parent.name: str(path) for path in sorted((folder / "runs").glob(f"*/{OWN_MODEL}"))},
         "pending": [one.study for one in Approvals(folder).asked() if one.state == "pending"],
         "datasets": budgets,
         "last_error": said.last_error,

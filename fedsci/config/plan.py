@@ -15,6 +15,7 @@ from fedsci.config.training import Training
 from fedsci.errors import ConfigError, InputError, PolicyRefused
 from fedsci.strategies import Strategy, build_strategy, is_module
 from fedsci.strategies.base import MeanStrategy
+from fedsci.strategies.fedbn import FedBN
 from fedsci.strategies.one_exchange import OneExchange
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
@@ -78,7 +79,8 @@ class Plan:
         """The strategy with its server optimiser.
 
         Strategies that move along gradients take the study's learning rate and momentum, others the
-        recipe's own (1 and 0 where it says nothing). Strategies of one exchange know the study's shape.
+        recipe's own (1 and 0 where it says nothing). Strategies of one exchange know the study's shape, and FedBN
+        which numbers of the model are its normalisation's.
 
         Raises:
             InputError: such a strategy is not for this study.
@@ -95,6 +97,8 @@ class Plan:
             optimiser=spec.optimiser(learning_rate=rate, momentum=momentum),
             options=options,
         )
+        if isinstance(strategy, FedBN):
+            return strategy.for_model(self.study.model.normalised)
         return strategy.for_study(shape_of(self.study)) if isinstance(strategy, OneExchange) else strategy
 
     def release_size(self, parameters: int) -> int:
@@ -119,7 +123,9 @@ class Plan:
             return 1
         if self.private and self.study.privacy.unit != "site":
             return self.steps_per_round
-        return self.training.local_epochs * -(-records // self.training.batch_size)
+        size = self.training.batch_size
+        joined = self.study.model.normalised and records > size and records % size == 1  # see Learner.local_update
+        return self.training.local_epochs * (records // size if joined else -(-records // size))
 
     @property
     def min_survivors(self) -> int:
@@ -297,6 +303,8 @@ def check_plan(plan: Plan) -> None:
         )
     if strategy.site_work == "statistics":
         _check_statistics(plan)
+    if study.model.normalised:
+        _check_normalisation(plan)
     if isinstance(strategy, MeanStrategy) and strategy.optimiser.kind != plan.recipe.server_optimiser.kind:
         raise ConfigError(
             f"the recipe's server optimiser is {plan.recipe.server_optimiser.kind}, {plan.recipe.name} is another",
@@ -348,6 +356,35 @@ def _check_statistics(plan: Plan) -> None:
         raise ConfigError(
             f"personalise: {plan.study.personalise.method} adapts a shared model, and {name} makes none",
             hint="set personalise: none, or leave it out",
+        )
+
+
+def _check_normalisation(plan: Plan) -> None:
+    """Refuse batch normalisation where it cannot be private, or where its running statistics would not be means."""
+    strategy, training = plan.strategy, plan.training
+    if plan.private:
+        raise ConfigError(
+            f"model.normalisation: batch mixes records, and privacy.mechanism: {plan.study.privacy.mechanism} needs "
+            "each on its own",
+            hint="set model.normalisation: none, or privacy.mechanism: none (no privacy)",
+        )
+    if not plan.makes_model or isinstance(strategy, FedBN):
+        averages = True
+    elif strategy.plain and strategy.site_work == "local_update" and isinstance(strategy, MeanStrategy):
+        step = strategy.optimiser
+        averages = step.kind == "sgd" and step.momentum == 0 and step.learning_rate <= 1
+    else:
+        averages = False
+    if not averages:
+        raise ConfigError(
+            f"model.normalisation: batch has running statistics, which must be averaged, and {plan.recipe.name} does "
+            "something else with them",
+            hint="use strategy: fedavg, fedprox or fedbn, or model.normalisation: none",
+        )
+    if training.batch_size < 2:
+        raise ConfigError(
+            "training.batch_size is 1, and model.normalisation: batch takes a variance over each batch",
+            hint="set training.batch_size to 2 or more; 16 or 32 is usual",
         )
 
 

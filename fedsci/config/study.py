@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from fedsci import names
 from fedsci.config.strict import Strict
@@ -112,11 +120,20 @@ Task = Annotated[BinaryTask | MulticlassTask | RegressionTask, Field(discriminat
 
 
 class ModelSpec(Strict):
-    """A model family and its size."""
+    """A model family and its size.
+
+    Attributes:
+        name: the family.
+        hidden: widths of the hidden layers.
+        channels: of a cnn's convolutions.
+        normalisation: ``batch``: a batch normalisation (Ioffe and Szegedy 2015) before the tanh of each hidden layer
+            and convolution.
+    """
 
     name: Literal["linear", "mlp", "cnn"]
     hidden: list[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=list, max_length=16)
     channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=list, max_length=8)
+    normalisation: Literal["none", "batch"] = "none"
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelSpec":
@@ -126,7 +143,31 @@ class ModelSpec(Strict):
             raise ValueError("a linear model has no hidden layers | remove hidden and channels, or use name: mlp")
         if self.name == "mlp" and self.channels:
             raise ValueError("an mlp has no channels | remove channels, or use name: cnn")
+        if self.name == "linear" and self.normalisation != "none":
+            raise ValueError(
+                "a linear model has no layer to normalise | set normalisation: none, or use name: mlp with hidden"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a normalisation that is none: plans made before there was one keep their digests."""
+        values: dict[str, Any] = handler(self)
+        if self.normalisation == "none":
+            values.pop("normalisation", None)
+        return values
+
+    @property
+    def convolutions(self) -> list[int]:
+        """The channels of a cnn's convolutions."""
+        return self.channels or [16, 32]
+
+    @property
+    def normalised(self) -> int:
+        """How many numbers its normalisation layers hold: for each unit a scale, a shift, a mean and a variance."""
+        if self.normalisation == "none":
+            return 0
+        return 4 * (sum(self.hidden) + (sum(self.convolutions) if self.name == "cnn" else 0))
 
 
 def check_grouping(unit: str, group_by: str | None) -> None:

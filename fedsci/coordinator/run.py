@@ -12,10 +12,11 @@ from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.coordinator.summary import SCALING, summarise
 from fedsci.errors import InputError
 from fedsci.registry.run_folder import RunFolder, create_run_folder
+from fedsci.strategies.fedbn import FedBN
 from fedsci.training.accountant import cost_of
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import Metrics
-from fedsci.training.models import layout_of
+from fedsci.training.models import layout_of, normalisation_of
 from fedsci.training.schema import schema_of
 from fedsci.transport.link import SiteLink, Traffic
 from fedsci.vectors.layout import Layout
@@ -142,7 +143,10 @@ class RunRecord:
             "inputs": list(schema_of(plan.study).encoded_names),
         }
         if plan.makes_model:
-            layout = layout_of(module_for(plan, inputs=inputs))
+            module = module_for(plan, inputs=inputs)
+            layout = layout_of(module)
+            if isinstance(plan.strategy, FedBN):  # what the file holds of these is where all labs began
+                about["kept_at_labs"] = list(normalisation_of(module))
         else:
             about["model"], layout = None, Layout(entries=((plan.recipe.name, model.shape),))
         self.folder.write_model(model, layout, about)

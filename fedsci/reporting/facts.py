@@ -68,7 +68,8 @@ class RunFacts:
     empty where the run does not name one; a reader must then assume no guarantee. ``noised``: the metrics
     of the joint model carry privacy noise; ``noise`` is its standard deviation in the deciding metric, for
     ``federated`` and ``federated_mean_site``, as far as the run says. ``errors``: standard errors of the means over
-    the labs, by their names in :class:`Scores`, from the run's intervals. ``worst``: the lab at which the joint model
+    the labs, by their names in :class:`Scores`, from the run's intervals. ``own_layers``: the strategy lets each lab
+    use the joint model with layers of its own. ``worst``: the lab at which the joint model
     does worst, and its metric there; None unless every lab shows its own.
     """
 
@@ -80,6 +81,7 @@ class RunFacts:
     seed: str
     plan_digest: str
     strategy: str
+    own_layers: bool
     versions: Mapping[str, str]
     rounds_completed: int | None
     measure: Measure | None
@@ -148,6 +150,7 @@ def facts_of(run: RunFolder) -> RunFacts:
         seed=_plain(summary.get("seed", study.get("seed"))),
         plan_digest=text(summary.get("plan_digest")),
         strategy=_strategy_name(study.get("strategy")),
+        own_layers=text(mapping(run.plan, "strategy").get("name")) == "fedbn",
         versions=_versions(summary),
         rounds_completed=_rounds_completed(summary, run.rounds),
         measure=measure,

@@ -32,6 +32,10 @@ _WHICH_EPSILON = (
 )
 _ANSWERS = {Worth.YES: "yes", Worth.AS_WELL: "makes little difference", Worth.NO: "no", Worth.UNKNOWN: ""}
 _NO_MEASURE = measure_named("the metric")
+OWN_LAYERS = (
+    "Each lab measures and uses the joint model with normalisation layers of its own, which stay at the lab, in "
+    "own_model.safetensors of its state; model.safetensors holds those that all labs began from."
+)
 NOISED = "The joint model’s numbers carry privacy noise, since not every lab lets exact ones leave."
 
 
@@ -75,6 +79,7 @@ def answer(facts: RunFacts) -> str:
         f'<p class="headline">{esc(headline)}</p>',
         paragraph(*map(esc, verdict.sentences)),
         caveat,
+        paragraph(esc(OWN_LAYERS)) if facts.own_layers else "",
         _tiles(facts, measure),
         "" if facts.noised else paragraph(f'<span class="muted">{esc(f"{tolerance} {chance}")}</span>'),
         _lab_by_lab(facts, measure),

@@ -11,6 +11,8 @@ from fedsci.identity.files import replace_private
 
 #: The shared model adapted to the site's records, in the run's folder; it stays when the study is over.
 PERSONAL_MODEL = "personal_model.safetensors"
+#: The shared model with the layers that the strategy lets the site keep; likewise.
+OWN_MODEL = "own_model.safetensors"
 
 
 class StrategyMemory(MutableMapping[str, NDArray[np.float32]]):

@@ -1,8 +1,9 @@
-"""The shared model adapted to one lab's records: a personal model, which stays at the lab."""
+"""The shared model adapted to one lab's records, or with layers of the lab's own: models which stay at the lab."""
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from fedsci import names
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
 from fedsci.identity.files import replace_private
-from fedsci.site.memory import PERSONAL_MODEL
+from fedsci.site.memory import OWN_MODEL, PERSONAL_MODEL
 from fedsci.strategies.base import finite
 from fedsci.training.device import Device
 from fedsci.training.learner import Learner, Pull, module_for
@@ -74,9 +75,44 @@ def keep_personal_model(
         shared: what was adapted.
         personal: the personal model.
     """
+    about = {
+        "personalise": plan.study.personalise.model_dump(mode="json"),
+        "privacy": "none: trained on this lab's records without noise, for use inside the lab only",
+    }
+    return _keep(folder / PERSONAL_MODEL, plan, run=run, shared=shared, model=personal, about=about)
+
+
+def keep_own_model(
+    folder: Path, plan: Plan, *, run: str, shared: NDArray[np.float32], own: NDArray[np.float32]
+) -> Path:
+    """Write the model that a lab uses where the strategy lets it keep layers of its own; return its file.
+
+    Args:
+        folder: the run's, at the site.
+        plan: the study's.
+        run: its id.
+        shared: what came from the coordinator.
+        own: the same with the lab's own layers.
+    """
+    about = {
+        "strategy": plan.recipe.name,
+        "privacy": "none: this lab's own layers were trained without noise, for use inside the lab only",
+    }
+    return _keep(folder / OWN_MODEL, plan, run=run, shared=shared, model=own, about=about)
+
+
+def _keep(
+    file: Path,
+    plan: Plan,
+    *,
+    run: str,
+    shared: NDArray[np.float32],
+    model: NDArray[np.float32],
+    about: dict[str, Any],
+) -> Path:
     schema = schema_of(plan.study)
     layout = layout_of(module_for(plan, inputs=schema.width))
-    content = save(unflatten(personal, layout))
+    content = save(unflatten(model, layout))
     about = {
         "digest": names.digest(content),
         "tensors": layout.to_json(),
@@ -85,11 +121,9 @@ def keep_personal_model(
         "run": run,
         "model": plan.study.model.model_dump(mode="json"),
         "inputs": list(schema.encoded_names),
-        "personalise": plan.study.personalise.model_dump(mode="json"),
         "shared_digest": names.digest(save(unflatten(shared, layout))),
-        "privacy": "none: trained on this lab's records without noise, for use inside the lab only",
+        **about,
     }
-    file = folder / PERSONAL_MODEL
     replace_private(file, content)
     replace_private(file.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode())
     return file

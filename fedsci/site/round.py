@@ -20,7 +20,7 @@ from fedsci.strategies.base import Survivor, WeightedSum
 from fedsci.training.accountant import Cost, Share
 from fedsci.training.device import Device
 from fedsci.training.learner import Learner, Pull
-from fedsci.training.models import initial_vector
+from fedsci.training.models import initial_vector, layout_of
 from fedsci.training.noise_share import with_share
 from fedsci.training.private import PrivateLearner
 
@@ -48,7 +48,7 @@ class Contributor:
     @cached_property
     def parameters(self) -> int:
         """The model's size, d."""
-        return sum(p.numel() for p in self.learner.module.parameters())
+        return layout_of(self.learner.module).size
 
     def contribution(
         self, received: NDArray[np.float32], round_number: int, *, memory: MutableMapping[str, NDArray[np.float32]]
@@ -207,6 +207,11 @@ def contributor(
 ) -> Contributor:
     """Return a contributor over ``table``; with ``cost`` it is private, else not."""
     plan = plan if cost is not None else plan.without_privacy()
+    if plan.study.model.normalised and table.rows < 2:
+        raise InputError(
+            f"batch normalisation needs two training records, and there are {table.rows}",
+            hint="the study can set model.normalisation: none",
+        )
     learner = Learner(plan=plan, table=table, device=device, public_records=public_records)
     private = share = whole = None
     if cost is not None and cost.share is not None and plan.study.privacy.unit == "site":
@@ -257,4 +262,4 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
             noise=0.0 if strategy.site_work == "local_update" else worker.noise(),
         )
         state = strategy.apply(state, total)
-    return state.model
+    return strategy.site_model(state.model, memory)

@@ -44,7 +44,7 @@ from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.memory import StrategyMemory
-from fedsci.site.personal import keep_personal_model, personal_model
+from fedsci.site.personal import keep_own_model, keep_personal_model, personal_model
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.training.accountant import Cost, cost_of
@@ -290,21 +290,31 @@ class SiteService:
             return upload.absent
         if active.cost is not None:
             self.ledger.step(active.plan.study.dataset, run, number)
-        metrics, _ = self._measure(active, upload, model[:parameters], after=number - 1)
         memory = StrategyMemory(self._run_folder(run))
+        used = strategy.site_model(model[:parameters], memory)
+        metrics, _ = self._measure(active, upload, used, after=number - 1)
         contribution = active.worker.contribution(model, number, memory=memory)
         reply = self._send(upload, contribution, metrics, {})
         memory.store()  # not of a contribution that cannot leave: one that diverged would be remembered for good
         return reply
 
     def _evaluate(self, request: Request) -> Reply:
-        active, model = self._active(_run_id(request)), request.model()
+        run, model = _run_id(request), request.model()
+        active = self._active(run)
         last = _last_round(active, request)
         upload = Upload(active, request, slot=last, dimension=0, after=active.plan.training.rounds)
         if upload.absent is not None:
             return upload.absent
-        metrics, exact = self._measure(active, upload, model, after=last, resample=True)
+        used = self._site_model(active, run, model)
+        metrics, exact = self._measure(active, upload, used, after=last, resample=True)
+        if used is not model:  # the coordinator cannot give it to the lab again
+            file = keep_own_model(self._run_folder(run), active.plan, run=run, shared=model, own=used)
+            self.log.write("own model", run=run, file=str(file))
         return self._send(upload, None, metrics, active.own({"federated": exact}))
+
+    def _site_model(self, active: ActiveRun, run: str, shared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the shared model as this lab uses it; the very same array where it has nothing of its own in it."""
+        return active.plan.strategy.site_model(shared, StrategyMemory(self._run_folder(run)))
 
     def _measure(
         self, active: ActiveRun, upload: Upload, model: NDArray[np.float32], *, after: int, resample: bool = False
@@ -353,7 +363,7 @@ class SiteService:
             told_here = tells and active.policy.exact_evaluation
             with contextlib.suppress(RoundAborted):  # it diverged: nothing to show, or to keep
                 if label == "personalised" and shared is not None:
-                    model = self._personalise(run, active, shared)
+                    model = self._personalise(run, active, self._site_model(active, run, shared))
                 elif told_here and not (label == "local" and active.worker.whole is not None):
                     model, measuring = self._train_alone(active, private=label == "local" and active.plan.private)
                 else:  # alone, a site has no others to hide among

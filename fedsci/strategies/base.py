@@ -219,6 +219,15 @@ class Strategy(Protocol):
         """Return a site's contribution to a round, float32 ``(k,)``; the site's half."""
         ...
 
+    def site_model(self, model: Vector, memory: Mapping[str, Vector]) -> Vector:
+        """Return the model that a site measures and uses, float32 ``(d,)``.
+
+        Args:
+            model: the shared one, ``(d,)``.
+            memory: what the site keeps; see :class:`SiteRound`.
+        """
+        ...
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state after one more round; the coordinator's half.
 
@@ -268,6 +277,10 @@ class MeanStrategy:
     def contribute(self, work: SiteRound) -> Vector:
         """Return the local update, or minus the gradient, as it is."""
         return work.gradient(work.received) if self.site_work == "gradient" else work.update(work.received)
+
+    def site_model(self, model: Vector, memory: Mapping[str, Vector]) -> Vector:
+        """Return the shared model."""
+        return model
 
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state after moving along the mean contribution.

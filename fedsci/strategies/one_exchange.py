@@ -6,6 +6,7 @@ strategy makes of the sum is post-processing.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -189,6 +190,10 @@ class OneExchange:
     def contribute(self, work: SiteRound) -> Vector:
         """Return the site's mean vector."""
         return work.statistics()
+
+    def site_model(self, model: Vector, memory: Mapping[str, Vector]) -> Vector:
+        """Return the shared model."""
+        return model
 
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state with the result in the model's place.

@@ -19,7 +19,7 @@ from fedsci.errors import InputError
 from fedsci.strategies import is_module
 from fedsci.strategies.one_exchange import OneExchange
 from fedsci.training.losses import record_losses
-from fedsci.training.models import build_model, image_shape, load_vector, outputs_of, read_vector
+from fedsci.training.models import build_model, entries_of, image_shape, load_vector, outputs_of, read_vector
 from fedsci.training.schema import learned_scale
 from fedsci.training.statistics import ClippedStatistics
 
@@ -147,16 +147,23 @@ class Learner:
     ) -> NDArray[np.float32]:
         """Return new minus old weights after ``epochs`` passes of SGD over shuffled batches. No privacy.
 
-        With ``intercept_only`` nothing moves but the bias of the outputs, a model's last parameter.
+        Running statistics of a batch normalisation move as the batches say; a last batch of one record, which has no
+        variance, joins the one before it. With ``intercept_only`` nothing moves but the bias of the outputs, a model's
+        last parameter.
         """
         load_vector(self.module, vector)
+        self.module.train(not intercept_only)
+        normalised = self.plan.study.model.normalised > 0
         trained = list(self.module.parameters())
         optimiser = torch.optim.SGD(trained[-1:] if intercept_only else trained, lr=learning_rate, momentum=momentum)
         for _ in range(epochs):
             order = rng.permutation(self.records)
-            for start in range(0, self.records, batch_size):
+            batches = [order[start : start + batch_size] for start in range(0, self.records, batch_size)]
+            if normalised and len(batches) > 1 and len(batches[-1]) == 1:
+                batches[-2:] = [np.concatenate(batches[-2:])]
+            for batch in batches:
                 optimiser.zero_grad()
-                self._loss(order[start : start + batch_size]).mean().backward()  # type: ignore[no-untyped-call]
+                self._loss(batch).mean().backward()  # type: ignore[no-untyped-call]
                 if pull is not None:
                     pull.add_to(self.module)
                 optimiser.step()
@@ -185,7 +192,7 @@ class Pull:
     def add_to(self, module: nn.Module) -> None:
         """Add it to the gradients of a module's parameters."""
         at = 0
-        for p in module.parameters():
+        for _, p in entries_of(module):
             piece = slice(at, at + p.numel())
             at += p.numel()
             if p.grad is None:

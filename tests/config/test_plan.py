@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedsci.config.masking import terms_for
 from fedsci.config.plan import check_plan, default_survivors, plan_from_bytes
+from fedsci.config.scaling import pass_before
 from fedsci.errors import ConfigError
 from fedsci.names import digest
 
@@ -341,3 +342,62 @@ def test_too_few_rows_for_the_bad_ones_are_refused(make_plan):
     with pytest.raises(ConfigError, match="krum cannot stand 3 bad of 6 rows") as refused:
         check_plan(plan)
     assert "byzantine: 1 or fewer" in refused.value.hint
+
+
+NORMALISED = {"model": {"name": "mlp", "hidden": [4], "normalisation": "batch"}, "privacy": {"mechanism": "none"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "hint"),
+    [
+        ({"strategy": "fedavg", "privacy": {"mechanism": "local"}}, "mixes records", "privacy.mechanism: none"),
+        ({"strategy": "fedbn", "privacy": {"mechanism": "local"}}, "mixes records", "model.normalisation: none"),
+        ({"strategy": "dp_fedsgd", "privacy": {"mechanism": "distributed"}}, "mixes records", "none"),
+        (
+            {"strategy": "fedavg", "privacy": {"mechanism": "distributed", "unit": "site", "colluding_sites": 0}},
+            "mixes records",
+            "none",
+        ),
+        ({"strategy": "dp_fedsgd"}, "must be averaged", "fedavg, fedprox or fedbn"),
+        ({"strategy": "scaffold"}, "must be averaged", "model.normalisation: none"),
+        ({"strategy": "fednova"}, "must be averaged", "fedbn"),
+        ({"strategy": "fedavg", "training": {"batch_size": 1}}, "batch_size is 1", "2 or more"),
+        ({"strategy": "fedbn", "training": {"batch_size": 1}}, "batch_size is 1", "2 or more"),
+        ({"strategy": "fedbn", "model": {"normalisation": "none"}}, "the model has none", "normalisation: batch"),
+    ],
+)
+def test_normalisation_that_cannot_be_is_refused(make_plan, changes, text, hint):
+    both = {key: NORMALISED.get(key, {}) | changes.get(key, {}) for key in ("model", "privacy")}
+    plan = make_plan(**changes | both)
+    with pytest.raises(ConfigError, match=text) as refused:
+        check_plan(plan)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "optimiser", [{"momentum": 0.9}, {"learning_rate": 1.5}, {"kind": "adam"}], ids=["momentum", "overshoots", "adam"]
+)
+def test_running_statistics_are_averaged_by_the_coordinator_or_kept_by_the_labs(make_plan, optimiser):
+    recipe = {"server_optimiser": optimiser}
+    with pytest.raises(ConfigError, match="must be averaged"):
+        check_plan(make_plan(strategy="fedavg", recipe=recipe, **NORMALISED))
+    check_plan(make_plan(strategy="fedbn", recipe=recipe, **NORMALISED))
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedbn"])
+def test_a_study_with_normalisation_passes(make_plan, strategy):
+    plan = make_plan(strategy=strategy, **NORMALISED)
+    check_plan(plan)
+    assert plan_from_bytes(plan.to_bytes()).study.model.normalised == 16
+
+
+def test_a_pass_that_measures_scaling_has_the_models_of_the_study(make_plan):
+    plan = make_plan(strategy="fedbn", scaling="federated", **NORMALISED)
+    assert pass_before(plan).study.model == plan.study.model
+
+
+def test_a_plan_without_normalisation_is_as_it_was_before_there_was_any(make_plan):
+    plain = make_plan(model={"name": "mlp", "hidden": [4]})
+    assert plain.to_json()["study"]["model"] == {"name": "mlp", "hidden": [4], "channels": []}
+    assert make_plan(model={"name": "mlp", "hidden": [4], "normalisation": "none"}).digest == plain.digest
+    assert make_plan(model={"name": "mlp", "hidden": [4], "normalisation": "batch"}).digest != plain.digest

@@ -55,6 +55,8 @@ def refusal(tmp_path, study_values):
         ({"features": {"a": {"min": 0}}}, "features.a.max is missing"),
         ({"features": {}}, "features is an empty section"),
         ({"features": {"above": {"min": 0, "max": 1}}}, "the target 'above' is also a feature"),
+        ({"model": {"normalisation": "batch"}}, "a linear model has no layer to normalise"),
+        ({"model": {"name": "mlp", "hidden": [4], "normalisation": "layer"}}, "model.normalisation is 'layer'"),
         ({"task": {"kind": "ranking", "target": "y"}}, "task.kind is 'ranking'"),
         ({"task": {"kind": "binary"}}, "task.target is missing"),
         ({"task": {"kind": "multiclass", "target": "y", "classes": [1]}}, "task.classes is [1]"),

@@ -55,6 +55,8 @@ def test_a_recipe_runs_in_the_example_of_seventeen_labs(path):
     settings = [f"strategy={path.stem}"] if gradients else [f"strategy={path.stem}", "privacy.mechanism=none"]
     settings += [f"secure_aggregation={{enabled: {'false' if recipe.sees == 'each' else 'true'}, min_survivors: 17}}"]
     settings += [f"training.rounds={recipe.training.rounds}"]  # the example's own are not for strategies of one round
+    if recipe.name == "fedbn":
+        settings += ["model={name: mlp, hidden: [8], normalisation: batch}"]
     plan = load_study(shipped("examples") / "digits" / "study.yaml", overrides=settings).plan
     for file in SITES:
         check_policy(plan, load_site(file))

@@ -1,17 +1,23 @@
 """Strategies with more than a mean, through whole masked studies."""
 
+import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from fedsci.config.study_shape import shape_of
 from fedsci.data.table import concatenate
 from fedsci.errors import InputError
-from fedsci.site.memory import StrategyMemory
+from fedsci.site.memory import OWN_MODEL, StrategyMemory
+from fedsci.site.upload import ActiveRun
 from fedsci.strategies import BUILDERS
 from fedsci.strategies.feature_statistics import read_statistics
 from fedsci.strategies.one_exchange import Records
+from fedsci.vectors.layout import Layout, flatten
 
 POLICY = {"strategies": sorted(BUILDERS)}
 
@@ -172,3 +178,122 @@ class TestOneExchange:
         result = conduct(labs=4, **ONCE, strategy="feature_statistics", before=ask)
         assert result.error is not None
         assert "makes no model" in result.error.message
+
+
+class TestFedBN:
+    """Labs whose normalisation layers stay with them, through whole studies."""
+
+    OPTIONS: ClassVar = {
+        "model": {"name": "mlp", "hidden": [4], "normalisation": "batch"},
+        "policy": POLICY | {"models": ["mlp"]},
+        "training": {"rounds": 3, "batch_size": 4},
+    }
+
+    def watched(self, conduct, monkeypatch, **changes):
+        """What a study led to, what each lab measured, round by round, and each lab's layers, as they were kept."""
+        measured, kept = {}, {}
+        measure = ActiveRun.measure
+
+        def see(active, model, **options):
+            measured.setdefault(active.worker.name, []).append(model)
+            return measure(active, model, **options)
+
+        def keep(service, request, reply):
+            if request.action == "train":
+                memory = StrategyMemory(service.state / "runs" / request.fields["run"])
+                kept.setdefault(service.site.site, []).append(memory["normalisation"])
+            return reply
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ActiveRun, "measure", see)
+            return conduct(strategy="fedbn", **self.OPTIONS | {"after": keep} | changes), measured, kept
+
+    def test_a_masked_study_is_the_one_in_the_clear(self, conduct):
+        plain = conduct(strategy="fedbn", masked=False, **self.OPTIONS)
+        masked = conduct(strategy="fedbn", **self.OPTIONS)
+        assert plain.error is None
+        assert masked.error is None
+        assert masked.progress.model == pytest.approx(plain.progress.model, abs=1e-4)
+        assert masked.progress.model[-16:].tolist() == [1.0] * 4 + [0.0] * 8 + [1.0] * 4, "as all labs began"
+        assert masked.progress.federated.pooled() == pytest.approx(plain.progress.federated.pooled(), abs=1e-3)
+        assert {reply.vector.size for reply in plain.said("train").values()} == {masked.progress.model.size - 16}
+
+    @pytest.mark.parametrize("strategy", ["fedavg", "fedprox"])
+    def test_running_statistics_are_averaged_by_others(self, conduct, strategy):
+        plain = conduct(strategy=strategy, masked=False, **self.OPTIONS)
+        masked = conduct(strategy=strategy, **self.OPTIONS)
+        assert masked.progress.model == pytest.approx(plain.progress.model, abs=1e-4)
+        assert (masked.progress.model[-4:] > 0).all()
+        assert np.abs(masked.progress.model[-8:-4]).max() > 1e-3
+
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_a_lab_measures_the_shared_model_with_its_own_layers(self, conduct, monkeypatch, masked):
+        result, measured, kept = self.watched(conduct, monkeypatch, masked=masked)
+        assert result.error is None
+        for lab, models in measured.items():
+            # after rounds 1 and 2 on the way, after round 3 at the end
+            assert [model[-16:].tolist() for model in models] == [each.tolist() for each in kept[lab]]
+            assert models[-1][:-16].tolist() == result.progress.model[:-16].tolist()
+        assert len({models[-1].tobytes() for models in measured.values()}) == 4
+
+    def test_a_restart_loses_no_layers(self, conduct, monkeypatch):
+        _, calm, _ = self.watched(conduct, monkeypatch)
+
+        def restart(service, request):
+            service._runs.clear()  # as another process that finds what is on disk
+            return request
+
+        result, measured, _ = self.watched(conduct, monkeypatch, before=restart)
+        assert result.error is None
+        for lab, models in measured.items():
+            assert [model.tobytes() for model in models] == [model.tobytes() for model in calm[lab]]
+
+    def test_a_lab_that_never_finished_a_round_uses_the_shared_layers(self, conduct, monkeypatch, tmp_path):
+        def die(service, request):
+            if service.site.site == "lab-2" and request.action == "train":
+                raise Dead
+            return request
+
+        shape = {"secure_aggregation": {"enabled": False, "min_survivors": 3}, "training": {"rounds": 1}}
+        result, measured, _ = self.watched(conduct, monkeypatch, before=die, after=lambda *_: _[-1], **shape)
+        assert result.error is None
+        assert measured["lab-2"][-1].tolist() == result.progress.model.tolist()
+        assert not list(tmp_path.glob(f"*/lab-2/runs/*/{OWN_MODEL}"))
+
+    def test_a_lab_keeps_the_model_that_it_uses(self, conduct, monkeypatch, tmp_path):
+        result, measured, _ = self.watched(conduct, monkeypatch)
+        assert result.error is None
+        for lab, models in measured.items():
+            (file,) = tmp_path.glob(f"*/{lab}/runs/*/{OWN_MODEL}")
+            assert file.stat().st_mode & 0o777 == 0o600
+            about = json.loads(file.with_suffix(".json").read_text())
+            layout = Layout(entries=tuple((each["name"], tuple(each["shape"])) for each in about["tensors"]))
+            assert flatten(load_file(file), layout).tobytes() == models[-1].tobytes()
+            assert about["strategy"] == "fedbn"
+            assert not file.with_name("memory.safetensors").exists()
+
+    def test_a_lab_adapts_the_model_that_it_uses(self, conduct, monkeypatch):
+        started = []
+
+        def look(plan, name, table, shared, *, device):
+            started.append((name, shared))
+            return shared
+
+        monkeypatch.setattr("fedsci.site.service.personal_model", look)
+        result, measured, _ = self.watched(conduct, monkeypatch, personalise="fine_tune")
+        assert result.error is None
+        assert len(started) == 4
+        for lab, model in started:
+            assert model.tobytes() == measured[lab][-1].tobytes()
+
+    def test_what_is_sent_does_not_depend_on_the_layers_kept(self, make_plan):
+        """With the local training fixed, whatever a lab keeps, the same bytes leave."""
+        plan = make_plan(strategy="fedbn", model=self.OPTIONS["model"], privacy={"mechanism": "none"})
+        strategy, size = plan.strategy, 33
+        rng, update = np.random.default_rng(1), np.ones(size, np.float32)
+        work = SimpleNamespace(received=np.zeros(size, np.float32), size=size, update=lambda model: update)
+        sent = set()
+        for _ in range(3):
+            work.memory = {"normalisation": rng.normal(size=16).astype(np.float32)}
+            sent.add(strategy.contribute(work).tobytes())
+        assert sent == {update[: size - 16].tobytes()}

@@ -20,6 +20,7 @@ TASKS: dict[str, dict[str, Any]] = {
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {"name": "linear"},
     "mlp": {"name": "mlp", "hidden": [5]},
+    "normalised": {"name": "mlp", "hidden": [5], "normalisation": "batch"},
     "cnn": {"name": "cnn", "channels": [2, 3], "hidden": [4]},
 }
 

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from fedsci.training.learner import module_for
+from fedsci.config.strategy import StrategyRecipe
+from fedsci.training.learner import Pull, module_for
 from fedsci.training.losses import record_losses
-from fedsci.training.models import initial_vector, load_vector, read_vector
+from fedsci.training.models import entries_of, initial_vector, layout_of, load_vector, read_vector
+from fedsci.vectors.layout import unflatten
 
 
 def rng() -> np.random.Generator:
@@ -82,3 +86,60 @@ def test_one_thread_a_site(make_learner):
 )
 def test_losses_by_hand(kind, outputs, targets, losses):
     assert record_losses(kind, torch.tensor(outputs), torch.tensor(targets)).tolist() == pytest.approx(losses)
+
+
+def layers(learner, vector) -> dict[str, np.ndarray]:
+    return unflatten(vector, layout_of(learner.module))
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(8, (4, 4)), (9, (4, 5)), (10, (4, 4, 2)), (3, (3,))])
+def test_running_statistics_follow_the_batches_and_a_last_record_joins_the_batch_before(make_learner, rows, sizes):
+    learner = make_learner(model="normalised", rows=rows, training={"batch_size": 4})
+    start = initial_vector(learner.module, seed=1)
+    # at learning rate 0 the weights stay, so that what the layer sees is a matrix product
+    update = learner.local_update(start, epochs=1, batch_size=4, learning_rate=0.0, momentum=0.0, rng=rng())
+    before, after = layers(learner, start), layers(learner, start + update)
+    order, mean, variance = rng().permutation(rows), np.zeros(5), np.ones(5)
+    seen = learner.table.features @ before["0.weight"].T + before["0.bias"]
+    for size in sizes:
+        batch, order = seen[order[:size]], order[size:]
+        mean = 0.9 * mean + 0.1 * batch.mean(axis=0)
+        variance = 0.9 * variance + 0.1 * batch.var(axis=0, ddof=1)
+    assert after["1.running_mean"] == pytest.approx(mean, abs=1e-6)
+    assert after["1.running_var"] == pytest.approx(variance, abs=1e-6)
+    assert after["1.weight"].tolist() == [1.0] * 5
+    study = learner.plan.study.model_copy(update={"strategy": "fedavg"})
+    plan = replace(learner.plan, study=study, recipe=StrategyRecipe(name="fedavg")).without_privacy()
+    assert plan.local_steps(rows) == len(sizes)
+
+
+def test_a_batch_of_one_record_is_left_alone_where_nothing_is_normalised(make_learner):
+    learner = make_learner(model="mlp", rows=9)
+    start = initial_vector(learner.module, seed=1)
+    found = [
+        learner.local_update(start, epochs=1, batch_size=size, learning_rate=0.1, momentum=0.0, rng=rng())
+        for size in (4, 5)
+    ]
+    assert found[0].tobytes() != found[1].tobytes()
+
+
+def test_an_intercept_alone_moves_no_running_statistics(make_learner):
+    learner = make_learner(model="normalised", rows=9)
+    start = initial_vector(learner.module, seed=1)
+    update = learner.local_update(
+        start, epochs=2, batch_size=4, learning_rate=0.1, momentum=0.0, rng=rng(), intercept_only=True
+    )
+    moved = {name for name, values in layers(learner, update).items() if values.any()}
+    assert moved == {"3.bias"}
+
+
+def test_a_pull_finds_each_parameters_own_entries(make_learner):
+    learner = make_learner(model="normalised")
+    size = initial_vector(learner.module, seed=1).size
+    correction = np.arange(size, dtype=np.float32)
+    for p in learner.module.parameters():
+        p.grad = torch.zeros_like(p)
+    Pull(start=correction, correction=correction).add_to(learner.module)
+    for name, tensor in entries_of(learner.module):
+        if tensor.requires_grad:
+            assert tensor.grad.numpy().tolist() == layers(learner, correction)[name].tolist()

@@ -14,13 +14,16 @@ SPECS = {
     "mlp": ModelSpec(name="mlp", hidden=[5, 4]),
     "cnn": ModelSpec(name="cnn", channels=[2, 3], hidden=[4]),
 }
+NORMALISED = {
+    f"{name} normalised": SPECS[name].model_copy(update={"normalisation": "batch"}) for name in ("mlp", "cnn")
+}
 
 
 def build(name: str, *, outputs: int = 3, image: tuple[int, ...] = (6, 6)) -> torch.nn.Module:
-    return build_model(SPECS[name], inputs=36, outputs=outputs, image=image)
+    return build_model({**SPECS, **NORMALISED}[name], inputs=36, outputs=outputs, image=image)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, *NORMALISED])
 def test_a_model_maps_records_to_outputs(name):
     assert build(name)(torch.zeros(2, 36)).shape == (2, 3)
 
@@ -30,7 +33,7 @@ def test_images_may_have_channels():
     assert module(torch.zeros(4, 72)).shape == (4, 1)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, *NORMALISED])
 def test_a_vector_loaded_is_the_vector_read(name):
     module = build(name)
     vector = np.random.default_rng(1).normal(size=layout_of(module).size).astype(np.float32)
@@ -42,6 +45,44 @@ def test_a_vector_loaded_is_the_vector_read(name):
 def test_the_layout_is_the_modules(name):
     module = build(name)
     assert layout_of(module).entries == tuple((n, tuple(p.shape)) for n, p in module.named_parameters())
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_normalisation_layers_are_the_last_entries_with_their_running_statistics(name):
+    module, spec = build(name), NORMALISED[name]
+    units = sum(spec.hidden) + sum(spec.channels)
+    entries = layout_of(module).entries
+    count = 4 * (len(spec.hidden) + len(spec.channels))
+    assert {each.rsplit(".")[-1] for each, _ in entries[-count:]} == {"weight", "bias", "running_mean", "running_var"}
+    assert sum(np.prod(shape) for _, shape in entries[-count:]) == spec.normalised == 4 * units
+    others = tuple(shape for _, shape in entries[:-count])
+    assert others == tuple(shape for _, shape in layout_of(build(name.split()[0])).entries)
+
+
+def test_a_cnn_that_names_no_channels_has_two_normalised_convolutions():
+    spec = ModelSpec(name="cnn", normalisation="batch")
+    plain, normalised = (
+        layout_of(build_model(each, inputs=36, outputs=1, image=(6, 6))).size for each in (ModelSpec(name="cnn"), spec)
+    )
+    assert normalised - plain == spec.normalised == 4 * (16 + 32)
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_normalisation_starts_by_changing_nothing_and_the_rest_as_without_it(name):
+    module, plain = build(name).eval(), build(name.split()[0])
+    start = initial_vector(module, seed=4)
+    load_vector(module, start)
+    load_vector(plain, initial_vector(plain, seed=4))
+    records = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (5, 36)).astype(np.float32))
+    assert module(records).detach().numpy() == pytest.approx(plain(records).detach().numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_a_measured_record_does_not_depend_on_the_others(name):
+    module = build(name).eval()
+    load_vector(module, np.random.default_rng(1).uniform(0.1, 1, layout_of(module).size).astype(np.float32))
+    records = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (5, 36)).astype(np.float32))
+    assert module(records)[:1].detach().numpy() == pytest.approx(module(records[:1]).detach().numpy(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
