@@ -169,7 +169,7 @@ class Strategy(Protocol):
             training), ``gradient`` (minus the mean gradient at the shared model) or ``statistics`` (of records, in one
             exchange: :mod:`fedsci.strategies.one_exchange`).
         plain: a contribution is that and nothing else, so that noise can be shared out between sites.
-        keeps: vectors of the model's size that a site keeps from round to round.
+        keeps: vectors that a site keeps from round to round, each of the model's size at most.
     """
 
     @property

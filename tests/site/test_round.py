@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedsci.data.table import EncodingReport, Table
+from fedsci.errors import InputError
 from fedsci.site.round import contributor, train_alone
 from fedsci.training.accountant import cost_of
 from fedsci.training.device import CPU
@@ -44,3 +45,37 @@ def test_a_baseline_without_privacy_trains_at_the_plain_rate(train):
     assert worker.plan.strategy.optimiser.learning_rate == 0.5
     assert np.array_equal(model, train(private=False, learning_rate=0.5)[1])
     assert not np.array_equal(model, train(private=False, learning_rate=1.0)[1])
+
+
+@pytest.fixture
+def normalised(make_plan):
+    """A worker of a study with normalisation layers, over so many records."""
+
+    def build(rows: int, strategy: str = "fedbn"):
+        report = EncodingReport(rows_read=rows, rows_dropped_missing=0, clipped={}, unseen={}, missing={})
+        features = np.random.default_rng(1).uniform(-1, 1, (rows, 2)).astype(np.float32)
+        target = (features[:, 0] > 0).astype(np.int64)
+        table = Table(features=features, target=target, row_ids=np.arange(rows), report=report)
+        plan = make_plan(
+            strategy=strategy,
+            model={"name": "mlp", "hidden": [3], "normalisation": "batch"},
+            privacy={"mechanism": "none"},
+            training={"rounds": 3, "batch_size": 4},
+        )
+        return contributor(plan, "lab-1", table, cost=None, device=CPU, random_bytes=os.urandom)
+
+    return build
+
+
+def test_a_single_record_cannot_be_normalised(normalised):
+    with pytest.raises(InputError, match="needs two training records") as refused:
+        normalised(1)
+    assert "normalisation: none" in refused.value.hint
+
+
+@pytest.mark.parametrize("rows", [2, 5, 9])
+def test_a_lab_alone_ends_with_its_own_layers_which_are_those_that_fedavg_gives_it(normalised, rows):
+    model = train_alone(normalised(rows))
+    assert model[-3:].tolist() != [1.0] * 3
+    # for one lab, what is kept and what is shared move as one
+    assert model == pytest.approx(train_alone(normalised(rows, "fedavg")), abs=1e-5)
