@@ -26,20 +26,30 @@ def strategies() -> None:
     from fedsci.config.strategy import load_recipe, recipe_names
 
     table = Table()
-    for heading in ("name", "sees", "exchanges", "sent / back", "kept: site / coordinator"):
+    for heading in ("name", "sees", "rounds", "exchanges", "sent / back", "kept: site / coordinator"):
         table.add_column(heading, no_wrap=heading == "name")
     table.add_column("when to use it", ratio=1)
     for name in recipe_names():
         recipe = load_recipe(name, folder=Path(), where="strategies")
         exchanges = "1" if recipe.sees == "each" else "2"
-        table.add_row(name, recipe.sees, exchanges, *_costs(recipe), recipe.when)
+        table.add_row(name, recipe.sees, _rounds(recipe), exchanges, *_costs(recipe), recipe.when)
     console = Console()
     console.print(table)
     console.print(
+        "rounds: the recipe's default; a study's own wins, except where there is only 1. "
         "exchanges: in a masked round, one more where a site drops out; unmasked it is 1. sent / back: numbers to and "
-        "from a site in a round, in multiples of the model. kept: from round to round, at "
+        "from a site in a round, in multiples of the model; sums: of statistics of records, as many as the study's "
+        "columns ask for. kept: from round to round, at "
         "the coordinator beside the model, likewise. More: fedsci strategy show NAME"
     )
+
+
+def _rounds(recipe: "StrategyRecipe") -> str:
+    """Return how many rounds the recipe asks for, and whether a study may have others."""
+    from fedsci.strategies import ServerOptimiser, build_strategy
+
+    strategy = build_strategy(recipe.name, optimiser=ServerOptimiser(), options=recipe.options)
+    return "only 1" if strategy.site_work == "statistics" else str(recipe.training.rounds or "")
 
 
 def _costs(recipe: "StrategyRecipe") -> tuple[str, str]:
@@ -52,7 +62,8 @@ def _costs(recipe: "StrategyRecipe") -> tuple[str, str]:
     strategy = build_strategy(recipe.name, optimiser=spec.optimiser(), options=recipe.options)
     momentum = (recipe.training.momentum or 0.0) if strategy.site_work == "gradient" else 0.0
     kept = spec.optimiser(momentum=momentum).memories + len(strategy.start(np.zeros(size, np.float32)).memory)
-    return f"{strategy.sent(size)}x / {strategy.width(size)}x", f"{strategy.keeps}x / {kept}x"
+    back = "sums" if strategy.site_work == "statistics" else f"{strategy.width(size)}x"
+    return f"{strategy.sent(size)}x / {back}", f"{strategy.keeps}x / {kept}x"
 
 
 def show(name: Annotated[str, typer.Argument(help="A strategy's name, or its file.", metavar="NAME")]) -> None:

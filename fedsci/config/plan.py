@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from fedsci import names
 from fedsci.config.strategy import StrategyRecipe
 from fedsci.config.study import EXACT_METRICS, METRICS, Study
+from fedsci.config.study_shape import shape_of
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError, InputError, PolicyRefused
 from fedsci.strategies import Strategy, build_strategy, is_module
 from fedsci.strategies.base import MeanStrategy
+from fedsci.strategies.one_exchange import OneExchange
 from fedsci.strategies.server_optimiser import ServerOptimiser
 
 PLAN_VERSION = 1
@@ -76,7 +78,10 @@ class Plan:
         """The strategy with its server optimiser.
 
         Strategies that move along gradients take the study's learning rate and momentum, others the
-        recipe's own (1 and 0 where it says nothing).
+        recipe's own (1 and 0 where it says nothing). Strategies of one exchange know the study's shape.
+
+        Raises:
+            InputError: such a strategy is not for this study.
         """
         spec = self.recipe.server_optimiser
         options = self.recipe.options
@@ -85,22 +90,32 @@ class Plan:
         )
         rate = self.training.learning_rate if gradient else 1.0
         momentum = self.training.momentum if gradient else 0.0
-        return build_strategy(
+        strategy = build_strategy(
             self.recipe.name,
             optimiser=spec.optimiser(learning_rate=rate, momentum=momentum),
             options=options,
         )
+        return strategy.for_study(shape_of(self.study)) if isinstance(strategy, OneExchange) else strategy
+
+    def release_size(self, parameters: int) -> int:
+        """Return how many numbers one noised release has: the model's, or those of a strategy's own statistics.
+
+        Args:
+            parameters: of the model.
+        """
+        strategy = self.strategy
+        return strategy.width(parameters) if strategy.site_work == "statistics" else parameters
 
     @property
     def steps_per_round(self) -> int:
-        """Noised releases of a site in one round: 1 for gradients and whole sites, local_epochs / sample_rate else."""
-        if self.strategy.site_work == "gradient" or self.study.privacy.unit == "site":
+        """Noised releases of a site in a round: 1 of gradients, statistics, whole sites; else epochs / sample_rate."""
+        if self.strategy.site_work != "local_update" or self.study.privacy.unit == "site":
             return 1
         return max(1, round(self.training.local_epochs / self.training.sample_rate))
 
     def local_steps(self, records: int) -> int:
-        """Steps of local training of a site with this many training records in one round; 1 for gradients."""
-        if self.strategy.site_work == "gradient":
+        """Steps of local training of a site with this many training records in one round; 1 where it does none."""
+        if self.strategy.site_work != "local_update":
             return 1
         if self.private and self.study.privacy.unit != "site":
             return self.steps_per_round
@@ -133,6 +148,12 @@ class Plan:
         return (*(range(every, rounds, every) if every is not None else ()), rounds)
 
     @property
+    def makes_model(self) -> bool:
+        """Whether a model comes of the study, which can be measured and compared; else a vector of statistics."""
+        strategy = self.strategy
+        return strategy.makes_model if isinstance(strategy, OneExchange) else True
+
+    @property
     def private(self) -> bool:
         """Whether training carries a differential-privacy guarantee."""
         return self.study.privacy.mechanism != "none"
@@ -144,6 +165,8 @@ class Plan:
         ``local``: trained on its own records only; ``local_no_dp``: the same without the study's privacy;
         ``personalised``: the shared model adapted to its own records, without privacy.
         """
+        if not self.makes_model:
+            return ()
         local = "local" in self.study.evaluation.baselines
         return (
             *(("local",) if local else ()),
@@ -243,7 +266,12 @@ def check_plan(plan: Plan) -> None:
             f"secure_aggregation.min_survivors is {plan.min_survivors}, but the study has {len(plan.sites)} sites",
             hint=f"use at most {len(plan.sites)}",
         )
-    strategy = plan.strategy
+    try:
+        strategy = plan.strategy
+    except ConfigError:
+        raise
+    except InputError as error:
+        raise ConfigError(error.message, hint=error.hint) from None
     if strategy.sees != plan.recipe.sees:
         raise ConfigError(
             f"the recipe says that {plan.recipe.name} sees {plan.recipe.sees}, the algorithm sees {strategy.sees}",
@@ -254,6 +282,8 @@ def check_plan(plan: Plan) -> None:
             f"{plan.recipe.name} must see each site's update, and secure aggregation shows only their sum",
             hint="choose a strategy that works on sums (fedsci strategies), or secure_aggregation.enabled: false",
         )
+    if strategy.site_work == "statistics":
+        _check_statistics(plan)
     if isinstance(strategy, MeanStrategy) and strategy.optimiser.kind != plan.recipe.server_optimiser.kind:
         raise ConfigError(
             f"the recipe's server optimiser is {plan.recipe.server_optimiser.kind}, {plan.recipe.name} is another",
@@ -273,6 +303,31 @@ def check_plan(plan: Plan) -> None:
         )
     if study.privacy.mechanism == "distributed":
         _check_distributed(plan)
+
+
+def _check_statistics(plan: Plan) -> None:
+    """Refuse a study of many rounds, or of a norm that statistics are not made for, where there is one exchange."""
+    name, privacy = plan.recipe.name, plan.study.privacy
+    if not isinstance(plan.strategy, OneExchange):
+        raise ConfigError(
+            f"{name} sums statistics, and is not built on fedsci.strategies.one_exchange.OneExchange",
+            hint="make its class one of OneExchange's",
+        )
+    if plan.training.rounds != 1:
+        raise ConfigError(
+            f"{name} sums statistics in one exchange, and training.rounds is {plan.training.rounds}",
+            hint="set training.rounds: 1, or leave it out; or choose a strategy that trains (fedsci strategies)",
+        )
+    if privacy.clipping_norm != 1:
+        raise ConfigError(
+            f"{name} scales a record's statistics to norm 1, and privacy.clipping_norm is {privacy.clipping_norm:g}",
+            hint="set privacy.clipping_norm: 1.0, or leave it out",
+        )
+    if not plan.makes_model and plan.study.personalise.method != "none":
+        raise ConfigError(
+            f"personalise: {plan.study.personalise.method} adapts a shared model, and {name} makes none",
+            hint="set personalise: none, or leave it out",
+        )
 
 
 def _check_sums(plan: Plan) -> None:
@@ -305,7 +360,7 @@ def _check_distributed(plan: Plan) -> None:
             f"training.sample_rate is {plan.training.sample_rate:g}, and sampling records protects no whole site",
             hint="set training.sample_rate: 1.0, or privacy.unit: record",
         )
-    if strategy.site_work != "gradient" and study.privacy.unit != "site":
+    if strategy.site_work == "local_update" and study.privacy.unit != "site":
         raise ConfigError(
             f"privacy.mechanism: distributed works on one gradient a round, and {strategy.name} trains locally",
             hint="use strategy: dp_fedsgd, or privacy.mechanism: local",

@@ -178,6 +178,8 @@ class Meter:
     @property
     def evaluate(self) -> str | None:
         """What requests ask for; None: nothing."""
+        if not self.plan.makes_model:
+            return None
         if not self.noised:
             return "exact"
         known = self.cost is not None and self.cost.metric_noise is not None
@@ -195,8 +197,10 @@ class Meter:
 
     def measures_after(self, number: int) -> bool:
         """Return whether the model after this round, not the last, is measured."""
+        if self.evaluate is None:
+            return False
         if self.noised:
-            return self.evaluate is not None and number in self.plan.measured_rounds
+            return number in self.plan.measured_rounds
         return number > 0 and number % (self.plan.study.evaluation.every or 1) == 0
 
     def read(self, collected: Collected, label: str, *, table: int = 0) -> Measurement:

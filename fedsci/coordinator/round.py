@@ -9,6 +9,7 @@ from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.errors import RoundAborted
 from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
+from fedsci.training.accountant import Cost, noise_of_sum
 from fedsci.training.sums import MetricTable
 
 
@@ -35,10 +36,11 @@ def run_round(
     *,
     fields: Mapping[str, Any],
     tables: Sequence[MetricTable],
+    cost: Cost | None = None,
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
-    ``fields`` hold every site's public record counts under ``records``.
+    ``fields`` hold every site's public record counts under ``records``; ``cost`` is the price of a private plan.
 
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
@@ -55,7 +57,7 @@ def run_round(
     try:
         collected = aggregation.collect(ask)
         began = time.monotonic()
-        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields["records"]))
+        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields["records"], cost))
     except RoundAborted as error:
         error.message = f"round {number}: {error.message}"
         raise
@@ -63,9 +65,17 @@ def run_round(
 
 
 def _total(
-    aggregation: Aggregation, plan: Plan, collected: Collected, records: Mapping[str, Sequence[int]]
+    aggregation: Aggregation,
+    plan: Plan,
+    collected: Collected,
+    records: Mapping[str, Sequence[int]],
+    cost: Cost | None,
 ) -> WeightedSum:
     positions = {site: position for position, site in enumerate(plan.sites)}
+    noise = 0.0
+    if plan.strategy.site_work != "local_update":
+        contributions = [(aggregation.weights[site], records[site][0]) for site in collected.survivors]
+        noise = noise_of_sum(cost, clipping_norm=plan.study.privacy.clipping_norm, contributions=contributions)
     return WeightedSum(
         vector=collected.contribution,
         weight=collected.weight,
@@ -77,4 +87,5 @@ def _total(
         ),
         each=None if collected.each is None else {positions[site]: found for site, found in collected.each.items()},
         momentum=plan.training.momentum,
+        noise=noise,
     )

@@ -17,6 +17,7 @@ from fedsci.training.metrics import Metrics
 from fedsci.training.models import layout_of
 from fedsci.training.schema import schema_of
 from fedsci.transport.link import SiteLink, Traffic
+from fedsci.vectors.layout import Layout
 
 
 class Display(Protocol):
@@ -109,7 +110,7 @@ class RunRecord:
         self.display.round_finished(progress, result, epsilon)
 
     def write_model(self) -> None:
-        """Write the model of the last applied round, if there is one."""
+        """Write the model of the last applied round, or the statistics in its place, if there is one."""
         plan, model = self.plan, self.progress.model
         if model is None:
             return
@@ -121,7 +122,11 @@ class RunRecord:
             "model": plan.study.model.model_dump(mode="json"),
             "inputs": list(schema_of(plan.study).encoded_names),
         }
-        self.folder.write_model(model, layout_of(module_for(plan, inputs=inputs)), about)
+        if plan.makes_model:
+            layout = layout_of(module_for(plan, inputs=inputs))
+        else:
+            about["model"], layout = None, Layout(entries=((plan.recipe.name, model.shape),))
+        self.folder.write_model(model, layout, about)
 
     def ending(self) -> tuple[str, str]:
         """Return status and reason of a study that came to its end, which budgets may have put before the plan's."""

@@ -152,6 +152,7 @@ class _Conduct:
                 progress.state,
                 fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
                 tables=[meter.table] if wanted else [],
+                cost=meter.cost,
             )
             collected = outcome.collected
             self._note(number, collected)

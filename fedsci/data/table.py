@@ -84,6 +84,7 @@ class Table:
         row_ids: int64, shape ``(n,)``: positions in the file the rows came from.
         report: what encoding changed.
         groups: where groups of records are protected, int64, shape ``(n,)``: each row's, numbered from 0; else None.
+        gaps: which features of a row had a gap, shape ``(n, features of the schema)``; None where no row had one.
     """
 
     features: NDArray[np.float32]
@@ -91,6 +92,7 @@ class Table:
     row_ids: NDArray[np.int64]
     report: EncodingReport
     groups: NDArray[np.int64] | None = None
+    gaps: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.groups is not None and len(self.groups) != len(self.features):
@@ -119,6 +121,7 @@ class Table:
             row_ids=self.row_ids[chosen],
             report=self.report,
             groups=None if self.groups is None else _numbered(self.groups[chosen]),
+            gaps=None if self.gaps is None else self.gaps[chosen],
         )
 
     def grouped(self, keys: NDArray[np.int64]) -> "Table":
@@ -169,6 +172,7 @@ def encode(raw: RawTable, schema: Schema, source: str, *, may_be_empty: bool = F
             unseen=_nonzero((place.column, part.unseen[kept].sum()) for place, part in parts),
             missing=_nonzero((place.column, part.missing.sum()) for place, part in parts),
         ),
+        gaps=np.stack([part.missing[kept] for part in features], axis=1) if impute else None,
     )
 
 
@@ -185,6 +189,9 @@ def concatenate(tables: Sequence[Table]) -> Table:
     if all(table.groups is not None for table in tables):
         firsts = np.cumsum([0, *(table.units for table in tables[:-1])])
         groups = np.concatenate([table.groups + first for table, first in zip(tables, firsts, strict=True)])
+    gaps = None
+    if all(table.gaps is not None for table in tables):
+        gaps = np.concatenate([table.gaps for table in tables])
     return Table(
         features=np.concatenate([table.features for table in tables]),
         target=np.concatenate([table.target for table in tables]),
@@ -197,6 +204,7 @@ def concatenate(tables: Sequence[Table]) -> Table:
             missing=_added(report.missing for report in reports),
         ),
         groups=groups,
+        gaps=gaps,
     )
 
 

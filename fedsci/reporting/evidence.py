@@ -56,7 +56,7 @@ class Evidence:
 
     Attributes:
         name: the run folder's.
-        dimension: the model's number of parameters.
+        dimension: how many numbers a noised sum has: the model's parameters, or a strategy's statistics.
         rounds: applied to the model.
         abandoned: rounds that were asked for and not applied, since the coordinator was restarted.
         survivors: how many labs' noise was in a sum -> in how many rounds; a round that was charged and not finished
@@ -110,7 +110,7 @@ def read_evidence(folder: Path) -> Evidence:
     status, rounds = text(summary.get("status")), count(summary.get("rounds_completed"))
     if status not in ("completed", "aborted", "stopped_by_budget") or rounds is None:
         raise _unfit(folder, "summary.json does not say how far the run came")
-    dimension = dimension_of(plan)
+    dimension = plan.release_size(dimension_of(plan))
     cost = cost_of(plan, dimension=dimension)
     abandoned = tuple(number for each in items(summary.get("rounds_abandoned")) if (number := count(each)) is not None)
     seen, dropped = _rounds(folder, run, plan, cost, rounds, abandoned)

@@ -54,7 +54,7 @@ class PlanFacts:
 
     Attributes:
         cost: None without a privacy mechanism.
-        dimension: the model's number of parameters.
+        dimension: how many numbers a noised sum has: the model's parameters, or a strategy's statistics.
         forecasts: what each site would answer.
         records: training records in all, and where that number is from; None where not known.
         meaning: for one unit of privacy, None without privacy.
@@ -178,7 +178,7 @@ def plan_facts(
     strange = sorted(set(records) - set(plan.sites))
     if strange:
         raise InputError(f"--records {strange[0]}: no lab of the study", hint=f"its labs are {', '.join(plan.sites)}")
-    dimension = dimension_of(plan)
+    dimension = plan.release_size(dimension_of(plan))
     cost = cost_of(plan, dimension=dimension) if plan.private else None
     earlier = earlier_runs(plan, runs)
     known, all_records, where = _records(plan, records, total, earlier)

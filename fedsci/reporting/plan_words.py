@@ -82,6 +82,11 @@ def about_noise(facts: PlanFacts) -> str:
             "Noise relative to pooled data at the same epsilon. To see it beside the signal the number of records is "
             "needed: --records."
         )
+    if facts.plan.strategy.site_work == "statistics":
+        return (
+            f"Length of the noise in the mean statistic over {facts.records:,} records ({facts.records_from}), where a "
+            "record's statistics are at most 1 long."
+        )
     steps = facts.plan.steps_per_round * facts.plan.training.rounds
     return (
         f"Length of the noise in one step's mean gradient over {facts.records:,} records ({facts.records_from}), in "

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fedsci.config.plan import Plan
 from fedsci.config.study import Privacy
 from fedsci.errors import InputError
 from fedsci.privacy import local_noise, rounding_noise
@@ -173,7 +174,7 @@ def _trust(evidence: Evidence) -> str:
 
 def _mechanism(evidence: Evidence) -> str:
     study, cost, training = evidence.plan.study, evidence.cost, evidence.plan.training
-    clipped = _clipped(study.privacy)
+    clipped = _clipped(evidence.plan)
     sampled = (
         "All records take part in each step."
         if training.sample_rate == 1
@@ -187,15 +188,21 @@ def _mechanism(evidence: Evidence) -> str:
     return f"{clipped} {sampled} {noise} The full argument is in docs/privacy.md."
 
 
-def _clipped(privacy: Privacy) -> str:
+def _summed(plan: Plan) -> tuple[str, str]:
+    """Return what each record has one of, and many have."""
+    return ("statistic", "statistics") if plan.strategy.site_work == "statistics" else ("gradient", "gradients")
+
+
+def _clipped(plan: Plan) -> str:
+    privacy, (one, many) = plan.study.privacy, _summed(plan)
     if privacy.unit == "site":
         what = f"In each round a lab's whole update is scaled to an L2 norm of at most {privacy.clipping_norm:g}"
         return f"{what}. So the sum over labs moves by at most that norm when one lab is added or removed."
-    whose = "every record's gradient"
+    whose = f"every record's {one}"
     if privacy.unit == "group":
-        whose = "the mean of the gradients of each group's records"
+        whose = f"the mean of the {many} of each group's records"
     return (
-        f"In each step {whose} is scaled to an L2 norm of at most {privacy.clipping_norm:g}; a gradient that is not "
+        f"In each step {whose} is scaled to an L2 norm of at most {privacy.clipping_norm:g}; a {one} that is not "
         f"finite contributes nothing. So a lab's sum moves by at most that norm when one {privacy.unit} is added or "
         "removed, and so does the sum over labs."
     )
@@ -208,7 +215,7 @@ def _relation(privacy: Privacy) -> str:
 
 def _floating_point(evidence: Evidence) -> str:
     share, norm = evidence.cost.share, evidence.plan.study.privacy.clipping_norm
-    slack = "Rounding inside gradients and sums is paid for by clipping 1e-5 below the bound."
+    slack = f"Rounding inside {_summed(evidence.plan)[1]} and sums is paid for by clipping 1e-5 below the bound."
     if share is None:
         grown = local_noise.sensitivity_inflation(evidence.dimension, evidence.cost.noise_multiplier) - 1
         return (
@@ -228,10 +235,11 @@ def _floating_point(evidence: Evidence) -> str:
 
 
 def _before_noise(evidence: Evidence) -> str:
+    stayed = f"Records and exact {_summed(evidence.plan)[1]} stayed in the lab's process."
     if evidence.cost.share is None:
-        return "Nothing left a lab before its noise was added. Records and exact gradients stayed in the lab's process."
+        return f"Nothing left a lab before its noise was added. {stayed}"
     return (
-        "Records and exact gradients stayed in the lab's process. What left it carried the lab's own share of the "
+        f"{stayed} What left it carried the lab's own share of the "
         "noise under a mask; unmasked it would have had the guarantee in the last line of the table above. The "
         "coordinator opened sums only."
     )

@@ -25,7 +25,7 @@ from fedsci.site.personal import personal_model
 from fedsci.site.round import Contributor, contributor, train_alone
 from fedsci.site.service import dimension_of
 from fedsci.strategies.base import WeightedSum
-from fedsci.training.accountant import Cost, cost_of
+from fedsci.training.accountant import Cost, cost_of, noise_of_sum
 from fedsci.training.device import CPU
 from fedsci.training.evaluation import evaluate
 from fedsci.training.learner import module_for
@@ -83,12 +83,17 @@ def train_with_local_noise(plan: Plan, labs: Mapping[SiteId, SiteData], cost: Co
     module = next(iter(workers.values())).learner.module
     state = strategy.start(initial_vector(module, seed=plan.study.seed))
     for number in range(1, plan.training.rounds + 1):
-        total = np.zeros(state.model.size, np.float32)
+        total = np.zeros(strategy.width(state.model.size), np.float32)
         for site, worker in workers.items():
             # distributed noise goes with plain contributions only: the model out, an update back, nothing kept
             step = worker.contribution(state.model, number, memory={}).astype(np.float32, copy=False)
             total += step * np.float32(labs[site].train_count / records)
-        state = strategy.apply(state, WeightedSum(vector=total, weight=1.0))
+        noise = noise_of_sum(
+            cost,
+            clipping_norm=plan.study.privacy.clipping_norm,
+            contributions=[(lab.train_count / records, lab.train_count) for lab in labs.values()],
+        )
+        state = strategy.apply(state, WeightedSum(vector=total, weight=1.0, noise=noise))
     return state.model
 
 

@@ -80,7 +80,7 @@ class SimulatedRun:
             labs.enrol(self._consortium.public)
             self._exchange(labs)
             self._ask_silent_labs(labs)
-            if "pooled" in plan.study.evaluation.baselines:
+            if "pooled" in plan.study.evaluation.baselines and plan.makes_model:
                 self.display.phase("pooled")
                 began = time.monotonic()
                 record.pooled |= pooled_baselines(plan, self.study.site_files, labs.split_key)

@@ -37,7 +37,7 @@ def is_away(weather: Weather, site: SiteId, round_number: int) -> bool:
 
 def work(plan: Plan, records: int) -> float:
     """Return how many records go through a local step in one round; a record in two steps counts twice."""
-    sampled = plan.strategy.site_work == "gradient" or (plan.private and plan.study.privacy.unit != "site")
+    sampled = plan.strategy.site_work != "local_update" or (plan.private and plan.study.privacy.unit != "site")
     batch = plan.training.sample_rate * records if sampled else min(plan.training.batch_size, records)
     return plan.local_steps(records) * batch
 

@@ -55,8 +55,9 @@ class Contributor:
     ) -> NDArray[np.float32] | NDArray[np.int64]:
         """Return what the strategy makes of local training, float32 ``(k,)``.
 
-        Under the distributed mechanism: minus the clipped gradient sum in steps of the share's grid, int64, which
-        only its sum over sites makes private. Where whole sites are protected: the clipped update, likewise.
+        Under the distributed mechanism: minus the clipped gradient sum, or the sum of clipped statistics, in steps of
+        the share's grid, int64, which only its sum over sites makes private. Where whole sites are protected: the
+        clipped update, likewise.
 
         Without privacy it is the same for the same seed, bit for bit; with privacy its sampling and noise
         come from the operating system and never repeat.
@@ -67,6 +68,8 @@ class Contributor:
             memory: what the strategy keeps at this site from round to round; changed in place.
         """
         if self.private is not None and self.share is not None:
+            if self.plan.strategy.site_work == "statistics":
+                return self.private.noised_statistics_share(self.share, grid_for(self.plan))
             return self.private.noised_share(received, self.share, grid_for(self.plan))
         work = Work(contributor=self, received=received, number=round_number, memory=memory)
         contribution = self.plan.strategy.contribute(work)
@@ -99,6 +102,23 @@ class Contributor:
             return self.private.noisy_mean_gradient(model)
         rate = self.plan.training.sample_rate
         return self.learner.mean_gradient(model, sample_rate=rate, rng=self._shuffles(round_number))
+
+    def statistics(self, round_number: int) -> NDArray[np.float32]:
+        """Return the mean of the records' clipped statistics, float32 ``(k,)``."""
+        if self.private is not None:
+            return self.private.noisy_mean_statistics()
+        return self.learner.mean_statistics(
+            clipping_norm=self.plan.study.privacy.clipping_norm,
+            sample_rate=self.plan.training.sample_rate,
+            rng=self._shuffles(round_number),
+        )
+
+    def noise(self) -> float:
+        """Return the standard deviation of the noise in each number of a private gradient or of statistics; or 0."""
+        if self.private is None:
+            return 0.0
+        summed = self.private.noise_multiplier * self.private.clipping_norm
+        return summed / (self.private.sample_rate * self.learner.divisor)
 
     def _shuffles(self, round_number: int) -> np.random.Generator:
         text = f"fedsci shuffles|{self.plan.study.seed}|{self.name}|{round_number}"
@@ -151,6 +171,10 @@ class Work:
     def gradient(self, model: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return minus the mean gradient at ``model``, float32 ``(d,)``."""
         return -self.contributor.gradient(model, self.number)
+
+    def statistics(self) -> NDArray[np.float32]:
+        """Return the mean of the records' clipped statistics, private where the study is; float32 ``(k,)``."""
+        return self.contributor.statistics(self.number)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,7 +249,12 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
         step = worker.contribution(work.received, number, memory=memory).astype(np.float32, copy=False)
         alone = Survivor(position=work.position, weight=1.0, steps=work.steps)
         total = WeightedSum(
-            vector=step, weight=1.0, survivors=(alone,), each={work.position: step}, momentum=work.momentum
+            vector=step,
+            weight=1.0,
+            survivors=(alone,),
+            each={work.position: step},
+            momentum=work.momentum,
+            noise=0.0 if strategy.site_work == "local_update" else worker.noise(),
         )
         state = strategy.apply(state, total)
     return state.model

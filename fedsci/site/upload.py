@@ -125,6 +125,8 @@ class Upload:
         self.evaluate = request.fields.get("evaluate")
         if self.evaluate not in (None, "exact", "noised"):
             raise _unfit(f"evaluate is {self.evaluate!r}: it can be exact, noised or left out")
+        if self.evaluate and not active.plan.makes_model:
+            raise _unfit("the study makes no model that could be measured")
         noised = self.evaluate == "noised"
         if noised and (active.cost is None or active.cost.metric_noise is None):
             raise _unfit("a study without privacy has no noised metrics")

@@ -9,6 +9,7 @@ from fedsci.errors import InputError
 from fedsci.strategies import (
     coordinate_median,
     dp_fedsgd,
+    feature_statistics,
     fedadagrad,
     fedadam,
     fedavg,
@@ -17,6 +18,7 @@ from fedsci.strategies import (
     fedprox,
     fedyogi,
     krum,
+    one_shot_ridge,
     scaffold,
     trimmed_mean,
 )
@@ -32,8 +34,10 @@ BUILDERS: dict[str, Callable[..., Strategy]] = {
     "fedavgm": fedavgm.build,
     "fednova": fednova.build,
     "fedprox": fedprox.build,
+    "feature_statistics": feature_statistics.build,
     "fedyogi": fedyogi.build,
     "krum": krum.build,
+    "one_shot_ridge": one_shot_ridge.build,
     "scaffold": scaffold.build,
     "trimmed_mean": trimmed_mean.build,
 }

@@ -15,7 +15,7 @@ from fedsci.errors import InputError, RoundAborted
 from fedsci.strategies.server_optimiser import OptimiserState, ServerOptimiser, step
 
 Sees = Literal["sum", "each"]
-SiteWork = Literal["local_update", "gradient"]
+SiteWork = Literal["local_update", "gradient", "statistics"]
 Vector = NDArray[np.float32]
 
 
@@ -62,6 +62,7 @@ class WeightedSum:
         survivors: who is in it.
         each: the survivors' contributions by position, not weighted; only for strategies that see each.
         momentum: of local training; public.
+        noise: standard deviation of the noise in each number of ``vector``, where a round is one noised sum, else 0.
     """
 
     vector: Vector
@@ -69,6 +70,7 @@ class WeightedSum:
     survivors: tuple[Survivor, ...] = ()
     each: Mapping[int, Vector] | None = None
     momentum: float = 0.0
+    noise: float = 0.0
 
     def mean(self) -> Vector:
         """Return the weighted mean of the contributions.
@@ -148,6 +150,14 @@ class SiteRound(Protocol):
         """Return minus the mean gradient at ``model``, private where the study is; float32 ``(d,)``."""
         ...
 
+    def statistics(self) -> Vector:
+        """Return the mean of the records' clipped statistics, private where the study is; float32 ``(k,)``.
+
+        Raises:
+            InputError: the strategy has none.
+        """
+        ...
+
 
 class Strategy(Protocol):
     """One federated algorithm. Implementations are frozen and hold public hyper-parameters only.
@@ -156,7 +166,8 @@ class Strategy(Protocol):
         name: its name everywhere (module, recipe, test).
         sees: ``sum``: works on sums, so under secure aggregation; ``each``: must see single updates.
         site_work: what a site computes in a round: ``local_update`` (new minus old weights after local
-            training) or ``gradient`` (minus the mean gradient at the shared model).
+            training), ``gradient`` (minus the mean gradient at the shared model) or ``statistics`` (of records, in one
+            exchange: :mod:`fedsci.strategies.one_exchange`).
         plain: a contribution is that and nothing else, so that noise can be shared out between sites.
         keeps: vectors of the model's size that a site keeps from round to round.
     """

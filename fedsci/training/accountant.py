@@ -9,7 +9,7 @@ that is trained on.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -155,7 +155,7 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
 
     Args:
         plan: a plan whose mechanism is not ``none``.
-        dimension: the model's number of parameters.
+        dimension: the model's number of parameters; what is released may have another (:meth:`Plan.release_size`).
         alone: one data holder that adds all noise itself, whatever the plan's mechanism: for baselines.
 
     Raises:
@@ -164,7 +164,7 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
     privacy, training = plan.study.privacy, plan.training
     if privacy.epsilon is None:
         raise InputError("a plan without privacy has no cost")
-    steps = plan.steps_per_round * training.rounds
+    steps, dimension = plan.steps_per_round * training.rounds, plan.release_size(dimension)
     wanted = (privacy.epsilon, privacy.delta, training.sample_rate, steps, dimension)
     if alone or privacy.mechanism == "local":
         noise = _local_noise(*wanted)
@@ -174,7 +174,7 @@ def cost_of(plan: Plan, *, dimension: int, alone: bool = False) -> Cost:
         sites = plan.min_survivors - privacy.colluding_sites
         share, noise, charged, distance = _shared_noise(*wanted, privacy.clipping_norm, sites)
     metric_noise = None
-    if not alone and privacy.unit != "site":  # a whole site is on no one side of a split
+    if not alone and privacy.unit != "site" and plan.makes_model:  # a whole site is on no one side of a split
         metric_noise = _metric_noise(
             epsilon=privacy.epsilon,
             delta=privacy.delta,
@@ -217,7 +217,7 @@ def epsilon_against(plan: Plan, cost: Cost, *, dimension: int, survivors: Mappin
     if cost.share is None:
         return cost.epsilon(sum(survivors.values()))
     parts: list[Composition] = []
-    distance = 0.0
+    distance, dimension = 0.0, plan.release_size(dimension)
     for sites, rounds in sorted(survivors.items()):
         if not rounds:
             continue
@@ -231,6 +231,22 @@ def epsilon_against(plan: Plan, cost: Cost, *, dimension: int, survivors: Mappin
     if not parts:
         return 0.0
     return epsilon_with_distance(EventPlan(events=tuple(parts)), delta=cost.delta, distance=distance)
+
+
+def noise_of_sum(cost: Cost | None, *, clipping_norm: float, contributions: Sequence[tuple[float, int]]) -> float:
+    """Return the standard deviation of the noise in each number of a sum of gradients, or of statistics.
+
+    Args:
+        cost: of the plan; None without privacy.
+        clipping_norm: C.
+        contributions: of each survivor: its weight in the sum, and its public count of training records.
+    """
+    if cost is None:
+        return 0.0
+    if cost.share is not None:
+        return cost.share.deviation * cost.share.gamma * math.sqrt(len(contributions))
+    each = cost.noise_multiplier * clipping_norm / cost.sample_rate
+    return each * math.hypot(*(weight / records for weight, records in contributions))
 
 
 def _share_noise(gamma: float, clipping_norm: float, dimension: int, deviation: float, sites: int) -> float:
@@ -317,5 +333,5 @@ def noise_over_update(plan: Plan, *, dimension: int) -> float | None:
     share, sites = cost_of(plan, dimension=dimension).share, len(plan.sites)
     if share is None:
         return None
-    noise = share.deviation * share.gamma * math.sqrt(sites * dimension)
+    noise = share.deviation * share.gamma * math.sqrt(sites * plan.release_size(dimension))
     return noise / (sites * plan.study.privacy.clipping_norm)

@@ -14,8 +14,12 @@ from torch import nn
 
 from fedsci.config.plan import Plan
 from fedsci.data.table import Table
+from fedsci.errors import InputError
+from fedsci.strategies import is_module
+from fedsci.strategies.one_exchange import OneExchange
 from fedsci.training.losses import record_losses
 from fedsci.training.models import build_model, image_shape, load_vector, outputs_of, read_vector
+from fedsci.training.statistics import ClippedStatistics
 
 CHUNK = 256  # records in one forward pass where only sums are wanted
 
@@ -93,6 +97,35 @@ class Learner:
         scale = 1.0 / (sample_rate * self.records)
         grads = [(p.grad * scale).reshape(-1).cpu().numpy() for p in self.module.parameters() if p.grad is not None]
         return np.concatenate(grads)
+
+    def statistics(self, clipping_norm: float) -> ClippedStatistics:
+        """Return the strategy's statistics of the records, each clipped.
+
+        Raises:
+            InputError: the strategy has none.
+        """
+        strategy = self.plan.strategy
+        if not isinstance(strategy, OneExchange):
+            raise InputError(f"{strategy.name} has no statistics of records")
+        return ClippedStatistics(
+            strategy=strategy,
+            table=self.table,
+            clipping_norm=clipping_norm,
+            one_by_one=is_module(self.plan.recipe.name),
+        )
+
+    def mean_statistics(
+        self, *, clipping_norm: float, sample_rate: float, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Return the clipped statistics of a Poisson sample, summed, over ``sample_rate * divisor``; float32 ``(k,)``.
+
+        No privacy.
+        """
+        chosen = np.arange(self.units)
+        if sample_rate < 1:
+            chosen = chosen[rng.random(self.units) < sample_rate]
+        total = self.statistics(clipping_norm).sum_of(chosen)
+        return (total / (sample_rate * self.divisor)).astype(np.float32)
 
     def local_update(
         self,

@@ -27,11 +27,14 @@ from fedsci.training.losses import record_losses
 from fedsci.training.models import load_vector, read_vector
 from fedsci.training.noise_share import with_share
 from fedsci.training.per_record import ClippedGradients, GroupedGradients
+from fedsci.training.statistics import ClippedStatistics
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrivateLearner:
-    """A learner whose every release is a noised sum of clipped gradients, of records or of groups of them.
+    """A learner whose every release is a noised sum of clipped vectors, one of each record or group of them.
+
+    A vector is a gradient, or what a strategy of one exchange sums.
 
     Attributes:
         learner: model and records.
@@ -68,6 +71,10 @@ class PrivateLearner:
             clipping_norm=self.clipping_norm,
             expected=self.sample_rate * self.learner.divisor,
         )
+
+    @property
+    def _statistics(self) -> ClippedStatistics:
+        return self.learner.statistics(self.clipping_norm)
 
     def noisy_mean_gradient(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (sum of clipped gradients of a Poisson sample + noise) / (q * N), float32 ``(d,)``.
@@ -113,9 +120,20 @@ class PrivateLearner:
         load_vector(self.learner.module, vector)
         return with_share(-self._sampled_sum(), share, grid, keystream=self._keystream)
 
+    def noisy_mean_statistics(self) -> NDArray[np.float32]:
+        """Return (sum of clipped statistics of a Poisson sample + noise) / (q * N), float32 ``(k,)``, likewise."""
+        return self._noisy_mean_of(self._sampled_statistics())
+
+    def noised_statistics_share(self, share: Share, grid: Quantisation) -> NDArray[np.int64]:
+        """Return the clipped sum of statistics plus this site's share of noise, int64 ``(k,)``; as for gradients."""
+        return with_share(self._sampled_statistics(), share, grid, keystream=self._keystream)
+
     def _noisy_mean(self) -> NDArray[np.float32]:
+        return self._noisy_mean_of(self._sampled_sum())
+
+    def _noisy_mean_of(self, total: NDArray[np.float64]) -> NDArray[np.float32]:
         noisy = noisy_sum(
-            self._sampled_sum(),
+            total,
             clipping_norm=self.clipping_norm,
             noise_multiplier=self.noise_multiplier,
             keystream=self._keystream,
@@ -124,8 +142,15 @@ class PrivateLearner:
 
     def _sampled_sum(self) -> NDArray[np.float64]:
         """Return the clipped sum over a Poisson sample of units: records, or groups of them."""
-        chosen = np.flatnonzero(poisson_sample(self.learner.units, self.sample_rate, self._keystream))
+        chosen = self._sample()
         return self.clipped_sum(chosen) if self.learner.table.groups is None else self.clipped_group_sum(chosen)
+
+    def _sampled_statistics(self) -> NDArray[np.float64]:
+        """Return the clipped sum of statistics over a Poisson sample of units."""
+        return self._statistics.sum_of(self._sample())
+
+    def _sample(self) -> NDArray[np.int64]:
+        return np.flatnonzero(poisson_sample(self.learner.units, self.sample_rate, self._keystream))
 
     @property
     def most_units(self) -> int:
@@ -134,6 +159,8 @@ class PrivateLearner:
         Raises:
             ConfigError: the model's gradients cannot be clipped record by record.
         """
+        if self.learner.plan.strategy.site_work == "statistics":
+            return self._statistics.most_units
         if self.learner.table.groups is not None:
             return most_summed(1)
         return self._clipped.most_records(self.learner.features, self.learner.targets)

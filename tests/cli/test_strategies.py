@@ -31,14 +31,15 @@ def build(*, optimiser, share=0.5):
 def test_every_recipe_is_listed_with_what_it_costs(fedsci, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     out = fedsci("strategies").out
-    lines = {cells[1].strip(): cells for line in out.splitlines() if len(cells := line.split("│")) == 8}
+    lines = {cells[1].strip(): cells for line in out.splitlines() if len(cells := line.split("│")) == 9}
     assert set(recipe_names()) <= set(lines)
-    costs = {name: [cell.strip() for cell in lines[name][2:6]] for name in recipe_names()}
-    assert costs["fedavg"] == ["sum", "2", "1x / 1x", "0x / 0x"]
-    assert costs["fedadam"] == ["sum", "2", "1x / 1x", "0x / 2x"]
-    assert costs["scaffold"] == ["sum", "2", "2x / 2x", "1x / 1x"]
-    assert costs["krum"] == ["each", "1", "1x / 1x", "0x / 0x"]
-    assert costs["krum_groups"] == ["sum", "2", "1x / 5x", "0x / 0x"]
+    costs = {name: [cell.strip() for cell in lines[name][2:7]] for name in recipe_names()}
+    assert costs["fedavg"] == ["sum", "30", "2", "1x / 1x", "0x / 0x"]
+    assert costs["fedadam"] == ["sum", "30", "2", "1x / 1x", "0x / 2x"]
+    assert costs["scaffold"] == ["sum", "30", "2", "2x / 2x", "1x / 1x"]
+    assert costs["krum"] == ["each", "60", "1", "1x / 1x", "0x / 0x"]
+    assert costs["krum_groups"] == ["sum", "60", "2", "1x / 5x", "0x / 0x"]
+    assert costs["one_shot_ridge"] == ["sum", "only 1", "2", "1x / sums", "0x / 0x"]
 
 
 @pytest.mark.parametrize("name", ["scaffold", "krum_groups"])

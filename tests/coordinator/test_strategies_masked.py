@@ -1,11 +1,17 @@
 """Strategies with more than a mean, through whole masked studies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fedsci.config.study_shape import shape_of
+from fedsci.data.table import concatenate
 from fedsci.errors import InputError
 from fedsci.site.memory import StrategyMemory
 from fedsci.strategies import BUILDERS
+from fedsci.strategies.feature_statistics import read_statistics
+from fedsci.strategies.one_exchange import Records
 
 POLICY = {"strategies": sorted(BUILDERS)}
 
@@ -96,3 +102,73 @@ def test_rules_that_see_each_run_where_every_lab_shows_its_update(conduct, rule)
     result = conduct(strategy=rule, policy=POLICY, masked=False, training={"rounds": 3})
     assert result.error is None
     assert result.progress.rounds_completed == 3
+
+
+ONCE = {"policy": POLICY, "training": {"rounds": 1}}
+LABS = 4
+
+
+class TestOneExchange:
+    """Sums of statistics, through whole studies."""
+
+    def seen(self, conduct, **changes):
+        """What a study led to, and every lab's training records as its own service encoded them."""
+        tables = {}
+
+        def look(service, request, reply):
+            if request.action == "train":
+                active = service._active(request.fields["run"])
+                tables[service.site.site] = active.worker.learner.table
+            return reply
+
+        result = conduct(labs=LABS, after=look, **ONCE | changes)
+        assert result.error is None
+        return result, concatenate([tables[site] for site in sorted(tables)])
+
+    def statistics(self, plan, table):
+        missing = np.zeros((table.rows, 2), np.bool_)
+        return plan.strategy.statistics(Records(features=table.features, target=table.target, missing=missing))
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_the_sums_are_those_of_all_records_together(self, conduct, make_plan, masked):
+        result, table = self.seen(conduct, strategy="feature_statistics", masked=masked)
+        plan = make_plan(strategy="feature_statistics", sites=LABS)
+        mean = self.statistics(plan, table).mean(axis=0)
+        # a lab's mean is rounded to float32; under masks also to the grid, of step 2^-24 or so
+        assert result.progress.model == pytest.approx(mean, abs=1e-6 if masked else 1e-7)
+        found = read_statistics(result.progress.model, records=table.rows, study=shape_of(plan.study))
+        assert found.numeric["a"].mean[0] == pytest.approx((table.features[:, 0].mean() + 1) / 2, abs=1e-5)
+        assert found.target == pytest.approx(np.bincount(table.target), abs=1e-3)
+
+    def test_it_makes_no_model_and_measures_nothing(self, conduct):
+        result, _ = self.seen(conduct, strategy="feature_statistics", evaluation={"baselines": ["local"]})
+        assert result.progress.federated is None
+        assert result.progress.alone == {}
+        assert set(result.exchanges) == {"prepare", "share", "train", "unmask", "finish"}
+        assert result.exchanges["train"] == 1
+
+    def test_the_ridge_solution_is_that_of_all_records_together(self, conduct, make_plan):
+        result, table = self.seen(conduct, strategy="one_shot_ridge")
+        plan = make_plan(strategy="one_shot_ridge", sites=LABS)
+        strategy = plan.strategy
+        mean = self.statistics(plan, table).mean(axis=0).astype(np.float32)
+        together = strategy.finish(strategy.start(np.zeros(3, np.float32)), mean, noise=0.0)
+        assert result.progress.model == pytest.approx(together, rel=1e-3)
+        assert result.progress.federated.pooled()["accuracy"] > 0.8
+
+    def test_a_lab_that_is_lost_is_missing_from_the_mean(self, conduct):
+        result = conduct(labs=4, **ONCE, strategy="feature_statistics", **losing("lab-2", 1))
+        assert result.error is None
+        assert result.progress.dropped == [("lab-2", 1)]
+        assert np.isfinite(result.progress.model).all()
+
+    @pytest.mark.parametrize("wanted", ["exact", "noised"])
+    def test_a_lab_measures_no_statistics(self, conduct, wanted):
+        def ask(service, request):
+            if request.action == "train":
+                return replace(request, fields={**request.fields, "evaluate": wanted})
+            return request
+
+        result = conduct(labs=4, **ONCE, strategy="feature_statistics", before=ask)
+        assert result.error is not None
+        assert "makes no model" in result.error.message
