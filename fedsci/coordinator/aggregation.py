@@ -6,7 +6,7 @@ weighted sum of contributions, the sum of metrics, and who is in it.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +32,7 @@ class Ask:
         model: sent along, or None.
         dimension: numbers of the contribution that comes back.
         tables: the metric vectors that come back.
+        absent: sites that are not asked, with the reason: they are not in the sums.
     """
 
     action: str
@@ -40,6 +41,7 @@ class Ask:
     model: NDArray[np.float32] | None
     dimension: int
     tables: Sequence[MetricTable]
+    absent: Mapping[SiteId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,10 @@ class Aggregation(Protocol):
     @property
     def weights(self) -> Mapping[SiteId, float]: ...  # noqa: D102
 
+    def members(self, slot: int) -> tuple[SiteId, ...]:
+        """Return the sites that can be in a slot's sums."""
+        ...
+
     def collect(self, ask: Ask) -> Collected:
         """Return the sums over at least ``min_survivors`` sites.
 
@@ -103,6 +109,10 @@ class PlainAggregation:
     plan: Plan
     weights: Mapping[SiteId, float]
 
+    def members(self, slot: int) -> tuple[SiteId, ...]:
+        """Return all sites."""
+        return self.plan.sites
+
     def collect(self, ask: Ask) -> Collected:
         """Return the sums; a reply of another length, or with NaN or infinity, counts as a dropped site.
 
@@ -110,10 +120,11 @@ class PlainAggregation:
         """
         started = time.monotonic()
         request = Request(action=ask.action, fields=ask.fields, vector=ask.model)
-        replies = self.link.ask(dict.fromkeys(self.plan.sites, request))
+        require_enough(self.plan, ask.absent)
+        replies = self.link.ask({site: request for site in self.plan.sites if site not in ask.absent})
         answered = time.monotonic()
         total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
-        weight, dropped, metrics = 0.0, {}, [np.zeros(table.width) for table in ask.tables]
+        weight, dropped, metrics = 0.0, dict(ask.absent), [np.zeros(table.width) for table in ask.tables]
         each: dict[SiteId, NDArray[np.float32]] | None = {} if self.plan.strategy.sees == "each" else None
         for site, reply in replies.items():
             if isinstance(reply, SiteFailed):

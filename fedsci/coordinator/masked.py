@@ -77,6 +77,11 @@ class MaskedAggregation:
             collector.add_envelopes(packed)
         self._finish_setup(0, collector)
 
+    def members(self, slot: int) -> tuple[SiteId, ...]:
+        """Return the sites that finished the setup of the slot's batch."""
+        ready = self._ready[slot // self.roster.batch_slots].ready
+        return tuple(SiteId(member.name) for member in self.roster.sites if member.index in ready)
+
     def collect(self, ask: Ask) -> Collected:
         """Return the sums over the survivors; see docs/protocol.md for what each exchange is.
 
@@ -87,8 +92,12 @@ class MaskedAggregation:
         batch, slot = divmod(ask.slot, self.roster.batch_slots)
         ready = self._ready[batch]
         names = {member.index: SiteId(member.name) for member in self.roster.sites}
-        cohort = {names[index]: index for index in ready.ready}
-        dropped = {site: f"{site}: not part of this batch's setup" for site in self.plan.sites if site not in cohort}
+        cohort = {names[index]: index for index in ready.ready if names[index] not in ask.absent}
+        dropped = {
+            site: ask.absent.get(site, f"{site}: not part of this batch's setup")
+            for site in self.plan.sites
+            if site not in cohort
+        }
         require_enough(self.plan, dropped)
         fields = {**ask.fields, "slot": ask.slot, "cohort": sorted(cohort)}
         encoding = SumEncoding(grid=grid_for(self.plan), dimension=ask.dimension, tables=ask.tables, step=self.step)

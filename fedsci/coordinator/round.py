@@ -8,8 +8,11 @@ from typing import Any
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.errors import RoundAborted
+from fedsci.names import SiteId
 from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
 from fedsci.training.sums import MetricTable
+
+_NOBODY: Mapping[SiteId, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,13 @@ def run_round(
     *,
     fields: Mapping[str, Any],
     tables: Sequence[MetricTable],
+    absent: Mapping[SiteId, str] = _NOBODY,
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
-    ``fields`` hold every site's public record counts under ``records``.
+    ``fields`` hold every site's public record counts under ``records``, and the steps that each takes under ``steps``,
+    where the plan lets a round say so. Sites that are ``absent`` are not asked. A buffer's sites have their models:
+    the current one goes along only where it is to be measured.
 
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
@@ -48,31 +54,32 @@ def run_round(
         action="train",
         slot=number - 1,
         fields={**fields, "round": number},
-        model=strategy.sends(state),
+        model=strategy.sends(state) if plan.buffer is None or tables else None,
         dimension=strategy.width(state.model.size),
         tables=tables,
+        absent=absent,
     )
     try:
         collected = aggregation.collect(ask)
         began = time.monotonic()
-        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields["records"]))
+        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields))
     except RoundAborted as error:
         error.message = f"round {number}: {error.message}"
         raise
     return RoundOutcome(state=next_state, collected=collected, seconds_strategy=time.monotonic() - began)
 
 
-def _total(
-    aggregation: Aggregation, plan: Plan, collected: Collected, records: Mapping[str, Sequence[int]]
-) -> WeightedSum:
+def _total(aggregation: Aggregation, plan: Plan, collected: Collected, fields: Mapping[str, Any]) -> WeightedSum:
     positions = {site: position for position, site in enumerate(plan.sites)}
+    records: Mapping[str, Sequence[int]] = fields["records"]
+    steps: Mapping[str, int] = fields.get("steps") or {
+        site: plan.local_steps(records[site][0]) for site in collected.survivors
+    }
     return WeightedSum(
         vector=collected.contribution,
         weight=collected.weight,
         survivors=tuple(
-            Survivor(
-                position=positions[site], weight=aggregation.weights[site], steps=plan.local_steps(records[site][0])
-            )
+            Survivor(position=positions[site], weight=aggregation.weights[site], steps=steps[site])
             for site in collected.survivors
         ),
         each=None if collected.each is None else {positions[site]: found for site, found in collected.each.items()},

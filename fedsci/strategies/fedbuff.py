@@ -1,0 +1,65 @@
+"""FedBuff: a step of the shared model for every buffer of contributions, without waiting for slow sites.
+
+Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba 2022, Federated Learning with Buffered Asynchronous Aggregation
+(AISTATS), algorithm 1. A site trains on the model it got last; a buffer of K contributions becomes one step along
+``1/K sum s(tau_i) * update_i``, where tau_i is how many models have come since the one that site i trained on, and
+``s(tau) = 1 / sqrt(1 + tau)``. The divisor is K, not the sum of the s: a buffer of old contributions is a smaller step.
+Here sites count by their public records, as everywhere, so K is the sum of those in the buffer.
+
+A coordinator that sees only a masked sum cannot weight what is in it. So the site itself applies s before it masks:
+tau is public, and every site of the buffer is told the same (docs/protocol.md, section 5).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedsci.errors import InputError
+from fedsci.strategies.base import MeanStrategy, Vector
+from fedsci.strategies.server_optimiser import ServerOptimiser
+
+_MOST_SITES = 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedBuff(MeanStrategy):
+    """Mean of contributions weighted down by their age; works on sums.
+
+    Not plain: a weight below 1 would shrink a site's share of noise as well, and shares are sized to be added whole.
+
+    Attributes:
+        buffer: contributions that a buffer waits for; 0: the study's ``min_survivors``.
+    """
+
+    buffer: int
+    name: str = field(default="fedbuff", init=False)
+    plain: bool = field(default=False, init=False)
+
+    def age(self, contribution: Vector, staleness: int) -> Vector:
+        """Return the contribution times ``1 / sqrt(1 + staleness)``: as it is if the model is the current one."""
+        return contribution * np.float32(staleness_weight(staleness))
+
+
+def staleness_weight(staleness: int) -> float:
+    """Return s: what a contribution counts that was trained on the model before ``staleness`` others.
+
+    Raises:
+        InputError: it is negative.
+
+    >>> staleness_weight(0), staleness_weight(3)
+    (1.0, 0.5)
+    """
+    if staleness < 0:
+        raise InputError(f"no contribution is {staleness} models old")
+    return float((1 + staleness) ** -0.5)
+
+
+def build(*, optimiser: ServerOptimiser, buffer: float = 0) -> FedBuff:
+    """Return the strategy with this server optimiser.
+
+    Raises:
+        InputError: the buffer is no whole number of contributions.
+    """
+    if not 0 <= buffer <= _MOST_SITES or buffer != int(buffer):
+        raise InputError(f"fedbuff: a buffer of {buffer:g} contributions", hint="a whole number; 0: min_survivors")
+    return FedBuff(optimiser=optimiser, buffer=int(buffer))
