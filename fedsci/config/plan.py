@@ -141,6 +141,8 @@ class Plan:
     def smallest_sum(self) -> int:
         """The fewest sites that any sum which a round opens may stand for: the survivors, or those of one group.
 
+        Of a buffer: the fewest that trained on one model, since whoever hands out the models could void all others'.
+
         Raises:
             InputError: the strategy cannot work with so few.
         """
@@ -311,6 +313,12 @@ def _check_sums(plan: Plan) -> None:
     except InputError as error:
         raise ConfigError(error.message, hint=error.hint) from None
     if plan.study.secure_aggregation.enabled and smallest < min(2, plan.min_survivors):
+        if plan.buffer is not None:
+            raise ConfigError(
+                f"a masked buffer in which {smallest} site trained on a model of its own may show its update to a "
+                "coordinator that cheats with the others' models",
+                hint="raise the recipe's together to 2 or more",
+            )
         missing = len(plan.sites) - plan.min_survivors
         raise ConfigError(
             f"with {missing} of {len(plan.sites)} sites missing, a sum that {plan.recipe.name} opens may stand for "

@@ -5,7 +5,7 @@ weighted sum of contributions, the sum of metrics, and who is in it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ class Ask:
         dimension: numbers of the contribution that comes back.
         tables: the metric vectors that come back.
         absent: sites that are not asked, with the reason: they are not in the sums.
+        broken: of the sites that answered, those that must be left out all the same, with the reason.
     """
 
     action: str
@@ -42,6 +43,7 @@ class Ask:
     dimension: int
     tables: Sequence[MetricTable]
     absent: Mapping[SiteId, str] = field(default_factory=dict)
+    broken: Callable[[Collection[SiteId]], Mapping[SiteId, str]] = lambda answered: {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +128,11 @@ class PlainAggregation:
         total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
         weight, dropped, metrics = 0.0, dict(ask.absent), [np.zeros(table.width) for table in ask.tables]
         each: dict[SiteId, NDArray[np.float32]] | None = {} if self.plan.strategy.sees == "each" else None
+        dropped |= ask.broken([site for site, reply in replies.items() if isinstance(reply, Reply)])
         for site, reply in replies.items():
             if isinstance(reply, SiteFailed):
                 dropped[site] = str(reply)
+            if site in dropped or isinstance(reply, SiteFailed):
                 continue
             if ask.dimension:
                 vector = reply.vector

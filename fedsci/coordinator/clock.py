@@ -32,7 +32,17 @@ def require_clock(link: SiteLink, plan: Plan) -> None:
     Raises:
         InputError: it does not.
     """
-    if plan.needs_clock is not None and not isinstance(link, Clock):
+    if not isinstance(link, Clock):
+        refuse_without_clock(plan)
+
+
+def refuse_without_clock(plan: Plan) -> None:
+    """Pass if the plan works where nobody knows how long sites take.
+
+    Raises:
+        InputError: it does not.
+    """
+    if plan.needs_clock is not None:
         raise InputError(
             f"{plan.needs_clock}, and nothing here knows how long they take",
             hint="give the simulation's labs a weather: fedsci run STUDY --weather FILE (or: --weather uneven)",

@@ -121,9 +121,12 @@ class MaskedAggregation:
             if site in dropped and isinstance(replies.get(site), Reply):
                 self._delivered(ask.slot, index)
         answered = time.monotonic()
+        broken = ask.broken([site for site in cohort if _uploaded(replies[site])])
         for site in cohort:
             reply = replies[site]
-            problem = str(reply) if isinstance(reply, SiteFailed) else _add_input(collector, encoding, site, reply)
+            problem = str(reply) if isinstance(reply, SiteFailed) else broken.get(site)
+            if problem is None and isinstance(reply, Reply):
+                problem = _add_input(collector, encoding, site, reply)
             if problem is not None:
                 dropped[site] = problem
             else:
@@ -221,6 +224,10 @@ class MaskedAggregation:
             _tolerate(self._next.add_envelopes, envelopes)
         self._finish_setup(batch, self._next)
         self._next = None
+
+
+def _uploaded(reply: Reply | SiteFailed) -> bool:
+    return isinstance(reply, Reply) and "header" in reply.fields
 
 
 def _add_input(collector: secagg.RoundCollector, encoding: SumEncoding, site: SiteId, reply: Reply) -> str | None:

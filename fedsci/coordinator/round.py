@@ -7,12 +7,10 @@ from typing import Any
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
+from fedsci.coordinator.buffers import Opening
 from fedsci.errors import RoundAborted
-from fedsci.names import SiteId
 from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
 from fedsci.training.sums import MetricTable
-
-_NOBODY: Mapping[SiteId, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +36,18 @@ def run_round(
     *,
     fields: Mapping[str, Any],
     tables: Sequence[MetricTable],
-    absent: Mapping[SiteId, str] = _NOBODY,
+    opening: Opening,
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
     ``fields`` hold every site's public record counts under ``records``, and the steps that each takes under ``steps``,
-    where the plan lets a round say so. Sites that are ``absent`` are not asked. A buffer's sites have their models:
-    the current one goes along only where it is to be measured.
+    where the plan lets a round say so; what ``opening`` says of it is added to them. A buffer's sites have their
+    models: the current one goes along only where it is to be measured.
 
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
     """
-    strategy = plan.strategy
+    strategy, fields = plan.strategy, {**fields, **opening.fields}
     ask = Ask(
         action="train",
         slot=number - 1,
@@ -57,7 +55,8 @@ def run_round(
         model=strategy.sends(state) if plan.buffer is None or tables else None,
         dimension=strategy.width(state.model.size),
         tables=tables,
-        absent=absent,
+        absent=opening.absent,
+        broken=opening.broken,
     )
     try:
         collected = aggregation.collect(ask)

@@ -17,7 +17,7 @@ from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended
 from fedsci.coordinator.round import run_round
 from fedsci.errors import FedsciError
 from fedsci.names import SiteId
-from fedsci.strategies.base import StrategyState
+from fedsci.strategies.base import BufferedStrategy, StrategyState
 from fedsci.training.learner import module_for
 from fedsci.training.models import initial_vector
 from fedsci.transport.link import SiteLink
@@ -156,9 +156,9 @@ class _Conduct:
                 plan,
                 number,
                 progress.state,
-                fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}) | dict(opening.fields),
+                fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
                 tables=[meter.table] if wanted else [],
-                absent=opening.absent,
+                opening=opening,
             )
             collected = outcome.collected
             self._note(number, collected)
@@ -184,14 +184,15 @@ class _Conduct:
         """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""
         plan, link, strategy = self.plan, self.link, self.plan.strategy
         fields: dict[str, Any] = {}
-        if isinstance(link, Clock) and plan.buffer is not None:
-            buffers = Buffers(link=link, clock=link, plan=plan, run=self.progress.run, records=counts(self.progress))
+        if isinstance(link, Clock) and isinstance(strategy, BufferedStrategy):
+            run, records = self.progress.run, counts(self.progress)
+            buffers = Buffers(link=link, clock=link, plan=plan, strategy=strategy, run=run, records=records)
             return lambda number, state, aggregation: buffers.open(
                 number, strategy.sends(state), aggregation.members(number - 1)
             )
         if isinstance(link, Clock) and plan.by_speed:
             fields = {"steps": steps_by_speed(plan, counts(self.progress), link)}
-        return lambda number, state, aggregation: Opening(fields=fields, absent={})
+        return lambda number, state, aggregation: Opening(fields=fields)
 
     def _spent(self) -> tuple[float, float, float]:
         """Return bytes up, bytes down and virtual seconds so far."""

@@ -312,7 +312,8 @@ class SiteService:
         if upload.evaluate is not None:  # of the current model, which comes along only to be measured
             current = _received(active, request)
             metrics, _ = self._measure(active, upload, current[:parameters], after=number - 1)
-        return self._send(upload, strategy.age(waiting.take(), staleness), metrics, {})
+        contribution = waiting.take(number, request.fields["trained"])
+        return self._send(upload, strategy.age(contribution, staleness), metrics, {})
 
     def _evaluate(self, request: Request) -> Reply:
         active, model = self._active(_run_id(request)), request.model()
@@ -420,7 +421,10 @@ class SiteService:
         return Reply(fields=dict(reply.fields) | fields, vector=reply.vector)
 
     def _unmask(self, request: Request) -> Reply:
-        masking = self._masking(request)
+        masking, run = self._masking(request), _run_id(request)
+        plan, number = self._active(run).plan, request.integer("slot") + 1
+        if plan.buffer is not None and number <= plan.training.rounds:
+            Waiting(self._run_folder(run)).require_together(plan, number, masking.survivors(request))
         return Reply(fields=masking.unmask(request) | masking.join_setup(request))
 
     def _votes(self, request: Request) -> Reply:

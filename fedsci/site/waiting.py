@@ -1,5 +1,8 @@
 """What a site has made of a model and not yet sent, in studies whose rounds are buffers."""
 
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from fedsci.config.plan import Plan
 from fedsci.errors import PolicyRefused
 from fedsci.identity.files import replace_private
 from fedsci.names import Digest, digest
+from fedsci.strategies.base import BufferedStrategy
 from fedsci.transport.messages import Request
 
 _ALL = ("contribution", "model", "version")
@@ -24,6 +28,7 @@ class Waiting:
     Attributes:
         version: of the model that this site trained on last: rounds applied to it; None before the first.
         model: that model's digest; None where the contribution was sent, or given up.
+        sent: the last buffer that this site was part of, and the model that each of its sites trained on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,6 +38,10 @@ class Waiting:
         whole = all(name in kept for name in _ALL)
         self.model: Digest | None = Digest(bytes(kept["model"]).decode("ascii")) if whole else None
         self._contribution: NDArray[np.float32] | None = kept["contribution"] if whole else None
+        self.sent: tuple[int, dict[str, int]] | None = None
+        if "sent" in kept:
+            number, trained = json.loads(bytes(kept["sent"]))
+            self.sent = number, trained
 
     def require_newer(self, version: int) -> None:
         """Pass if this site has not trained on this model, or a later one.
@@ -49,8 +58,12 @@ class Waiting:
         self._contribution = np.ascontiguousarray(contribution, np.float32)
         self._store()
 
-    def take(self) -> NDArray[np.float32]:
+    def take(self, number: int, trained: Mapping[str, int]) -> NDArray[np.float32]:
         """Return the contribution, and forget it, durably: it is masked once, whatever happens to the answer.
+
+        Args:
+            number: the round that it is for.
+            trained: the model that each of its sites trained on; kept for :meth:`require_together`.
 
         Raises:
             PolicyRefused: none waits.
@@ -59,12 +72,23 @@ class Waiting:
         if contribution is None:
             raise _unfit("nothing waits here to be sent")
         self.model = self._contribution = None
+        self.sent = number, dict(trained)
         self._store()
         return contribution
 
+    def require_together(self, plan: Plan, number: int, survivors: Collection[str]) -> None:
+        """Pass if no model's sites are so few among a round's survivors that their sum could be told apart.
+
+        Raises:
+            PolicyRefused: they are, or this site was in no such round.
+        """
+        if self.sent is None or self.sent[0] != number:
+            raise _unfit(f"this site sent nothing in round {number}, or has moved on")
+        _require_classes(plan, [version for site, version in self.sent[1].items() if site in survivors])
+
     def erase(self) -> None:
         """Forget everything: the study is over."""
-        self.version = self.model = self._contribution = None
+        self.version = self.model = self._contribution = self.sent = None
         self._file.unlink(missing_ok=True)
 
     def staleness(self, plan: Plan, site: str, request: Request) -> int:
@@ -72,7 +96,7 @@ class Waiting:
 
         Every site of a buffer is told which model each of them trained on, and each model's digest; what it is told is
         bound into its masks. This site checks what is said of itself, so that two sites whose models differ under one
-        number never cancel each other's masks.
+        number never cancel each other's masks; and that no model is that of too few.
 
         Raises:
             PolicyRefused: what the request says is not what this site holds.
@@ -89,6 +113,7 @@ class Waiting:
             raise _unfit("nothing waits here to be sent")
         if trained.get(site) != self.version or models[str(self.version)] != self.model:
             raise _unfit("what the buffer says of the model that this site trained on is not so")
+        _require_classes(plan, trained.values())
         if request.vector is not None and models[str(current)] != digest(request.vector.tobytes()):
             raise _unfit("the model that came is not the one that the buffer names")
         return current - self.version
@@ -102,7 +127,17 @@ class Waiting:
                 "contribution": self._contribution,
                 "model": np.frombuffer(self.model.encode("ascii"), np.uint8),
             }
+        if self.sent is not None:
+            kept["sent"] = np.frombuffer(json.dumps(self.sent).encode("ascii"), np.uint8)
         replace_private(self._file, save(kept))
+
+
+def _require_classes(plan: Plan, versions: Iterable[int]) -> None:
+    strategy, sizes = plan.strategy, Counter(versions)
+    least = strategy.together if isinstance(strategy, BufferedStrategy) else 1
+    for version, count in sizes.items():
+        if count < least:
+            raise _unfit(f"only {count} of the buffer's sites trained on the model after round {version}, not {least}")
 
 
 def _unfit(message: str) -> PolicyRefused:

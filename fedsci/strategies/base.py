@@ -223,10 +223,14 @@ class BufferedStrategy(Strategy, Protocol):
 
     Attributes:
         buffer: contributions that a buffer waits for; 0: as many as must finish a round.
+        together: fewest sites of a buffer that trained on any one model.
     """
 
     @property
     def buffer(self) -> int: ...  # noqa: D102
+
+    @property
+    def together(self) -> int: ...  # noqa: D102
 
     def age(self, contribution: Vector, staleness: int) -> Vector:
         """Return what a site sends of a contribution that was made ``staleness`` models ago; the site's half."""

@@ -7,7 +7,11 @@ Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba 2022, Federated Learning wi
 Here sites count by their public records, as everywhere, so K is the sum of those in the buffer.
 
 A coordinator that sees only a masked sum cannot weight what is in it. So the site itself applies s before it masks:
-tau is public, and every site of the buffer is told the same (docs/protocol.md, section 5).
+tau is public, and every site of the buffer is told the same (docs/protocol.md, section 9).
+
+Beside the paper there is one rule more: of any model, a buffer holds the contributions of ``together`` sites or more,
+or of none. A coordinator that cheats could else hand all but one site a model on which nothing is learned, and the sum
+over all would be the update of that one (Pasquini et al. 2022, Eluding Secure Aggregation via Model Inconsistency).
 """
 
 from dataclasses import dataclass, field
@@ -29,11 +33,26 @@ class FedBuff(MeanStrategy):
 
     Attributes:
         buffer: contributions that a buffer waits for; 0: the study's ``min_survivors``.
+        together: fewest sites of a buffer that trained on any one model, >= 1; masked studies need more.
     """
 
     buffer: int
+    together: int
     name: str = field(default="fedbuff", init=False)
     plain: bool = field(default=False, init=False)
+
+    def smallest_sum(self, *, sites: int, survivors: int) -> int:
+        """Return how many sites trained on any one model, at least: a sum of theirs is what cheating may show.
+
+        Raises:
+            InputError: a buffer may hold fewer than that.
+        """
+        if self.together > survivors:
+            raise InputError(
+                f"fedbuff: {self.together} sites of a buffer must have one model, and it may hold {survivors}",
+                hint=f"together: {survivors} or fewer",
+            )
+        return self.together
 
     def age(self, contribution: Vector, staleness: int) -> Vector:
         """Return the contribution times ``1 / sqrt(1 + staleness)``: as it is if the model is the current one."""
@@ -54,12 +73,14 @@ def staleness_weight(staleness: int) -> float:
     return float((1 + staleness) ** -0.5)
 
 
-def build(*, optimiser: ServerOptimiser, buffer: float = 0) -> FedBuff:
+def build(*, optimiser: ServerOptimiser, buffer: float = 0, together: float = 3) -> FedBuff:
     """Return the strategy with this server optimiser.
 
     Raises:
-        InputError: the buffer is no whole number of contributions.
+        InputError: an option is no whole number of sites.
     """
     if not 0 <= buffer <= _MOST_SITES or buffer != int(buffer):
-        raise InputError(f"fedbuff: a buffer of {buffer:g} contributions", hint="a whole number; 0: min_survivors")
-    return FedBuff(optimiser=optimiser, buffer=int(buffer))
+        raise InputError(f"fedbuff: buffer {buffer:g} is no number of sites", hint="a whole number; 0: min_survivors")
+    if not 1 <= together <= _MOST_SITES or together != int(together):
+        raise InputError(f"fedbuff: together {together:g} is no number of sites", hint="a whole number; 3 is usual")
+    return FedBuff(optimiser=optimiser, buffer=int(buffer), together=int(together))
