@@ -35,6 +35,9 @@ class Opening:
     broken: Callable[[Collection[SiteId]], Mapping[SiteId, str]] = lambda answered: {}
 
 
+EVERYBODY = Opening(fields={})
+
+
 @dataclass(kw_only=True)
 class Buffers:
     """Keeps count of which site trains on which model.
@@ -77,8 +80,14 @@ class Buffers:
             if site in members and sizes[version] < self.strategy.together:
                 del self._training[site]
         failed = self._begin(current, model)
-        cohort = self._fill(number, [site for site in self._training if site in members])
-        trained = {site: self._training.pop(site) for site in cohort}
+        cohort, done = self._fill(number, members)
+        if len(cohort) < self.plan.min_survivors:  # those that wait for company begin anew
+            for site in set(done) - set(cohort):
+                if self._training[site] < current:
+                    del self._training[site]
+            failed = self._begin(current, model)
+            cohort, _ = self._fill(number, members)
+        trained = {site: self._training.pop(site) for site in sorted(cohort)}
         absent = {
             site: failed.get(site) or f"{site}: {NOT_IN_BUFFER}" for site in self.plan.sites if site not in trained
         }
@@ -98,15 +107,16 @@ class Buffers:
         self._training |= {site: current for site in replies if site not in failed}
         return failed
 
-    def _fill(self, number: int, able: Sequence[SiteId]) -> list[SiteId]:
-        """Wait until enough sites may go into the round; of too few, return those that may."""
+    def _fill(self, number: int, members: Collection[SiteId]) -> tuple[list[SiteId], list[SiteId]]:
+        """Wait until enough sites may go into the round, or all have finished; return those, and who has finished."""
+        able = [site for site in self.plan.sites if site in self._training and site in members]
         wanted, done = self.plan.buffer or 0, list[SiteId]()
         while len(cohort := self._going(able, done, company=True)) < wanted:
             finished = self.clock.finished(able, count=len(done) + 1, round_number=number)
             if len(finished) == len(done):  # nobody else to wait for: better that some slow site begins anew
-                return self._going(able, done, company=False)
+                return self._going(able, done, company=False), done
             done += [site for site in finished if site not in done]
-        return sorted(cohort)
+        return cohort, done
 
     def _going(self, able: Sequence[SiteId], done: Sequence[SiteId], *, company: bool) -> list[SiteId]:
         """Return the sites of a buffer that is opened now; ``done`` is in the order in which they finished."""

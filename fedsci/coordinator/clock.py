@@ -50,11 +50,12 @@ def refuse_without_clock(plan: Plan) -> None:
 
 
 def steps_by_speed(plan: Plan, records: Mapping[str, Sequence[int]], clock: Clock) -> dict[SiteId, int]:
-    """Return every site's local steps: as many as it takes while the fastest finishes all of its own; at least one.
+    """Return every site's local steps, so that all compute for about the same time; at least one.
 
-    With the plan's most steps ``q_i`` and ``t_i`` seconds a step, site i takes ``floor(min_j(q_j t_j) / t_i)`` steps,
-    but at least 1 and at most ``q_i``: only sites for which one step takes longer are waited for. Lines do not count.
-    A site whose computing takes no time takes all of its steps, and is not the fastest.
+    That time is what the slowest takes for one step, since it is waited for anyway, or what the first to finish takes
+    for all of its own, if that is longer. With the plan's most steps ``q_i`` and ``t_i`` seconds a step, site i takes
+    ``floor(max(max_j t_j, min_j q_j t_j) / t_i)`` steps, and at most ``q_i``. Lines do not count. A site whose
+    computing takes no time takes all of its steps.
 
     Li et al. 2023, FedCompass (arXiv 2309.14675), assigns steps in the same spirit, as replies come in.
     """
@@ -66,6 +67,6 @@ def steps_by_speed(plan: Plan, records: Mapping[str, Sequence[int]], clock: Cloc
     }
     if not seconds:
         return most
-    time = min(most[site] * seconds[site] for site in seconds)
+    time = max(*seconds.values(), min(most[site] * seconds[site] for site in seconds))
     fitting = {site: int(time / seconds[site] * (1 + 1e-9)) for site in seconds}
     return {site: max(1, min(most[site], fitting.get(site, most[site]))) for site in plan.sites}

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
-from fedsci.coordinator.buffers import Opening
+from fedsci.coordinator.buffers import EVERYBODY, Opening
 from fedsci.errors import RoundAborted
 from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
 from fedsci.training.sums import MetricTable
@@ -36,7 +36,7 @@ def run_round(
     *,
     fields: Mapping[str, Any],
     tables: Sequence[MetricTable],
-    opening: Opening,
+    opening: Opening = EVERYBODY,
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
