@@ -19,8 +19,8 @@ class Training(Strict):
         local_epochs: passes over a site's data in one round of local training; the most, if ``pace`` is ``by_speed``.
         batch_size: of local training without differential privacy.
         round_deadline_s: how long each exchange of a round waits for the sites; who answers later is not in its sum.
-        pace: ``even``: every site trains for all its local epochs; ``by_speed``: for as many steps of them as fit into
-            the time that the slowest site takes for one, or the first to finish takes for all of its own.
+        pace: ``even``: every site trains for all its local epochs; ``by_speed``: for as many steps of them as it takes
+            until the slowest site has taken one, or the first has taken all of its own.
     """
 
     rounds: int | None = Field(default=None, ge=1, le=100_000)

@@ -25,6 +25,10 @@ class Clock(Protocol):
         """Return how many records go through a local step in a second at this site; None: no time is reckoned."""
         ...
 
+    def line_s(self, site: SiteId) -> float:
+        """Return the least time that a round's model and update took on this site's line; 0 before the first round."""
+        ...
+
 
 def require_clock(link: SiteLink, plan: Plan) -> None:
     """Pass if the link keeps time, or the plan does not need it; before any site is asked for anything.
@@ -50,12 +54,12 @@ def refuse_without_clock(plan: Plan) -> None:
 
 
 def steps_by_speed(plan: Plan, records: Mapping[str, Sequence[int]], clock: Clock) -> dict[SiteId, int]:
-    """Return every site's local steps, so that all compute for about the same time; at least one.
+    """Return every site's local steps in the next round, so that all finish at about the same time; at least one.
 
-    That time is what the slowest takes for one step, since it is waited for anyway, or what the first to finish takes
-    for all of its own, if that is longer. With the plan's most steps ``q_i`` and ``t_i`` seconds a step, site i takes
-    ``floor(max(max_j t_j, min_j q_j t_j) / t_i)`` steps, and at most ``q_i``. Lines do not count. A site whose
-    computing takes no time takes all of its steps.
+    That is when the slowest has taken one step, since it is waited for anyway, or when the first has taken all of its
+    own, if that is later. With the plan's most steps ``q_i``, ``t_i`` seconds a step and ``l_i`` seconds on its line,
+    site i takes ``floor((T - l_i) / t_i)`` steps and at most ``q_i``, where ``T = max(max_j (l_j + t_j), min_j (l_j +
+    q_j t_j))``. A site whose computing takes no time takes all of its steps.
 
     Li et al. 2023, FedCompass (arXiv 2309.14675), assigns steps in the same spirit, as replies come in.
     """
@@ -67,6 +71,8 @@ def steps_by_speed(plan: Plan, records: Mapping[str, Sequence[int]], clock: Cloc
     }
     if not seconds:
         return most
-    time = max(*seconds.values(), min(most[site] * seconds[site] for site in seconds))
-    fitting = {site: int(time / seconds[site] * (1 + 1e-9)) for site in seconds}
+    lines = {site: clock.line_s(site) for site in seconds}
+    soonest = min(lines[site] + most[site] * seconds[site] for site in seconds)
+    time = max(soonest, *(lines[site] + seconds[site] for site in seconds))
+    fitting = {site: int((time - lines[site]) / seconds[site] * (1 + 1e-9)) for site in seconds}
     return {site: max(1, min(most[site], fitting.get(site, most[site]))) for site in plan.sites}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
-from fedsci.coordinator.buffers import Buffers, Opening
+from fedsci.coordinator.buffers import EVERYBODY, Buffers, Opening
 from fedsci.coordinator.clock import Clock, require_clock, steps_by_speed
 from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
@@ -183,7 +183,6 @@ class _Conduct:
     def _opener(self) -> Callable[[int, StrategyState, Aggregation], Opening]:
         """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""
         plan, link, strategy = self.plan, self.link, self.plan.strategy
-        fields: dict[str, Any] = {}
         if isinstance(link, Clock) and isinstance(strategy, BufferedStrategy):
             run, records = self.progress.run, counts(self.progress)
             buffers = Buffers(link=link, clock=link, plan=plan, strategy=strategy, run=run, records=records)
@@ -191,8 +190,11 @@ class _Conduct:
                 number, strategy.sends(state), aggregation.members(number - 1)
             )
         if isinstance(link, Clock) and plan.by_speed:
-            fields = {"steps": steps_by_speed(plan, counts(self.progress), link)}
-        return lambda number, state, aggregation: Opening(fields=fields)
+            clock: Clock = link
+            return lambda number, state, aggregation: Opening(
+                fields={"steps": steps_by_speed(plan, counts(self.progress), clock)}
+            )
+        return lambda number, state, aggregation: EVERYBODY
 
     def _spent(self) -> tuple[float, float, float]:
         """Return bytes up, bytes down and virtual seconds so far."""

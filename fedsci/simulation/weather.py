@@ -68,6 +68,7 @@ class WeatherLink(SiteLink):
     weather: Weather
     virtual_seconds: float | None = 0.0
     _round: int | None = field(default=None, init=False)
+    _line_s: dict[SiteId, float] = field(default_factory=dict, init=False)
     _done_at: dict[SiteId, float] = field(default_factory=dict, init=False)
 
     def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
@@ -109,6 +110,10 @@ class WeatherLink(SiteLink):
         """Return the lab's speed, as the weather has it."""
         return self.weather.of(site).records_per_s
 
+    def line_s(self, site: SiteId) -> float:
+        """Return the least time that a round's model and update took on the lab's line; 0 before the first round."""
+        return self._line_s.get(site, 0.0)
+
     @property
     def _now(self) -> float:
         return self.virtual_seconds or 0.0
@@ -121,6 +126,8 @@ class WeatherLink(SiteLink):
             total += (moved.down - before.down) / lab.down_bytes_per_s
         if lab.up_bytes_per_s is not None:
             total += (moved.up - before.up) / lab.up_bytes_per_s
+        if request.action == "train":
+            self._line_s[site] = min(total, self._line_s.get(site, total))
         computes = request.action == ("train" if self.plan.buffer is None else "begin")
         if lab.records_per_s is not None and computes:
             records: Mapping[str, Any] = request.fields["records"]

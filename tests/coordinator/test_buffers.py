@@ -43,6 +43,9 @@ class World:
     def records_per_s(self, site):
         return None
 
+    def line_s(self, site):
+        return 0.0
+
 
 @pytest.fixture
 def schedule(make_plan):

@@ -12,8 +12,12 @@ NONE = {"mechanism": "none", "epsilon": None}
 class Speeds:
     """A clock that knows nothing but speeds."""
 
-    def __init__(self, **speeds) -> None:
+    def __init__(self, lines=None, **speeds) -> None:
         self.speeds = {name.replace("_", "-"): speed for name, speed in speeds.items()}
+        self.lines = lines or {}
+
+    def line_s(self, site):
+        return self.lines.get(site, 0.0)
 
     def records_per_s(self, site):
         return self.speeds[site]
@@ -50,6 +54,14 @@ def test_small_sites_have_small_steps(plan):
     # lab-3's only batch is of 4 records: both of its steps are done in 0.4 s
     clock = Speeds(lab_1=100, lab_2=50, lab_3=20)
     assert steps_by_speed(plan, records(100, 100, 4), clock) == {"lab-1": 4, "lab-2": 2, "lab-3": 2}
+
+
+def test_a_slow_line_gives_the_others_time_to_compute(plan):
+    # lab-1 has taken all of its 20 steps after 2 s; until then lab-2 has 1.5 s to compute, and lab-3 has 1 s
+    clock = Speeds({"lab-2": 0.5, "lab-3": 1.0}, lab_1=100, lab_2=50, lab_3=100)
+    assert steps_by_speed(plan, records(100, 100, 100), clock) == {"lab-1": 20, "lab-2": 7, "lab-3": 10}
+    # now lab-1 has only 8, and lab-3 with one step, after 1.1 s, is the last
+    assert steps_by_speed(plan, records(40, 100, 100), clock) == {"lab-1": 8, "lab-2": 3, "lab-3": 1}
 
 
 def test_a_site_whose_computing_takes_no_time_sets_no_pace(plan):
