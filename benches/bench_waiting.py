@@ -85,8 +85,8 @@ def measure(way: str, weather: str, seed: int, *, rounds: int | None = None) -> 
     return {
         "rounds": there[0] if there else None,
         "hours": watch.hours[there[0]] if there else None,
-        "last": accuracy[max(accuracy)],
-        "hours_last": max(watch.hours.values()),
+        "last": accuracy[max(accuracy)] if accuracy else None,
+        "hours_last": max(watch.hours.values(), default=0.0),
     }
 
 
@@ -103,7 +103,7 @@ def compare(quick: bool, only: str | None) -> Results:
             each = "  ".join(
                 "never" if one["hours"] is None else f"{one['hours']:.3f} h ({one['rounds']})" for one in found
             )
-            last = "  ".join(f"{one['last']:.3f} after {one['hours_last']:.3f} h" for one in found)
+            last = "  ".join(f"{one['last'] or 0:.3f} after {one['hours_last']:.3f} h" for one in found)
             print(f"{weather:9} {way:22} to {LEVEL:.2f}: {each}   last model: {last}", flush=True)
             if len(hours) == len(found):
                 reached[way] = mean(hours)

@@ -40,6 +40,7 @@ class FedBuff(MeanStrategy):
     together: int
     name: str = field(default="fedbuff", init=False)
     plain: bool = field(default=False, init=False)
+    keeps: int = field(default=1, init=False)  # the contribution that waits
 
     def smallest_sum(self, *, sites: int, survivors: int) -> int:
         """Return how many sites trained on any one model, at least: a sum of theirs is what cheating may show.
