@@ -35,8 +35,8 @@ def strategies() -> None:
     console = Console()
     console.print(table)
     console.print(
-        "exchanges: in a masked round, one more where a site drops out, one less without masks. sent / back: numbers to and "
-        "from a site in a round, in multiples of the model. kept: from round to round, at "
+        "exchanges: in a masked round, one more where a site drops out, one less without masks. sent / back: numbers "
+        "to and from a site in a round, in multiples of the model. kept: from round to round, at "
         "the coordinator beside the model, likewise. More: fedsci strategy show NAME"
     )
 
