@@ -312,7 +312,7 @@ class SiteService:
         if upload.evaluate is not None:  # of the current model, which comes along only to be measured
             current = _received(active, request)
             metrics, _ = self._measure(active, upload, current[:parameters], after=number - 1)
-        contribution = waiting.take(number, request.fields["trained"])
+        contribution = waiting.take(number - 1, request.fields["trained"])
         return self._send(upload, strategy.age(contribution, staleness), metrics, {})
 
     def _evaluate(self, request: Request) -> Reply:
@@ -415,6 +415,9 @@ class SiteService:
         metrics: Sequence[NDArray[np.float64] | NDArray[np.int64] | None],
         fields: dict[str, Any],
     ) -> Reply:
+        active = self._active(_run_id(upload.request))
+        if active.plan.buffer is not None and active.masking is not None and upload.request.action != "train":
+            Waiting(self._run_folder(_run_id(upload.request))).measured(upload.request.integer("slot"))
         reply, clipped = upload.seal(contribution, metrics)
         if clipped:
             self.log.write("clipped", coordinates=clipped, action=upload.request.action)
@@ -422,9 +425,10 @@ class SiteService:
 
     def _unmask(self, request: Request) -> Reply:
         masking, run = self._masking(request), _run_id(request)
-        plan, number = self._active(run).plan, request.integer("slot") + 1
-        if plan.buffer is not None and number <= plan.training.rounds:
-            Waiting(self._run_folder(run)).require_together(plan, number, masking.survivors(request))
+        plan = self._active(run).plan
+        if plan.buffer is not None:
+            survivors = masking.survivors(request)
+            Waiting(self._run_folder(run)).require_together(plan, request.integer("slot"), survivors)
         return Reply(fields=masking.unmask(request) | masking.join_setup(request))
 
     def _votes(self, request: Request) -> Reply:

@@ -28,20 +28,21 @@ class Waiting:
     Attributes:
         version: of the model that this site trained on last: rounds applied to it; None before the first.
         model: that model's digest; None where the contribution was sent, or given up.
-        sent: the last buffer that this site was part of, and the model that each of its sites trained on.
+        sent: the last sum that this site masked something for: its slot, and the model that each site of a buffer
+            trained on; nobody's where it was a measurement.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "waiting.safetensors"
         kept = load(self._file.read_bytes()) if self._file.exists() else {}
-        self.version: int | None = int(kept["version"][0]) if kept else None
+        self.version: int | None = int(kept["version"][0]) if "version" in kept else None
         whole = all(name in kept for name in _ALL)
         self.model: Digest | None = Digest(bytes(kept["model"]).decode("ascii")) if whole else None
         self._contribution: NDArray[np.float32] | None = kept["contribution"] if whole else None
         self.sent: tuple[int, dict[str, int]] | None = None
         if "sent" in kept:
-            number, trained = json.loads(bytes(kept["sent"]))
-            self.sent = number, trained
+            slot, trained = json.loads(bytes(kept["sent"]))
+            self.sent = slot, trained
 
     def require_newer(self, version: int) -> None:
         """Pass if this site has not trained on this model, or a later one.
@@ -58,11 +59,11 @@ class Waiting:
         self._contribution = np.ascontiguousarray(contribution, np.float32)
         self._store()
 
-    def take(self, number: int, trained: Mapping[str, int]) -> NDArray[np.float32]:
+    def take(self, slot: int, trained: Mapping[str, int]) -> NDArray[np.float32]:
         """Return the contribution, and forget it, durably: it is masked once, whatever happens to the answer.
 
         Args:
-            number: the round that it is for.
+            slot: that it is for.
             trained: the model that each of its sites trained on; kept for :meth:`require_together`.
 
         Raises:
@@ -72,18 +73,23 @@ class Waiting:
         if contribution is None:
             raise _unfit("nothing waits here to be sent")
         self.model = self._contribution = None
-        self.sent = number, dict(trained)
+        self.sent = slot, dict(trained)
         self._store()
         return contribution
 
-    def require_together(self, plan: Plan, number: int, survivors: Collection[str]) -> None:
-        """Pass if no model's sites are so few among a round's survivors that their sum could be told apart.
+    def measured(self, slot: int) -> None:
+        """Write down, durably, that what this site is about to mask in a slot was made of no model."""
+        self.sent = slot, {}
+        self._store()
+
+    def require_together(self, plan: Plan, slot: int, survivors: Collection[str]) -> None:
+        """Pass if no model's sites are so few among a slot's survivors that their sum could be told apart.
 
         Raises:
-            PolicyRefused: they are, or this site was in no such round.
+            PolicyRefused: they are, or the slot is not the last one that this site masked something for.
         """
-        if self.sent is None or self.sent[0] != number:
-            raise _unfit(f"this site sent nothing in round {number}, or has moved on")
+        if self.sent is None or self.sent[0] != slot:
+            raise _unfit(f"this site sent nothing in slot {slot}, or has moved on")
         _require_classes(plan, [version for site, version in self.sent[1].items() if site in survivors])
 
     def erase(self) -> None:
@@ -119,9 +125,9 @@ class Waiting:
         return current - self.version
 
     def _store(self) -> None:
-        kept: dict[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.uint8]] = {
-            "version": np.array([self.version], np.int64)
-        }
+        kept: dict[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.uint8]] = {}
+        if self.version is not None:
+            kept["version"] = np.array([self.version], np.int64)
         if self._contribution is not None and self.model is not None:
             kept |= {
                 "contribution": self._contribution,

@@ -227,7 +227,7 @@ def test_at_the_end_nothing_is_left(study):
 
 def test_survivors_that_leave_too_few_of_a_model_open_nothing(study, tmp_path):
     plan, waiting = study().plan, Waiting(tmp_path)
-    with pytest.raises(PolicyRefused, match="sent nothing in round 1"):
+    with pytest.raises(PolicyRefused, match="sent nothing in slot 1"):
         waiting.require_together(plan, 1, LABS)
     waiting.keep(0, MODELS[0], MODELS[1])
     waiting.take(4, {"lab-1": 0, "lab-2": 0, "lab-3": 0, "lab-4": 0})
@@ -239,6 +239,21 @@ def test_survivors_that_leave_too_few_of_a_model_open_nothing(study, tmp_path):
             held.require_together(plan, 3, LABS)
     held.keep(4, MODELS[4], MODELS[1])  # what it begins next does not make it forget
     Waiting(tmp_path).require_together(plan, 4, LABS[:3])
+
+
+def test_a_measurement_is_of_nobodys_model_and_a_buffer_before_it_is_opened_no_more(study, tmp_path):
+    """A slot of an earlier batch may still be open at the site: what it stood for is forgotten, so it stays shut."""
+    plan, waiting = study().plan, Waiting(tmp_path)
+    waiting.measured(7)  # also at a site that was never there to begin
+    Waiting(tmp_path).require_together(plan, 7, LABS[:1])
+    waiting.keep(0, MODELS[0], MODELS[1])
+    waiting.take(8, {"lab-1": 0, "lab-2": 0, "lab-3": 0})
+    waiting.measured(9)
+    with pytest.raises(PolicyRefused, match="sent nothing in slot 8, or has moved on"):
+        waiting.require_together(plan, 8, LABS)
+    Waiting(tmp_path).require_together(plan, 9, LABS[:3])
+    with pytest.raises(PolicyRefused, match="came already"):
+        Waiting(tmp_path).require_newer(0)
 
 
 def test_it_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
