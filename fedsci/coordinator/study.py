@@ -2,19 +2,22 @@
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
+from fedsci.coordinator.buffers import EVERYBODY, Buffers, Opening
+from fedsci.coordinator.clock import Clock, require_clock, steps_by_speed
 from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
 from fedsci.coordinator.round import run_round
 from fedsci.errors import FedsciError
 from fedsci.names import SiteId
+from fedsci.strategies.base import BufferedStrategy, StrategyState
 from fedsci.training.learner import module_for
 from fedsci.training.models import initial_vector
 from fedsci.transport.link import SiteLink
@@ -108,6 +111,7 @@ class _Conduct:
 
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
+        require_clock(self.link, plan)
         self.observer.phase("preparing")
         self.link.round_deadline_s = self.plan.training.round_deadline_s
         if not progress.sites:
@@ -141,10 +145,12 @@ class _Conduct:
         inputs = progress.sites[plan.sites[0]].inputs
         if progress.state is None:
             progress.state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
+        opener = self._opener()
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
             started, before = time.monotonic(), self._spent()
             wanted = meter.measures_after(number - 1)
             self._asking(number, measured=wanted and meter.noised)
+            opening = opener(number, progress.state, aggregation)
             outcome = run_round(
                 aggregation,
                 plan,
@@ -152,6 +158,7 @@ class _Conduct:
                 progress.state,
                 fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
                 tables=[meter.table] if wanted else [],
+                opening=opening,
                 cost=meter.cost,
             )
             collected = outcome.collected
@@ -166,13 +173,29 @@ class _Conduct:
             progress.pending = RoundResult(
                 number=number,
                 measured=None,
-                survivors=len(plan.sites) - len(collected.dropped),
+                survivors=len(collected.survivors),
                 dropped=tuple(collected.dropped),
                 seconds=time.monotonic() - started,
                 traffic=(int(up), int(down)),
                 virtual_seconds=None if self.link.virtual_seconds is None else virtual,
             )
             self.keep.save_state(progress)
+
+    def _opener(self) -> Callable[[int, StrategyState, Aggregation], Opening]:
+        """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""
+        plan, link, strategy = self.plan, self.link, self.plan.strategy
+        if isinstance(link, Clock) and isinstance(strategy, BufferedStrategy):
+            run, records = self.progress.run, counts(self.progress)
+            buffers = Buffers(link=link, clock=link, plan=plan, strategy=strategy, run=run, records=records)
+            return lambda number, state, aggregation: buffers.open(
+                number, strategy.sends(state), aggregation.members(number - 1)
+            )
+        if isinstance(link, Clock) and plan.by_speed:
+            clock: Clock = link
+            return lambda number, state, aggregation: Opening(
+                fields={"steps": steps_by_speed(plan, counts(self.progress), clock)}
+            )
+        return lambda number, state, aggregation: EVERYBODY
 
     def _spent(self) -> tuple[float, float, float]:
         """Return bytes up, bytes down and virtual seconds so far."""

@@ -80,6 +80,7 @@ class RunFacts:
     seed: str
     plan_digest: str
     strategy: str
+    buffered: bool
     versions: Mapping[str, str]
     rounds_completed: int | None
     measure: Measure | None
@@ -148,6 +149,7 @@ def facts_of(run: RunFolder) -> RunFacts:
         seed=_plain(summary.get("seed", study.get("seed"))),
         plan_digest=text(summary.get("plan_digest")),
         strategy=_strategy_name(study.get("strategy")),
+        buffered=text(mapping(run.plan, "strategy").get("name")) == "fedbuff",
         versions=_versions(summary),
         rounds_completed=_rounds_completed(summary, run.rounds),
         measure=measure,

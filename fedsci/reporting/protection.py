@@ -39,7 +39,13 @@ def masking(facts: RunFacts) -> str:
     at_least = f"at least {facts.min_survivors} labs" if facts.min_survivors else "enough labs"
     grouped = ""
     if facts.smallest_sum and facts.min_survivors and facts.smallest_sum < facts.min_survivors:
-        grouped = f" It learns that sum by groups of labs, the smallest of at least {facts.smallest_sum}."
+        if facts.buffered:
+            grouped = (
+                " The labs of a round trained on several models. A coordinator that cheats with models on which "
+                f"nothing is learned can narrow the sum down to the labs of one model: at least {facts.smallest_sum}."
+            )
+        else:
+            grouped = f" It learns that sum by groups of labs, the smallest of at least {facts.smallest_sum}."
     if facts.masked:
         words = paragraph(
             "Enabled. Each lab adds random masks to its update before sending it. The masks cancel in "
@@ -171,4 +177,5 @@ def _drops(facts: RunFacts) -> str:
         f"{f' ({esc(reason)})' if reason else ''}</li>"
         for (site, reason), numbers in rounds_of.items()
     )
-    return paragraph("Labs that dropped out before the end of a round:") + f"<ul>{lines}</ul>"
+    words = "were not in a round’s sum" if facts.buffered else "dropped out before the end of a round"
+    return paragraph(f"Labs that {words}:") + f"<ul>{lines}</ul>"
