@@ -142,6 +142,22 @@ def test_a_damaged_vector_counts_as_zeros(plan_of):
         assert not grouped.sum_of(np.arange(2)).any()
 
 
+def test_vectors_written_into_one_array_stay_each_records_own(plan_of, monkeypatch):
+    # else the last record of a pass would count as often as the pass has records
+    table, strategy, own = table_of(9), plan_of().strategy, Powers.statistics
+    side = ClippedStatistics(strategy=strategy, table=table, clipping_norm=1.0, one_by_one=True)
+    wanted, place = side.sum_of(np.arange(9)), np.empty((1, NUMBERS))
+
+    def written(self, records):
+        place[:] = own(self, records)
+        return place
+
+    monkeypatch.setattr(Powers, "statistics", written)
+    assert (side.sum_of(np.arange(9)) == wanted).all()
+    moved = side.sum_of(np.arange(9)) - side.sum_of(np.arange(8))
+    assert np.linalg.norm(moved) <= 1
+
+
 def test_statistics_of_another_shape_are_refused(plan_of, monkeypatch):
     side = ClippedStatistics(strategy=plan_of().strategy, table=table_of(5), clipping_norm=1.0)
     for wrong in (lambda _, r: np.ones((1, NUMBERS)), lambda _, r: np.ones((len(r.features), NUMBERS), np.float32)):
