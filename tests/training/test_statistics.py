@@ -132,6 +132,15 @@ def test_one_groups_sum_does_not_depend_on_the_others(plan_of):
     assert (whole.sum_of(np.array([0])) == part.sum_of(np.array([0]))).all()
 
 
+def test_how_many_records_fit_is_asked_of_the_public_count(plan_of, monkeypatch):
+    # a plan chooses the limit by its width: asked of the usable rows, a refusal would tell of gaps, for free
+    monkeypatch.setattr(ClippedStatistics, "most_units", 11)
+    worker_of(plan_of(), table_of(11), public_records=11)
+    for usable in (10, 11):
+        with pytest.raises(InputError, match="12 training records are more than 11"):
+            worker_of(plan_of(), table_of(usable), public_records=12)
+
+
 def test_a_damaged_vector_counts_as_zeros(plan_of):
     table = table_of(4)
     table.features[1, 0], table.features[2, 1] = np.nan, np.inf
