@@ -234,9 +234,11 @@ def contributor(
             sample_rate=cost.sample_rate,
             random_bytes=random_bytes,
         )
-        if table.units > private.most_units:
+        # by the public count: a plan chooses how many fit, so whether the usable rows do would tell of gaps, for free
+        records = max(table.units, learner.divisor)
+        if records > private.most_units:
             raise InputError(
-                f"{table.units} training records are more than {private.most_units}: their sum may be too inexact",
+                f"{records} training records are more than {private.most_units}: their sum may be too inexact",
                 hint="split the data set between two sites, or use fewer of its records",
             )
     return Contributor(plan=plan, name=name, learner=learner, private=private, share=share, whole=whole)
