@@ -38,7 +38,7 @@ def passes(consortium):
 def test_a_coordinator_that_dies_after_the_pass_finds_what_it_measured(deploy):
     consortium = measured(deploy, rounds=40)
     assert consortium.submit().code == 0
-    (job,) = [path for path in (consortium.folder / "coordinator" / "studies").iterdir() if path.name.isdigit()]
+    (job,) = consortium.folder.glob("*/studies/000001")
     consortium.until((job / "scaled.json").exists)
     consortium.kill("coordinator")
     kept = (job / "scaled.json").read_bytes()
