@@ -53,7 +53,7 @@ def test_a_coordinator_that_dies_after_the_pass_finds_what_it_measured(deploy):
         assert said["epsilon_spent_study"] <= 2.0
     assert (folder / "scaling" / "privacy_statement.md").exists()
     assert "training 1.80" in (folder / "privacy_statement.md").read_text()
-    assert len(list((consortium.folder / "runs").iterdir())) == 1
+    assert len(list(consortium.folder.glob("runs/*/summary.json"))) == 1  # the pass lies inside
 
 
 def test_an_operator_is_asked_for_both_one_after_the_other(deploy):
