@@ -250,11 +250,11 @@ def _show(folder: Path, *, as_json: bool) -> None:
 
 def _publish(folder: Path) -> None:
     from fedsci.reporting import write_report
-    from fedsci.reporting.statement import write_statement
+    from fedsci.reporting.statement import write_statements
 
     write_report(folder)
     if json.loads((folder / "summary.json").read_bytes())["privacy"]["mechanism"] != "none":
-        write_statement(folder)
+        write_statements(folder)
 
 
 def _line(job: "Job") -> str:

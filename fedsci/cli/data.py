@@ -1,9 +1,11 @@
-"""``fedsci data split``."""
+"""``fedsci data split`` and ``fedsci data stats``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fedsci.cli import data_stats
 
 
 def register(app: typer.Typer) -> None:
@@ -11,6 +13,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Data sets.", epilog="Example: fedsci data split --help", no_args_is_help=True)
     group.callback()(lambda: None)
     group.command("split", epilog="Example: fedsci data split plants.csv --sites 17 --skew 0.5 --out plants")(split)
+    data_stats.register(group)
     app.add_typer(group, name="data")
 
 

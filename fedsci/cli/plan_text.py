@@ -18,6 +18,7 @@ from fedsci.reporting.plan_words import (
     WAYS,
     WHICH_EPSILON,
     about_noise,
+    about_scaling,
     against_pooled,
     promise,
     refusals,
@@ -36,7 +37,7 @@ def print_plan(facts: PlanFacts, page: Path | None) -> None:
     rate = "all records" if training.sample_rate == 1 else f"each record with probability {training.sample_rate:g}"
     _say(console, f"{study.study}: {len(facts.plan.sites)} labs, {training.rounds} rounds, {rate} in each step")
     _heading(console, "What is promised")
-    _say(console, promise(facts), *trust(facts))
+    _say(console, promise(facts), *about_scaling(facts), *trust(facts))
     _heading(console, f"What it means for one {study.privacy.unit}")
     _say(console, *facts.words)
     _heading(console, "What each lab would answer")

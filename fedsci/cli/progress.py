@@ -12,6 +12,7 @@ from fedsci.config.plan import Plan
 from fedsci.coordinator.progress import Progress, RoundResult
 
 _PHASES = {
+    "scaling": "labs measure what scales the columns, in a study of its own",
     "preparing": "labs check the study and load their data",
     "training": "training",
     "baselines": "each lab trains its own model, for comparison",

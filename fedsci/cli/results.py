@@ -51,7 +51,7 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
         lost = len(summary["secure_aggregation"]["dropped"])
         console.print(f"  virtual time of the rounds {summary['virtual_hours']:.3g} h; a lab was missing {lost} times")
     if private:
-        _explain(console, privacy)
+        _explain(console, privacy | {"scaling": summary.get("scaling")})
         if metrics.get("local_noise") is not None:
             _price_of_local_noise(console, metrics, name)
     else:
@@ -102,7 +102,7 @@ def _explain(console: Console, privacy: dict[str, Any]) -> None:
         "",
         f"Epsilon is per {privacy['unit']} (add or remove one), at delta {privacy['delta']:g}, "
         f"{privacy['mechanism']} noise.",
-        "  study     this study",
+        "  study     this study" + (", with what measured its scaling" if privacy["scaling"] else ""),
         "  planned   all studies of this data so far, had all been fixed in advance",
         "  enforced  the same by the ledger's rule, which also holds for studies chosen",
         "            after seeing results; this is what the budget is compared with",

@@ -122,7 +122,7 @@ def _run(
     if not silent:
         _say(
             f"{loaded.plan.study.study}: {len(loaded.plan.sites)} labs, {loaded.plan.recipe.name}, "
-            f"{loaded.plan.training.rounds} rounds, {_guarantee(loaded.plan.study.privacy)}"
+            f"{loaded.plan.training.rounds} rounds, {_guarantee(loaded.plan.study.privacy)}{_before(loaded.plan)}"
         )
         _warn_of_drowning(loaded.plan)
     from fedsci.simulation.run import SimulatedRun
@@ -172,6 +172,14 @@ def _guarantee(privacy: Any) -> str:
     return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {unit}, {privacy.mechanism} noise"
 
 
+def _before(plan: Any) -> str:
+    """Return what happens first, where the scaling is to be measured."""
+    if not plan.awaits_scaling:
+        return ""
+    cost = f", for {plan.study.privacy.scaling_share:g} of both" if plan.private else ""
+    return f"; a study of its own measures the scaling first{cost}"
+
+
 def _report(folder: Path) -> Path | None:
     from fedsci.reporting import write_report
 
@@ -179,9 +187,9 @@ def _report(folder: Path) -> Path | None:
 
 
 def _statement(folder: Path) -> Path:
-    from fedsci.reporting.statement import write_statement
+    from fedsci.reporting.statement import write_statements
 
-    return write_statement(folder)
+    return write_statements(folder)
 
 
 def _point_to_folder(folder: Path | None) -> None:

@@ -194,7 +194,10 @@ _RIGHT = {
 def _explain(error: ValidationError, document: Document, origin: dict[tuple[Key, ...], str]) -> ConfigError:
     first = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")[0]
     context = first.get("ctx", {})
-    keys = _file_keys(first["loc"], document.values)
+    loc = first["loc"]
+    if loc == ("scaling",) and "scaling" not in document.values:  # where a study file writes it
+        loc = ("features", "scaling")
+    keys = _file_keys(loc, document.values)
     if first["type"] == "unknown_key":
         keys = (*keys, str(context["key"]))
         return ConfigError(

@@ -201,6 +201,19 @@ class Plan:
             *(("personalised",) if self.study.personalise.method != "none" else ()),
         )
 
+    @property
+    def awaits_scaling(self) -> bool:
+        """Whether numbers that scale the study are yet to be measured, so that it cannot run as it is."""
+        return self.study.scaling == "federated" and self.study.scaled_by is None
+
+    @property
+    def whole_privacy(self) -> tuple[float | None, float]:
+        """Epsilon and delta of the study together with what measured its scaling, by basic composition."""
+        privacy, by = self.study.privacy, self.study.scaled_by
+        if by is None or by.epsilon is None or by.delta is None or privacy.epsilon is None:
+            return privacy.epsilon, privacy.delta
+        return privacy.epsilon + by.epsilon, privacy.delta + by.delta
+
     def without_privacy(self) -> "Plan":
         """Return the plan of a baseline that trains without privacy: the numbers the recipe has for that."""
         privacy = self.study.privacy.model_copy(update={"mechanism": "none"})
@@ -346,6 +359,14 @@ def _check_statistics(plan: Plan) -> None:
         raise ConfigError(
             f"{name} sums statistics in one exchange, and training.rounds is {plan.training.rounds}",
             hint="set training.rounds: 1, or leave it out; or choose a strategy that trains (fedsci strategies)",
+        )
+    numbers = [*plan.study.features.items(), (plan.study.task.target, plan.study.task)]
+    scaled = [name for name, part in numbers if getattr(part, "mean", None) is not None]
+    if scaled or plan.study.scaling == "federated":
+        raise ConfigError(
+            f"{name} takes numbers as their bounds scale them, and "
+            + (f"{scaled[0]} has a mean and a deviation" if scaled else "features.scaling is federated"),
+            hint="remove them and use features.scaling: bounds; or choose a strategy that trains (fedsci strategies)",
         )
     if privacy.clipping_norm != 1:
         raise ConfigError(

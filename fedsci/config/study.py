@@ -12,16 +12,29 @@ from fedsci.errors import InputError
 Category = bool | int | float | str
 
 
+def _check_number(least: float, most: float, mean: float | None, deviation: float | None) -> None:
+    """Pass if bounds are ordered, and mean and deviation, in the same units, can be those of numbers within them."""
+    if not least < most:
+        raise ValueError(f"min {least:g} is not below max {most:g} | give public bounds, min < max")
+    if (mean is None) != (deviation is None):
+        raise ValueError("mean and deviation go together | give both, or neither")
+    if mean is not None and not least <= mean <= most:
+        raise ValueError(f"mean {mean:g} is not within {least:g} to {most:g} | give a public mean within min and max")
+    if deviation is not None and not 0 <= deviation <= most - least:
+        raise ValueError(f"deviation {deviation:g} is not possible within {least:g} to {most:g} | give a smaller one")
+
+
 class NumericColumn(Strict):
-    """A number with public bounds, scaled to [-1, 1]."""
+    """A number with public bounds, scaled to [-1, 1]; by a public mean and deviation where there are any."""
 
     min: float
     max: float
+    mean: float | None = None
+    deviation: float | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> "NumericColumn":
-        if not self.min < self.max:
-            raise ValueError(f"min {self.min:g} is not below max {self.max:g} | give public bounds, min < max")
+    def _possible(self) -> "NumericColumn":
+        _check_number(self.min, self.max, self.mean, self.deviation)
         return self
 
 
@@ -80,17 +93,18 @@ class MulticlassTask(Strict):
 
 
 class RegressionTask(Strict):
-    """A number with public bounds."""
+    """A number with public bounds; learned in public deviations from a public mean where there are any."""
 
     kind: Literal["regression"]
     target: str
     min: float
     max: float
+    mean: float | None = None
+    deviation: float | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> "RegressionTask":
-        if not self.min < self.max:
-            raise ValueError(f"min {self.min:g} is not below max {self.max:g} | give public bounds, min < max")
+    def _possible(self) -> "RegressionTask":
+        _check_number(self.min, self.max, self.mean, self.deviation)
         return self
 
 
@@ -138,6 +152,7 @@ class Privacy(Strict):
         epsilon, delta: of the study.
         clipping_norm: what one unit may contribute to a sum; for ``unit: site``, of a site's update.
         colluding_sites: whose noise does not count under the distributed mechanism.
+        scaling_share: the part of epsilon and of delta that measuring the scaling gets; training has the rest.
     """
 
     unit: Literal["record", "group", "site"] = "record"
@@ -147,6 +162,7 @@ class Privacy(Strict):
     delta: float = Field(default=1e-5)
     clipping_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     colluding_sites: int = Field(default=2, ge=0)
+    scaling_share: float = Field(default=0.1, ge=0.01, le=0.9)
 
     @field_validator("epsilon")
     @classmethod
@@ -252,14 +268,37 @@ METRICS: dict[str, tuple[str, ...]] = {
 EXACT_METRICS = ("balanced_accuracy", "calibration_error")
 
 
+class ScaledBy(Strict):
+    """The pass that measured the numbers which scale a study; not written by people.
+
+    Attributes:
+        plan: digest of the pass's plan.
+        columns: what it measured: columns, and the target of a regression.
+        epsilon, delta: of the pass, on top of the study's own; None without privacy.
+    """
+
+    plan: str
+    columns: list[str]
+    epsilon: float | None
+    delta: float | None
+
+
 class Study(Strict):
-    """A study file as written."""
+    """A study file as written.
+
+    Attributes:
+        scaling: in a file ``features: {scaling: federated}``: numeric columns without a mean and a deviation have them
+            measured over all sites first, by a study of its own; with ``bounds`` bounds scale them.
+        scaled_by: set once they are measured.
+    """
 
     study: str
     question: str = ""
     dataset: str
     task: Task
     features: dict[str, Column] = Field(min_length=1)
+    scaling: Literal["bounds", "federated"] = "bounds"
+    scaled_by: ScaledBy | None = None
     missing: Literal["refuse", "drop", "impute"] = "refuse"
     model: ModelSpec
     strategy: str
@@ -270,6 +309,16 @@ class Study(Strict):
     personalise: Personalise = Personalise()
     sites: list[str] | str = Field(default_factory=list)
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaling_apart(cls, values: Any) -> Any:
+        """Take the text ``scaling`` out of the columns, which are sections always."""
+        features = values.get("features") if isinstance(values, dict) else None
+        if not isinstance(features, dict) or not isinstance(features.get("scaling"), str):
+            return values
+        columns = {name: column for name, column in features.items() if name != "scaling"}
+        return {**values, "features": columns, "scaling": features["scaling"]}
 
     @field_validator("study")
     @classmethod
@@ -299,6 +348,13 @@ class Study(Strict):
                 raise ValueError(
                     f"metric {metric!r} does not exist for a {self.task.kind} task | use some of: {', '.join(known)}"
                 )
+        if self.scaling == "federated" and self.scaled_by is None and not self.unmeasured:
+            raise ValueError(
+                "features.scaling: federated has nothing to measure | it is for numbers that have no mean and no "
+                "deviation yet; use scaling: bounds"
+            )
+        if self.scaled_by is not None and self.unmeasured:
+            raise ValueError(f"{self.unmeasured[0]!r} was not measured | hand in the study without scaled_by")
         arrays = [column for column in self.features.values() if isinstance(column, ArrayColumn)]
         if self.model.name == "cnn" and not (len(self.features) == 1 and arrays and len(arrays[0].shape) >= 2):
             raise ValueError(
@@ -306,3 +362,13 @@ class Study(Strict):
                 "for example: features: {image: {shape: [28, 28], min: 0, max: 255}}"
             )
         return self
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """The numbers whose mean and deviation nobody has given: columns, and the target of a regression."""
+        columns = [*self.features.items(), (self.task.target, self.task)]
+        return tuple(
+            name
+            for name, column in columns
+            if isinstance(column, NumericColumn | RegressionTask) and column.mean is None
+        )

@@ -111,6 +111,12 @@ def _read(path: Path, overrides: list[str] | None, seed: int | None) -> tuple[Do
     if seed is not None:
         document.values["seed"] = seed
         origin["seed",] = f"--seed {seed}"
+    if "scaled_by" in document.values:
+        where = origin.get(("scaled_by",), _line(document, "scaled_by"))
+        raise ConfigError(
+            f"{where}: scaled_by is not written by people",
+            hint="set features.scaling: federated to have scaling measured, or give columns a mean and a deviation",
+        )
     study = parse(Study, document, origin=origin)
     where = origin.get(("strategy",), _line(document, "strategy"))
     recipe = load_recipe(study.strategy, folder=path.parent, where=where)

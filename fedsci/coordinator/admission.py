@@ -24,6 +24,7 @@ class Admission:
         exact_evaluation: the site lets exact metrics of its holdout leave, inside sums.
         rounds_allowed, measurements_allowed: how much of the study the site's budget pays for.
         advert: the site's part of the first setup, or empty.
+        stops: where a budget ends before the study, the site stops it there and does not refuse it.
     """
 
     train: int
@@ -36,6 +37,7 @@ class Admission:
     rounds_allowed: int
     measurements_allowed: int
     advert: str
+    stops: bool = False
 
 
 def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
@@ -61,6 +63,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             rounds_allowed=counts[4],
             measurements_allowed=_count(fields["measurements_allowed"]),
             advert=str(fields.get("advert", "")),
+            stops=fields.get("stops") is True,
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(

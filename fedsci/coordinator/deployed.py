@@ -1,22 +1,27 @@
 """One study over SuperLink: waits for its sites, runs it or what is left of it, and leaves a run folder."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedsci.config.plan import Plan
+from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.scaling import pass_before
 from fedsci.coordinator.checkpoint import Checkpoint
 from fedsci.coordinator.permission import await_turn
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult, Suspended
 from fedsci.coordinator.queue import Job, JobState
 from fedsci.coordinator.run import RunRecord
+from fedsci.coordinator.scaling import after_pass, require_room, require_rules
 from fedsci.coordinator.study import abandon_rounds, run_study, settle, show_pending
 from fedsci.coordinator.turns import AWAY, Turns
 from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
+from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
 from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid
@@ -28,6 +33,7 @@ _ASK_S = 60.0
 _HELLO_S = 15.0
 _MODEL_EVERY_S = 5.0
 _POLL_S = 0.5
+_SCALING, _SCALED = "scaling", "scaled.json"
 
 
 @dataclass(kw_only=True)
@@ -36,6 +42,9 @@ class DeployedRun:
 
     Taken up after its sites let it in: a round that was under way is given up, and stays charged. Before: sites settle
     what they reserved, and the study begins anew.
+
+    A study whose scaling is to be measured is two, one after the other: a pass with a run folder of its own, and the
+    study that it makes, which is kept as soon as there is one, so that nobody measures and pays twice.
 
     Attributes:
         job: the study.
@@ -67,6 +76,7 @@ class DeployedRun:
         self._record: RunRecord | None = None
         self._link: SiteLink | None = None
         self._told = False
+        self._measured: Path | None = None
         self._model_written = time.monotonic()
 
     def run(self) -> None:
@@ -74,6 +84,8 @@ class DeployedRun:
         plan = self.job.plan()
         status, error = "aborted", FedsciError("internal error")
         try:
+            if plan.awaits_scaling:
+                plan = self._scaled(plan)
             if self.job.state.state == "running":
                 self._take_up(plan)
             else:
@@ -100,19 +112,47 @@ class DeployedRun:
             exit_code=0 if completed else error.exit_code,
         )
         self._journal("ended", status=status, reason=error.message)
-        self._checkpoint.clear()
+        clear(self.job)
 
-    def _begin(self, plan: Plan) -> None:
+    def _scaled(self, asked: Plan) -> Plan:
+        """Return the study scaled by what its pass measured: now, or before this process was there."""
+        found = kept_scaling(self.job)
+        if found is None:
+            first = pass_before(asked)
+            (self.job.path / _SCALING).mkdir(mode=0o700, exist_ok=True)
+            self._checkpoint = Checkpoint(self.job.path / _SCALING)
+            if self.job.state.state == "running":
+                self._take_up(first, asked=asked)
+            else:
+                self._begin(first, asked=asked)
+            record = self._record
+            if record is None:
+                raise RoundAborted("the pass that measures the scaling has no record")
+            found = after_pass(asked, first, self._progress), record.folder.path.resolve()
+            record.close(*record.ending())
+            keep_scaling(self.job, *found)
+            self._journal("scaled", plan=found[0].digest, folder=str(found[1]))
+            self._record, self._link, self._progress = None, None, Progress()
+            self._change(state="waiting", waiting={}, rounds=0, run=self._progress.run, folder="")
+            self._checkpoint = Checkpoint(self.job.path)
+        plan, self._measured = found
+        return plan
+
+    def _begin(self, plan: Plan, *, asked: Plan | None = None) -> None:
+        """Run a study from its beginning; ``asked`` is what it measures the scaling for, where it does that."""
         record = RunRecord.begin(plan, engine="flower", out=self.out, display=self, progress=self._progress)
         self._record = record
         self._change(state="waiting", folder=str(record.folder.path.resolve()))
         record.write_plan()
+        self._add_scaling(record)
         self._check()
         self._await_connected(plan)
         with connect_grid(self.fleet) as grid:
             link = self._discover(plan, grid)
             record.link = link
             link.timeout_s = min(self.timeout_s, _ASK_S)  # who is away meanwhile is asked again
+            if asked is not None:
+                require_rules(link, asked, plan)
             await_turn(
                 link,
                 plan,
@@ -128,22 +168,35 @@ class DeployedRun:
                 self._checkpoint.save_roster(roster.content)
             self._checkpoint.save(self._progress)
             self._change(state="running", waiting={})  # from here on sites may charge something
-            run_study(link, plan, self._progress, record, roster=roster, keep=self._checkpoint)
+            run_study(
+                link,
+                plan,
+                self._progress,
+                record,
+                roster=roster,
+                keep=self._checkpoint,
+                admitted=None if asked is None else partial(require_room, asked, plan),
+            )
         record.write_model()
 
-    def _take_up(self, plan: Plan) -> None:
+    def _add_scaling(self, record: RunRecord) -> None:
+        if self._measured is not None:
+            record.add_scaling(self._measured)
+
+    def _take_up(self, plan: Plan, *, asked: Plan | None = None) -> None:
         kept, self._state = self._checkpoint.restore(plan), self.job.state
         if kept is None or set(kept.sites) != set(plan.sites):
             self._give_up(plan, kept)
             self.turns.give_back(self.job.claim)
             begin_again(self.job)
             self._state = JobState(run=self._progress.run)
-            self._begin(plan)
+            self._begin(plan, asked=asked)
             return
         self._progress = kept
         folder = Path(self._state.folder)
         record = RunRecord.reopen(plan, engine="flower", folder=folder, display=self, progress=kept)
         self._record = record
+        self._add_scaling(record)
         self._journal("taken-up", rounds=kept.rounds_completed, asked=kept.asked)
         try:
             self._check()
@@ -278,10 +331,31 @@ def begin_again(job: Job) -> None:
 
     Nothing was charged for it yet, and what operators decided lies at their sites.
     """
-    if job.state.folder:
-        folder = Path(job.state.folder)
+    folder = Path(job.state.folder)
+    if job.state.folder and not (folder / "summary.json").exists():  # else it is a pass that has run
         with contextlib.suppress(OSError):  # it holds the plan and nothing else
             (folder / "plan.yaml").unlink(missing_ok=True)
             folder.rmdir()
-    Checkpoint(job.path).clear()
+    clear(job)
     job.write_state(JobState())
+
+
+def clear(job: Job) -> None:
+    """Forget how far a study came, and its pass; not what the pass measured."""
+    for folder in (job.path, job.path / _SCALING):
+        Checkpoint(folder).clear()
+
+
+def keep_scaling(job: Job, plan: Plan, folder: Path) -> None:
+    """Keep, durably, the study that a pass made and the pass's run folder."""
+    values = {"plan": plan.to_bytes().decode(), "folder": str(folder)}
+    replace_private(job.path / _SCALED, json.dumps(values).encode())
+
+
+def kept_scaling(job: Job) -> tuple[Plan, Path] | None:
+    """Return the study that a pass made and the pass's run folder, or None where nothing was measured yet."""
+    try:
+        values = json.loads((job.path / _SCALED).read_bytes())
+    except FileNotFoundError:
+        return None
+    return plan_from_bytes(values["plan"].encode(), modules=None), Path(values["folder"])

@@ -1,6 +1,7 @@
 """What a study leaves behind, whatever engine runs it: a run folder that is readable at any moment."""
 
 import contextlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.progress import Progress, RoundResult
-from fedsci.coordinator.summary import summarise
+from fedsci.coordinator.summary import SCALING, summarise
 from fedsci.errors import InputError
 from fedsci.registry.run_folder import RunFolder, create_run_folder
 from fedsci.training.accountant import cost_of
@@ -43,6 +44,8 @@ class RunRecord:
         link: to the sites, once there is one; its traffic is counted.
         pooled: metrics of baselines on pooled data, where labs are simulated.
         weather: what the simulated labs' machines and lines were like, if the simulation said.
+        scaling: the summary of the pass that measured the study's scaling, if there was one.
+        scaling_folder: its run folder, which becomes a part of this one when the run is closed.
     """
 
     plan: Plan
@@ -53,6 +56,8 @@ class RunRecord:
     link: SiteLink | None = None
     pooled: dict[str, Metrics | None] = field(default_factory=dict)
     weather: dict[str, Any] | None = None
+    scaling: dict[str, Any] | None = None
+    scaling_folder: Path | None = None
     _began: float = field(default_factory=time.monotonic)
     _written: set[int] = field(default_factory=set)
 
@@ -77,6 +82,20 @@ class RunRecord:
         else:
             record.write_plan()
         return record
+
+    def add_scaling(self, folder: Path) -> None:
+        """Take what measured the scaling for a part of this run, and its folder, when the run is closed.
+
+        Until then the pass is a run like any other, so that it is found whatever happens to this one.
+
+        Raises:
+            InputError: there is no such run.
+        """
+        try:
+            self.scaling = json.loads((folder / "summary.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} holds no run that measured a scaling: {error}") from None
+        self.scaling_folder = folder
 
     def write_plan(self) -> None:
         """Write ``plan.yaml``."""
@@ -142,6 +161,9 @@ class RunRecord:
 
         After a failure also the model, and a failure to write does not hide the first one.
         """
+        if self.scaling_folder is not None:
+            with contextlib.suppress(InputError):
+                self.folder.adopt(self.scaling_folder, SCALING)
         traffic = self.link.traffic if self.link is not None else Traffic()
         if self.link is not None:
             self.progress.seconds["transport"] = self.link.seconds_codec
@@ -154,6 +176,7 @@ class RunRecord:
             seconds_total=time.monotonic() - self._began,
             traffic=(traffic.up, traffic.down),
             pooled=self.pooled,
+            scaling=self.scaling,
         )
         if self.link is not None and self.link.virtual_seconds is not None:
             summary |= {"virtual_hours": round(self.link.virtual_seconds / 3600, 9), "weather": self.weather}
@@ -170,4 +193,7 @@ class RunRecord:
         if not self.plan.private:
             return None
         parameters = next(iter(self.progress.sites.values())).parameters
-        return cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
+        own = cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
+        if self.scaling is None:
+            return own
+        return own + max(float(said["epsilon_spent_study"]) for said in self.scaling["privacy"]["by_site"].values())

@@ -15,7 +15,7 @@ from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
 from fedsci.coordinator.round import run_round
-from fedsci.errors import FedsciError
+from fedsci.errors import FedsciError, InputError
 from fedsci.names import SiteId
 from fedsci.strategies.base import BufferedStrategy, StrategyState
 from fedsci.training.learner import module_for
@@ -42,6 +42,7 @@ def run_study(
     *,
     roster: SignedRoster | None,
     keep: Keeper | None = None,
+    admitted: Callable[[Progress], None] | None = None,
 ) -> None:
     """Run the whole study, or what is left of it, keeping ``progress`` up to date at every step.
 
@@ -52,13 +53,20 @@ def run_study(
         progress: new, or as a process before this one kept it after all sites let the study in.
         roster: needed where the study is masked.
         keep: what is kept for the next process; nothing if left out.
+        admitted: called once all sites have let the study in and nothing is computed; what it raises ends the study,
+            and sites charge nothing.
 
     Raises:
+        InputError: the plan's scaling is yet to be measured.
         SiteFailed: a site refused the study; its own exit code says why.
         RoundAborted: fewer than ``min_survivors`` sites finished a round.
         Suspended: this process ends; sites are told nothing.
     """
-    conduct = _Conduct(link=link, plan=plan, progress=progress, observer=observer, keep=keep or Unkept())
+    if plan.awaits_scaling:
+        raise InputError("the study's scaling is yet to be measured", hint="run the pass that measures it first")
+    conduct = _Conduct(
+        link=link, plan=plan, progress=progress, observer=observer, keep=keep or Unkept(), admitted=admitted
+    )
     try:
         conduct.run(roster)
     except Suspended:
@@ -108,6 +116,7 @@ class _Conduct:
     progress: Progress
     observer: Observer
     keep: Keeper
+    admitted: Callable[[Progress], None] | None
 
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
@@ -116,6 +125,8 @@ class _Conduct:
         self.link.round_deadline_s = self.plan.training.round_deadline_s
         if not progress.sites:
             admit(self.link, plan, progress, roster)
+            if self.admitted is not None:
+                self.admitted(progress)
         self.keep.save(progress)
         aggregation, meter = assemble(self.link, plan, progress, roster, self.keep)
         self.observer.phase("training")

@@ -1,10 +1,12 @@
 """``summary.json``: the contract that scripts read. Keys are only ever added."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import fedsci
 from fedsci.config.plan import Plan
+from fedsci.config.study import NumericColumn, RegressionTask
 from fedsci.coordinator.progress import Progress
 from fedsci.names import SiteId
 from fedsci.privacy.events import neighbouring_of
@@ -13,6 +15,8 @@ from fedsci.training.metrics import Metrics, higher_is_better
 
 #: Named in docs/protocol.md.
 SECAGG_PROTOCOL = "fedsci-secagg-1"
+#: Inside a run folder: that of the pass which measured the scaling.
+SCALING = "scaling"
 
 
 def summarise(
@@ -25,8 +29,11 @@ def summarise(
     seconds_total: float,
     traffic: tuple[int, int],
     pooled: dict[str, Metrics | None],
+    scaling: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run, finished or not; every number in it was computed in this run.
+
+    Where a pass measured the scaling first, epsilon and delta are of both together.
 
     Args:
         plan: what was run.
@@ -37,6 +44,7 @@ def summarise(
         seconds_total: wall time.
         traffic: bytes up, bytes down, as the coordinator saw them.
         pooled: metrics of ``pooled``, ``pooled_dp`` and ``local_noise``, None where not computed.
+        scaling: the summary of the pass that measured the scaling, if there was one.
     """
     study, privacy = plan.study, plan.study.privacy
     alone = progress.alone
@@ -93,11 +101,13 @@ def summarise(
             "unit": privacy.unit,
             "neighbouring": neighbouring_of(privacy.unit).value,
             "mechanism": privacy.mechanism,
-            "delta": privacy.delta,
+            "delta": plan.whole_privacy[1],
             "accountant": "pld",
             "colluding_sites": privacy.colluding_sites if privacy.mechanism == "distributed" else None,
-            "by_site": {site: _spent(plan, progress, site) for site in progress.privacy},
+            "by_site": _first_only(progress, scaling)
+            | {site: _spent(plan, progress, site, scaling) for site in progress.privacy},
         },
+        "scaling": None if scaling is None else _scaling(plan, scaling),
         "secure_aggregation": {
             "enabled": study.secure_aggregation.enabled,
             "protocol": SECAGG_PROTOCOL if study.secure_aggregation.enabled else None,
@@ -113,15 +123,48 @@ def summarise(
     }
 
 
-def _spent(plan: Plan, progress: Progress, site: SiteId) -> dict[str, Any]:
+def _scaling(plan: Plan, first: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what measured the scaling, and what it found."""
+    numbers = [*plan.study.features.items(), (plan.study.task.target, plan.study.task)]
+    by = plan.study.scaled_by
+    return {
+        "run_folder": SCALING,
+        "plan_digest": first["plan_digest"],
+        "epsilon": by.epsilon if by else None,
+        "delta": by.delta if by else None,
+        "columns": {
+            name: {"mean": part.mean, "deviation": part.deviation}
+            for name, part in numbers
+            if isinstance(part, NumericColumn | RegressionTask) and by is not None and name in by.columns
+        },
+        "traffic_bytes": first["traffic_bytes"],
+        "seconds": first["seconds"],
+    }
+
+
+def _first_only(progress: Progress, scaling: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what sites stated that measured the scaling, and then did not let the study in."""
+    said = {} if scaling is None else scaling["privacy"]["by_site"]
+    return {
+        site: {**spent, "epsilon_spent_scaling": spent["epsilon_spent_study"]}
+        for site, spent in said.items()
+        if site not in progress.privacy
+    }
+
+
+def _spent(plan: Plan, progress: Progress, site: SiteId, scaling: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a site stated; one that did not close its charge keeps all that it reserved."""
     values, settled = progress.privacy[site], site in progress.settled
     study = values["study"]
     if plan.private and not settled:
         cost = cost_of(plan, dimension=progress.sites[site].parameters)
         study = cost.epsilon(values["rounds_charged"], values["measurements_charged"])
+    first = 0.0
+    if scaling is not None and plan.private:
+        first = scaling["privacy"]["by_site"][site]["epsilon_spent_study"]
     return {
-        "epsilon_spent_study": study,
+        "epsilon_spent_study": study + first if plan.private else study,
+        "epsilon_spent_scaling": None if scaling is None else first if plan.private else study,
         "epsilon_spent_total": values["total"],
         "epsilon_enforced_total": values["enforced_total"],
         "epsilon_enforced_before": values["enforced_before"],

@@ -68,6 +68,8 @@ def encode_feature(
         values = _numbers(column, place)
         missing = np.isnan(values)
         scaled, clipped = _scale(values, feature.minimum, feature.maximum)
+        if feature.mean is not None:
+            scaled = _standardised(values, feature)
         block = scaled[:, None]
         unseen = np.zeros(len(column), dtype=np.bool_)
     else:
@@ -165,6 +167,13 @@ def _scale(
     scaled = np.clip((inside - minimum) / (maximum - minimum) * 2.0 - 1.0, -1.0, 1.0)
     scaled[np.isnan(values)] = 0.0  # exactly, whatever the rounding
     return scaled.astype(np.float32), (inside != numbers).astype(np.int64)
+
+
+def _standardised(values: NDArray[np.float64], feature: NumericFeature) -> NDArray[np.float32]:
+    """Return values, clipped to the bounds, in deviations from the mean; NaN becomes 0, the mean."""
+    scale = feature.scale
+    inside = np.clip(np.where(np.isnan(values), scale.centre, values), feature.minimum, feature.maximum)
+    return np.asarray((inside - scale.centre) / scale.unit, dtype=np.float32)
 
 
 def _codes(column: NDArray[Any], categories: Sequence[Category], place: Place) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
-"""A study's public schema: what each column is, and the bounds that scale it.
+"""A study's public schema: what each column is, and what scales it.
 
 Bounds and categories come from the study, never from a lab's data: a statistic of private data that set
-the scaling would be a release that no budget paid for.
+the scaling would be a release that no budget paid for. Means and deviations are public too: somebody knew them, or a
+study that was paid for measured them.
 """
 
 import json
@@ -22,6 +23,9 @@ Category: TypeAlias = str | int | float | bool
 MissingRule = Literal["refuse", "drop", "impute"]
 UnseenRule = Literal["other", "refuse"]
 
+#: No deviation counts as less than this share of its bounds' width, so that no value is scaled beyond 1 / this.
+LEAST_DEVIATION = 0.02
+
 
 def _check_name(name: str) -> None:
     if not name or name != name.strip():
@@ -35,6 +39,22 @@ def _check_bounds(name: str, minimum: float, maximum: float) -> None:
         raise InputError(f"{name!r}: the bounds {minimum} to {maximum} are not finite", hint="give finite min and max")
     if not minimum < maximum:
         raise InputError(f"{name!r}: min {minimum} is not below max {maximum}", hint="give min below max")
+
+
+def _check_moments(name: str, minimum: float, maximum: float, mean: float | None, deviation: float | None) -> None:
+    if (mean is None) != (deviation is None):
+        raise InputError(f"{name!r} has a mean or a deviation without the other", hint="give both, or neither")
+    if mean is None or deviation is None:
+        return
+    if not minimum <= mean <= maximum:
+        raise InputError(
+            f"{name!r}: the mean {mean:g} is not within {minimum:g} to {maximum:g}", hint="give a mean in the bounds"
+        )
+    if not 0 <= deviation <= maximum - minimum:
+        raise InputError(
+            f"{name!r}: the deviation {deviation:g} is not between 0 and {maximum - minimum:g}",
+            hint="give a deviation that values within the bounds can have",
+        )
 
 
 def _check_categories(name: str, categories: Sequence[Category], *, at_least: int) -> None:
@@ -56,16 +76,47 @@ def _check_categories(name: str, categories: Sequence[Category], *, at_least: in
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scale:
+    """An affine scaling: ``centre`` becomes 0, ``unit`` becomes 1; both in the column's own units."""
+
+    centre: float
+    unit: float
+
+    @classmethod
+    def of(cls, minimum: float, maximum: float, mean: float | None, deviation: float | None) -> "Scale":
+        """Return the scale of a column: by mean and deviation where there are any, else by the bounds.
+
+        >>> Scale.of(0, 10, None, None), Scale.of(0, 10, 4, 0.01)
+        (Scale(centre=5.0, unit=5.0), Scale(centre=4, unit=0.2))
+        """
+        width = maximum - minimum
+        if mean is None or deviation is None:
+            return cls(centre=minimum + width / 2.0, unit=width / 2.0)
+        return cls(centre=mean, unit=max(deviation, LEAST_DEVIATION * width))
+
+
+@dataclass(frozen=True, kw_only=True)
 class NumericFeature:
-    """A number, scaled so that ``minimum`` is -1 and ``maximum`` is 1; values outside are clipped."""
+    """A number, clipped to its bounds and scaled so that ``minimum`` is -1 and ``maximum`` is 1.
+
+    With ``mean`` and ``deviation``, in the column's own units, scaled to ``(value - mean) / deviation`` instead.
+    """
 
     name: str
     minimum: float
     maximum: float
+    mean: float | None = None
+    deviation: float | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
         _check_bounds(self.name, self.minimum, self.maximum)
+        _check_moments(self.name, self.minimum, self.maximum, self.mean, self.deviation)
+
+    @property
+    def scale(self) -> "Scale":
+        """What becomes 0, and what is one unit of the scaled values."""
+        return Scale.of(self.minimum, self.maximum, self.mean, self.deviation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +185,28 @@ class MulticlassTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionTarget:
-    """A number, scaled and clipped to [-1, 1] by public bounds."""
+    """A number, scaled and clipped to [-1, 1] by public bounds.
+
+    Models learn it in units of ``deviation`` from ``mean`` where there are any; it is measured by the bounds always.
+    """
 
     name: str
     minimum: float
     maximum: float
+    mean: float | None = None
+    deviation: float | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
         _check_bounds(self.name, self.minimum, self.maximum)
+        _check_moments(self.name, self.minimum, self.maximum, self.mean, self.deviation)
+
+    @property
+    def learned(self) -> Scale:
+        """What models learn as 0 and as 1, in the scaled units of the bounds."""
+        bounds = Scale.of(self.minimum, self.maximum, None, None)
+        own = Scale.of(self.minimum, self.maximum, self.mean, self.deviation)
+        return Scale(centre=(own.centre - bounds.centre) / bounds.unit, unit=own.unit / bounds.unit)
 
     def to_units(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return scaled values (-1 is ``minimum``, 1 is ``maximum``) in the target's own units."""
@@ -160,8 +224,8 @@ class Schema:
     Attributes:
         features: at least one; names differ from each other and from the target's.
         target: a row without one is dropped, or refused under ``refuse``.
-        missing: ``refuse`` any gap, ``drop`` rows with one, or ``impute`` the middle of the bounds and
-            flag it in a column of its own (present at every site, so that widths agree).
+        missing: ``refuse`` any gap, ``drop`` rows with one, or ``impute`` what is scaled to 0 (the middle of the
+            bounds, or the mean) and flag it in a column of its own (present at every site, so that widths agree).
     """
 
     features: tuple[Feature, ...]
@@ -233,6 +297,8 @@ def _meaning(part: Feature | Target) -> dict[str, object]:
     content: dict[str, object] = {"kind": type(part).__name__, "name": part.name}
     if isinstance(part, NumericFeature | ArrayFeature | RegressionTarget):
         content |= {"minimum": float(part.minimum), "maximum": float(part.maximum)}
+    if isinstance(part, NumericFeature | RegressionTarget) and part.mean is not None and part.deviation is not None:
+        content |= {"mean": float(part.mean), "deviation": float(part.deviation)}
     if isinstance(part, ArrayFeature):
         content["shape"] = list(part.shape)
     if isinstance(part, CategoryFeature):

@@ -79,7 +79,7 @@ class Table:
     """Model inputs and targets. Each row is a function of its own record and the public schema alone.
 
     Attributes:
-        features: float32, shape ``(n, width)``, every entry in [-1, 1].
+        features: float32, shape ``(n, width)``; in [-1, 1] where nothing but bounds scales them.
         target: int64 class indices, or float32 in [-1, 1] for regression; shape ``(n,)``.
         row_ids: int64, shape ``(n,)``: positions in the file the rows came from.
         report: what encoding changed.

@@ -155,7 +155,7 @@ policy:
   approval: auto
   min_cohort: 2
   max_epsilon_per_study: 4.0
-  strategies: [dp_fedsgd, fedavg]
+  strategies: [dp_fedsgd, fedavg, feature_statistics]
   models: [linear, mlp]
   mechanisms: [distributed, local, none]
   exact_evaluation: true

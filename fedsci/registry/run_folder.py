@@ -45,6 +45,17 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             raise _cannot_write(target, error) from None
 
+    def adopt(self, other: Path, name: str) -> None:
+        """Move the run folder ``other`` into this one, where it is called ``name``.
+
+        Raises:
+            InputError: it cannot be moved.
+        """
+        try:
+            other.rename(self.path / name)
+        except OSError as error:
+            raise _cannot_write(self.path / name, error) from None
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write JSON; NaN and infinity are refused rather than written as invalid JSON."""
         self.write(name, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())

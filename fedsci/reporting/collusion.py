@@ -1,7 +1,7 @@
 """What the study tells whom: an outsider, another lab, a coordinator with colluding labs; and if masking broke."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedsci.config.masking import terms_for
 from fedsci.config.plan import Plan
@@ -50,6 +50,14 @@ def collusion_table(
     broken = tuple({1: sum(column.values())} for column in columns)
     rows.append(row("if masking were broken: one lab's share alone", None, broken))
     return tuple(rows)
+
+
+def added(rows: tuple[Against, ...], others: tuple[Against, ...]) -> tuple[Against, ...]:
+    """Return the rows of two studies of the same labs as one table: epsilons add up (basic composition)."""
+    return tuple(
+        replace(row, epsilon=tuple(a + b for a, b in zip(row.epsilon, other.epsilon, strict=True)))
+        for row, other in zip(rows, others, strict=True)
+    )
 
 
 def _who(colluding: int) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.coordinator.summary import SCALING
 from fedsci.errors import InputError, PolicyRefused
 from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced
 from fedsci.privacy.events import neighbouring_of
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
 from fedsci.site.service import dimension_of
-from fedsci.training.accountant import Cost, cost_of
+from fedsci.training.accountant import Cost, cost_of, delta_of_all
 
 _CLOSE = 1e-6
 
@@ -26,6 +27,9 @@ _CLOSE = 1e-6
 @dataclass(frozen=True, kw_only=True)
 class SiteEvidence:
     """One lab's figures, checked against the plan as far as a plan can tell.
+
+    Where a pass measured the scaling first, ``study`` is of both; rounds, ``before`` and ``rdp_study`` are of the study
+    after it.
 
     Attributes:
         records: training records, public.
@@ -62,6 +66,7 @@ class Evidence:
         survivors: how many labs' noise was in a sum -> in how many rounds; a round that was charged and not finished
             counts with the fewest labs there may be.
         dropped: labs that were not in a round's sum, and which.
+        scaling: the pass that measured the scaling, a run of its own; None where there was none.
     """
 
     name: str
@@ -75,11 +80,26 @@ class Evidence:
     sites: tuple[SiteEvidence, ...]
     survivors: Mapping[int, int]
     dropped: tuple[tuple[str, int], ...]
+    scaling: "Evidence | None" = None
 
     @property
     def charged(self) -> int:
         """The most rounds that any lab was charged for."""
         return max(site.rounds for site in self.sites)
+
+    @property
+    def studies(self) -> "tuple[Evidence, ...]":
+        """The run, and before it what measured its scaling."""
+        return (self,) if self.scaling is None else (self.scaling, self)
+
+    def delta_at(self, epsilon: float) -> float:
+        """Return delta at ``epsilon`` of all that was charged to one unit, by PLD."""
+        return delta_of_all([(each.cost, each.charged) for each in self.studies], epsilon=epsilon)
+
+    def epsilon_of_rows(self, rows: int) -> float | None:
+        """Return epsilon for ``rows`` records of one person, as :meth:`Cost.epsilon_of_rows` does, of all studies."""
+        found = [each.cost.epsilon_of_rows(each.charged, rows) for each in self.studies]
+        return None if None in found else sum(value for value in found if value is not None)
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -101,8 +121,8 @@ def read_evidence(folder: Path) -> Evidence:
         )
     _same(folder, "sites", items(summary.get("sites")), list(plan.sites))
     privacy, masking = mapping(summary, "privacy"), mapping(summary, "secure_aggregation")
-    wanted = plan.study.privacy
-    for key, right in (("unit", wanted.unit), ("mechanism", wanted.mechanism), ("delta", wanted.delta)):
+    wanted, scaling = plan.study.privacy, _scaling(folder, plan)
+    for key, right in (("unit", wanted.unit), ("mechanism", wanted.mechanism), ("delta", plan.whole_privacy[1])):
         _same(folder, f"privacy.{key}", privacy.get(key), right)
     _same(folder, "privacy.neighbouring", privacy.get("neighbouring"), neighbouring_of(wanted.unit).value)
     _same(folder, "secure_aggregation.enabled", masking.get("enabled"), plan.study.secure_aggregation.enabled)
@@ -113,15 +133,17 @@ def read_evidence(folder: Path) -> Evidence:
     dimension = plan.release_size(dimension_of(plan))
     cost = cost_of(plan, dimension=dimension)
     abandoned = tuple(number for each in items(summary.get("rounds_abandoned")) if (number := count(each)) is not None)
-    seen, dropped = _rounds(folder, run, plan, cost, rounds, abandoned)
+    seen, dropped = _rounds(folder, run, plan, cost, rounds, abandoned, scaling)
     if status == "completed":
         _same(folder, "rounds_completed", rounds, plan.training.rounds - len(abandoned))
-    sites = tuple(_site(folder, summary, plan, cost, site, dropped, rounds) for site in plan.sites)
+    sites = tuple(_site(folder, summary, plan, cost, site, dropped, rounds, scaling) for site in plan.sites)
     charged = max(site.rounds for site in sites)
     if not charged:
         raise InputError(
             f"{folder}: the run was {status} before anything was released, so there is nothing to state",
-            hint="the ledgers charge nothing for it",
+            hint="the ledgers charge nothing for it"
+            if scaling is None
+            else f"what measuring the scaling released is stated in {folder / SCALING}",
         )
     seen[plan.min_survivors] += _unfinished(sites, dropped, rounds=rounds, abandoned=len(abandoned))
     return Evidence(
@@ -136,7 +158,29 @@ def read_evidence(folder: Path) -> Evidence:
         sites=sites,
         survivors=dict(+seen),
         dropped=dropped,
+        scaling=scaling,
     )
+
+
+def _scaling(folder: Path, plan: Plan) -> Evidence | None:
+    """Return what the pass that measured the scaling says, which must have kept to its share of the guarantee.
+
+    Raises:
+        InputError: it is not the plan's, or took more.
+    """
+    by, privacy = plan.study.scaled_by, plan.study.privacy
+    if by is None:
+        return None
+    first = read_evidence(folder / SCALING)
+    asked, share = first.plan.study.privacy, privacy.scaling_share
+    epsilon, delta = plan.whole_privacy
+    if first.plan.digest != by.plan:
+        raise _unfit(folder, f"{SCALING} holds another run than the one that the plan is scaled by")
+    if not (_close(by.epsilon, asked.epsilon or 0.0) and _close(by.delta, asked.delta)):
+        raise _unfit(folder, "the plan says another epsilon or delta of its scaling than the pass that measured it")
+    if not (_close(by.epsilon, (epsilon or 0.0) * share) and _close(by.delta, delta * share)):
+        raise _unfit(folder, f"measuring the scaling took another part of epsilon and delta than {share:g}")
+    return first
 
 
 def _unfinished(
@@ -177,7 +221,13 @@ def _plan(folder: Path, run: RunFolder) -> Plan:
 
 
 def _rounds(
-    folder: Path, run: RunFolder, plan: Plan, cost: Cost, rounds: int, abandoned: tuple[int, ...]
+    folder: Path,
+    run: RunFolder,
+    plan: Plan,
+    cost: Cost,
+    rounds: int,
+    abandoned: tuple[int, ...],
+    scaling: Evidence | None,
 ) -> tuple[Counter[int], tuple[tuple[str, int], ...]]:
     """Return how many labs were in how many rounds' sums, and who was not; summary and rounds must agree."""
     asked = rounds + len(abandoned)
@@ -204,7 +254,8 @@ def _rounds(
     stated = finite(mapping(run.rounds[-1], "epsilon").get("max")) if asked else None
     # the last line was written before or after the last measurement, or nothing was measured with noise
     made = sum(number <= asked for number in plan.measured_rounds)
-    if asked and not any(_close(stated, cost.epsilon(asked, m)) for m in sorted({made, max(0, made - 1), 0})):
+    first = 0.0 if scaling is None else max(site.study for site in scaling.sites)
+    if asked and not any(_close(stated, first + cost.epsilon(asked, m)) for m in sorted({made, max(0, made - 1), 0})):
         raise _unfit(folder, f"the epsilon of round {asked} in metrics.jsonl is not what the plan costs")
     return seen, tuple(dropped)
 
@@ -217,6 +268,7 @@ def _site(
     site: str,
     dropped: tuple[tuple[str, int], ...],
     rounds: int,
+    scaling: Evidence | None,
 ) -> SiteEvidence:
     stated = mapping(summary, "privacy", "by_site", site)
     known = {key: finite(stated.get(key)) for key in _FIGURES}
@@ -240,9 +292,10 @@ def _site(
         raise _unfit(folder, f"{site} cannot have been charged for {charged} rounds")
     if not 0 <= measured <= cost.measurements:
         raise _unfit(folder, f"{site} cannot have been charged for {measured} measurements")
+    first = 0.0 if scaling is None else next(each.study for each in scaling.sites if each.site == site)
     for key, right in (
         ("noise_multiplier", cost.noise_multiplier),
-        ("epsilon_spent_study", cost.epsilon(charged, measured)),
+        ("epsilon_spent_study", first + cost.epsilon(charged, measured)),
         ("rdp_study", charge_cost(cost.events(charged, measured), policy)),
         ("epsilon_enforced_total", epsilon_enforced(policy, figure["rdp_total"])),
     ):
@@ -252,7 +305,8 @@ def _site(
             )
     grown = figure["rdp_total"] >= figure["rdp_study"] * (1 - _CLOSE)
     paid = figure["epsilon_enforced_before"] <= figure["epsilon_enforced_total"] <= policy.epsilon * (1 + _CLOSE)
-    if not grown or not paid or total < figure["epsilon_spent_study"] * (1 - 1e-3):
+    least_total = max(first, figure["epsilon_spent_study"] - first)  # both together are less than their sum
+    if not grown or not paid or total < least_total * (1 - 1e-3):
         raise _unfit(folder, f"{site}: this study, all studies and the budget do not add up in summary.json")
     return SiteEvidence(
         site=site,

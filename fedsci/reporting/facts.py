@@ -69,7 +69,8 @@ class RunFacts:
     of the joint model carry privacy noise; ``noise`` is its standard deviation in the deciding metric, for
     ``federated`` and ``federated_mean_site``, as far as the run says. ``errors``: standard errors of the means over
     the labs, by their names in :class:`Scores`, from the run's intervals. ``worst``: the lab at which the joint model
-    does worst, and its metric there; None unless every lab shows its own.
+    does worst, and its metric there; None unless every lab shows its own. ``scaled``: means and deviations were
+    measured over all labs first; ``scaling_epsilon`` is the planned part of epsilon that this cost, None without any.
     """
 
     study: str
@@ -100,6 +101,8 @@ class RunFacts:
     masked: bool | None
     min_survivors: int | None
     smallest_sum: int | None
+    scaled: bool
+    scaling_epsilon: float | None
     dropped: Sequence[tuple[str, str, str]]
     bytes_up: int | None
     bytes_down: int | None
@@ -174,6 +177,8 @@ def facts_of(run: RunFolder) -> RunFacts:
         masked=enabled if isinstance(enabled, bool) else None,
         min_survivors=count(masking.get("min_survivors")),
         smallest_sum=count(masking.get("smallest_sum")),
+        scaled=bool(mapping(summary, "scaling")),
+        scaling_epsilon=finite(mapping(summary, "scaling").get("epsilon")),
         dropped=_dropped(masking, run.rounds),
         bytes_up=count(mapping(summary, "traffic_bytes").get("up")),
         bytes_down=count(mapping(summary, "traffic_bytes").get("down")),

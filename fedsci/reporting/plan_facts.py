@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from fedsci.config.plan import Plan
+from fedsci.config.scaling import by_the_bounds, pass_before, scaled
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.errors import InputError
+from fedsci.names import SiteId
 from fedsci.privacy.events import neighbouring_of
 from fedsci.privacy.meaning import Meaning, meaning_of, plain_words
-from fedsci.reporting.collusion import Against, collusion_table
+from fedsci.reporting.collusion import Against, added, collusion_table
 from fedsci.reporting.earlier_runs import EarlierRun, earlier_runs
-from fedsci.site.forecast import Forecast, Room, forecast, plan_at
-from fedsci.site.service import dimension_of
-from fedsci.training.accountant import Cost, cost_of
+from fedsci.site.forecast import Forecast, Room, forecast, forecast_both, plan_at
+from fedsci.site.service import cost_for, dimension_of
+from fedsci.training.accountant import Cost, cost_of, delta_of_all
 
 _EPSILONS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 _SHARES_OF_ROUNDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -52,6 +54,9 @@ class Noise:
 class PlanFacts:
     """Everything ``fedsci privacy plan`` shows.
 
+    Where the study's scaling is to be measured, ``plan`` and ``cost`` are of what comes after that; epsilon, delta and
+    forecasts are of both.
+
     Attributes:
         cost: None without a privacy mechanism.
         dimension: how many numbers a noised sum has: the model's parameters, or a strategy's statistics.
@@ -62,6 +67,8 @@ class PlanFacts:
         by_epsilon: noise for other values of epsilon.
         collusion: with the fewest labs that may finish, and with all.
         ledgers: where spending was read from; None where none was looked for.
+        scaling: the pass that measures the scaling first, and its price; None where there is none.
+        digest: of the plan as it was asked for.
     """
 
     plan: Plan
@@ -76,11 +83,23 @@ class PlanFacts:
     collusion: tuple[Against, ...]
     earlier: tuple[EarlierRun, ...]
     ledgers: Path | None
+    scaling: tuple[Plan, Cost | None] | None
+    digest: str
 
     @property
     def epsilon(self) -> float:
-        """Of the whole study at its delta, by PLD; infinite without privacy."""
-        return math.inf if self.cost is None else self.cost.epsilon(self.plan.training.rounds)
+        """Of the whole study at :attr:`delta`, by PLD; infinite without privacy."""
+        return math.inf if self.cost is None else self.epsilon_of_scaling + self.cost.epsilon(self.plan.training.rounds)
+
+    @property
+    def epsilon_of_scaling(self) -> float:
+        """The part of epsilon that measuring the scaling costs."""
+        return _epsilon_of(self.scaling)
+
+    @property
+    def delta(self) -> float:
+        """Of the whole study."""
+        return self.plan.whole_privacy[1]
 
     @property
     def first_refusal(self) -> Forecast | None:
@@ -93,7 +112,7 @@ class PlanFacts:
         if self.meaning is None:
             return ("There is no guarantee (privacy.mechanism: none): a single record may be read from the model.",)
         privacy = self.plan.study.privacy
-        return plain_words(self.meaning, epsilon=self.epsilon, delta=privacy.delta, unit=privacy.unit)
+        return plain_words(self.meaning, epsilon=self.epsilon, delta=self.delta, unit=privacy.unit)
 
     def noise_length(self, deviation: float) -> float | None:
         """Return the length of the noise in one step's mean gradient, over the clipping norm; None without records."""
@@ -107,12 +126,13 @@ class PlanFacts:
         refusal = self.first_refusal
         return {
             "study": self.plan.study.study,
-            "plan_digest": self.plan.digest,
+            "plan_digest": self.digest,
             "unit": privacy.unit,
             "neighbouring": neighbouring_of(privacy.unit).value,
             "mechanism": privacy.mechanism,
-            "delta": privacy.delta,
+            "delta": self.delta,
             "epsilon": _number(self.epsilon),
+            "scaling": self._scaling_json(),
             "would_run": refusal is None,
             "exit_code": 0 if refusal is None else refusal.exit_code,
             "rounds": self.plan.training.rounds,
@@ -158,6 +178,18 @@ class PlanFacts:
             ],
         }
 
+    def _scaling_json(self) -> dict[str, Any] | None:
+        if self.scaling is None:
+            return None
+        first, cost = self.scaling
+        return {
+            "plan_digest": first.digest,
+            "strategy": first.recipe.name,
+            "epsilon": _number(math.inf if cost is None else self.epsilon_of_scaling),
+            "delta": first.study.privacy.delta,
+            "noise_multiplier": None if cost is None else cost.noise_multiplier,
+        }
+
 
 def plan_facts(
     study: StudyOnOneMachine, *, state: Path | None, records: Mapping[str, int], total: int | None, runs: Path
@@ -174,7 +206,12 @@ def plan_facts(
     Raises:
         InputError: no noise reaches the study's epsilon, or ``records`` names a lab that is not in the study.
     """
-    plan = study.plan
+    asked, first = study.plan, None
+    plan = asked
+    if asked.awaits_scaling:
+        measuring = pass_before(asked)
+        first = (measuring, cost_for(measuring))
+        plan = scaled(asked, measuring, by_the_bounds(asked))
     strange = sorted(set(records) - set(plan.sites))
     if strange:
         raise InputError(f"--records {strange[0]}: no lab of the study", hint=f"its labs are {', '.join(plan.sites)}")
@@ -182,22 +219,24 @@ def plan_facts(
     cost = cost_of(plan, dimension=dimension) if plan.private else None
     earlier = earlier_runs(plan, runs)
     known, all_records, where = _records(plan, records, total, earlier)
-    forecasts = tuple(
-        forecast(
-            plan,
-            load_site(file),
-            cost=cost,
-            dimension=dimension,
-            state=None if state is None else state / site,
-            records=known.get(site),
-        )
-        for site, file in zip(plan.sites, study.site_files, strict=True)
-    )
+
+    def answer(site: SiteId, file: Path) -> Forecast:
+        said, where = load_site(file), None if state is None else state / site
+        if first is None:
+            return forecast(plan, said, cost=cost, dimension=dimension, state=where, records=known.get(site))
+        plans, costs = (first[0], plan), (first[1], cost)
+        dimensions = (dimension_of(first[0]), dimension)
+        return forecast_both(plans, said, costs=costs, dimensions=dimensions, state=where, records=known.get(site))
+
+    forecasts = tuple(answer(site, file) for site, file in zip(plan.sites, study.site_files, strict=True))
     rounds, meaning = plan.training.rounds, None
     columns = ({plan.min_survivors: rounds}, {len(plan.sites): rounds})
     if cost is not None:
+        parts = [(cost, rounds), *([(first[1], 1)] if first is not None and first[1] is not None else [])]
         meaning = meaning_of(
-            epsilon=cost.epsilon(rounds), delta=cost.delta, profile=lambda at: cost.delta_at(rounds, epsilon=at)
+            epsilon=_epsilon_of(first) + cost.epsilon(rounds),
+            delta=plan.whole_privacy[1],
+            profile=lambda at: delta_of_all(parts, epsilon=at),
         )
     return PlanFacts(
         plan=plan,
@@ -207,12 +246,35 @@ def plan_facts(
         records=all_records,
         records_from=where,
         meaning=meaning,
-        by_rounds=() if cost is None else tuple((number, cost.epsilon(number)) for number in _some_rounds(rounds)),
+        by_rounds=()
+        if cost is None
+        else tuple((number, _epsilon_of(first) + cost.epsilon(number)) for number in _some_rounds(rounds)),
         by_epsilon=() if cost is None else _by_epsilon(plan, dimension),
-        collusion=() if cost is None else collusion_table(plan, cost, dimension=dimension, columns=columns),
+        collusion=() if cost is None else _collusion(plan, cost, dimension, columns, first),
         earlier=earlier,
         ledgers=state,
+        scaling=first,
+        digest=asked.digest,
     )
+
+
+def _epsilon_of(scaling: tuple[Plan, Cost | None] | None) -> float:
+    return 0.0 if scaling is None or scaling[1] is None else scaling[1].epsilon(1)
+
+
+def _collusion(
+    plan: Plan,
+    cost: Cost,
+    dimension: int,
+    columns: tuple[Mapping[int, int], Mapping[int, int]],
+    scaling: tuple[Plan, Cost | None] | None,
+) -> tuple[Against, ...]:
+    """Return what the study, with what measured its scaling, tells whom."""
+    table = collusion_table(plan, cost, dimension=dimension, columns=columns)
+    if scaling is None or scaling[1] is None:
+        return table
+    first, once = scaling[0], tuple(dict.fromkeys(column, 1) for column in columns)
+    return added(table, collusion_table(first, scaling[1], dimension=dimension_of(first), columns=once))
 
 
 def _records(

@@ -27,6 +27,7 @@ from fedsci.reporting.plan_words import (
     WAYS,
     WHICH_EPSILON,
     about_noise,
+    about_scaling,
     against_pooled,
     promise,
     refusals,
@@ -88,7 +89,7 @@ def _promise(facts: PlanFacts) -> str:
     return section(
         "promise",
         "What is promised",
-        paragraph(esc(promise(facts)), *map(esc, trust(facts))),
+        paragraph(esc(promise(facts)), *map(esc, (*about_scaling(facts), *trust(facts)))),
         f'<div class="tiles">{"".join(tiles)}</div>',
         "".join(paragraph(esc(sentence)) for sentence in facts.words),
     )

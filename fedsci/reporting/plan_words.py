@@ -34,8 +34,25 @@ def promise(facts: PlanFacts) -> str:
         return "Nothing (privacy.mechanism: none). Epsilon is infinite; for public data only."
     words = unit_words(privacy)
     return (
-        f"Epsilon {epsilon_words(facts.epsilon)} at delta {privacy.delta:g} for one {words.unit}: whether "
+        f"Epsilon {epsilon_words(facts.epsilon)} at delta {facts.delta:g} for one {words.unit}: whether "
         f"{words.relation} hardly changes what can be concluded. Noise: {privacy.mechanism}. {words.limits}"
+    )
+
+
+def about_scaling(facts: PlanFacts) -> tuple[str, ...]:
+    """Return what measuring the scaling takes of the guarantee; nothing where none is measured."""
+    if facts.scaling is None:
+        return ()
+    first = facts.scaling[0]
+    cost = ""
+    if facts.cost is not None:
+        cost = (
+            f" It costs epsilon {epsilon_words(facts.epsilon_of_scaling)} at delta {first.study.privacy.delta:g} of "
+            f"this; training has the rest. Figures of rounds and noise below are training's, each epsilon is of both."
+        )
+    return (
+        f"Two studies: first {first.study.study} ({first.recipe.name}, one round) measures mean and deviation of each "
+        f"number over all labs, then the study is scaled by them.{cost}",
     )
 
 

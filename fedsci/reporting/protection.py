@@ -28,6 +28,7 @@ def privacy(facts: RunFacts) -> str:
                 ("δ", "" if facts.delta is None else f"{facts.delta:g}, the slack in the promise"),
                 ("Accountant", esc(_ACCOUNTANTS.get(facts.accountant, facts.accountant))),
                 ("Mechanism", esc(facts.mechanism or "not stated")),
+                ("Scaling", _scaling_words(facts)),
             ]
         ),
         "" if not facts.private else paragraph(_NOT_COVERED),
@@ -145,6 +146,13 @@ def _mechanism_words(facts: RunFacts) -> str:
         f"aggregation and on {honest} that add their share honestly: a single update, without its mask, would "
         "carry only a part of the noise."
     )
+
+
+def _scaling_words(facts: RunFacts) -> str:
+    if not facts.scaled:
+        return "public bounds, or public means and deviations"
+    part = "" if facts.scaling_epsilon is None else f", for ε = {epsilon_words(facts.scaling_epsilon)} of what is shown"
+    return f"means and deviations, measured over all labs by a study of its own{part}"
 
 
 def _collusion_words(colluding_sites: int | None) -> str:

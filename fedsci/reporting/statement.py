@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fedsci.config.plan import Plan
 from fedsci.config.study import Privacy
+from fedsci.coordinator.summary import SCALING
 from fedsci.errors import InputError
 from fedsci.privacy import local_noise, rounding_noise
 from fedsci.privacy.meaning import meaning_of, plain_words
-from fedsci.reporting.collusion import collusion_table
+from fedsci.reporting.collusion import Against, added, collusion_table
 from fedsci.reporting.evidence import Evidence, read_evidence
 from fedsci.reporting.page import epsilon_words
 from fedsci.reporting.run_folder import mapping, text
@@ -38,6 +39,18 @@ def write_statement(run_folder: Path) -> Path:
     return target
 
 
+def write_statements(run_folder: Path) -> Path:
+    """Write the statement of the run, and before it that of what measured its scaling; return the run's.
+
+    Raises:
+        InputError: as :func:`write_statement`.
+    """
+    first = run_folder / SCALING
+    if first.is_dir():
+        write_statement(first)
+    return write_statement(run_folder)
+
+
 def render_statement(evidence: Evidence) -> str:
     """Return the statement as Markdown."""
     study = evidence.plan.study
@@ -57,7 +70,7 @@ def render_statement(evidence: Evidence) -> str:
         _section("Composition over time", _composition(evidence)),
         _section("Parameters before conversion", _parameters(evidence)),
         _section("Released without noise", _bullets(_without_noise(evidence))),
-        _section("Choices that depend on data", _choices()),
+        _section("Choices that depend on data", _choices(evidence)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -72,17 +85,15 @@ def _how_it_ended(evidence: Evidence) -> str:
 
 
 def _flags(evidence: Evidence) -> list[str]:
-    privacy, sites = evidence.plan.study.privacy, evidence.sites
+    privacy, sites, delta = evidence.plan.study.privacy, evidence.sites, evidence.plan.whole_privacy[1]
     flags = []
     if evidence.status != "completed":
         flags.append(f"The run did not complete ({_plain(text(evidence.summary.get('reason')) or 'no reason given')}).")
-    if privacy.delta > USUAL_DELTA:
-        flags.append(f"**Delta {privacy.delta:g} is above {USUAL_DELTA:g}.**")
-    large = [site.site for site in sites if privacy.delta * site.records > 1]
+    if delta > USUAL_DELTA:
+        flags.append(f"**Delta {delta:g} is above {USUAL_DELTA:g}.**")
+    large = [site.site for site in sites if delta * site.records > 1]
     if large:
-        flags.append(
-            f"**Delta {privacy.delta:g} is above 1 / records at {', '.join(large)}**: a whole record may leak."
-        )
+        flags.append(f"**Delta {delta:g} is above 1 / records at {', '.join(large)}**: a whole record may leak.")
     if privacy.unit == "record":
         flags.append("The unit is one record, which is event-level privacy: weak for a person with several rows.")
     else:
@@ -108,20 +119,14 @@ def _exact_results(metrics: Mapping[str, object]) -> bool:
 
 
 def _meaning(evidence: Evidence) -> str:
-    worst, cost = max(site.study for site in evidence.sites), evidence.cost
-    meaning = meaning_of(
-        epsilon=worst, delta=cost.delta, profile=lambda at: cost.delta_at(evidence.charged, epsilon=at)
-    )
-    return _bullets(plain_words(meaning, epsilon=worst, delta=cost.delta, unit=evidence.plan.study.privacy.unit))
+    worst, delta = max(site.study for site in evidence.sites), evidence.plan.whole_privacy[1]
+    meaning = meaning_of(epsilon=worst, delta=delta, profile=evidence.delta_at)
+    return _bullets(plain_words(meaning, epsilon=worst, delta=delta, unit=evidence.plan.study.privacy.unit))
 
 
 def _unit(evidence: Evidence) -> str:
     words = unit_words(evidence.plan.study.privacy)
-    grown = [
-        (rows, value)
-        for rows in _ROWS_OF_ONE_PERSON
-        if (value := evidence.cost.epsilon_of_rows(evidence.charged, rows)) is not None
-    ]
+    grown = [(rows, value) for rows in _ROWS_OF_ONE_PERSON if (value := evidence.epsilon_of_rows(rows)) is not None]
     if not grown:
         return f"{words.what} {words.limits} By how much is not computed here where {words.unit}s are sampled."
     table = _table((words.several, "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown])
@@ -129,12 +134,12 @@ def _unit(evidence: Evidence) -> str:
 
 
 def _guarantee(evidence: Evidence) -> str:
-    privacy = evidence.plan.study.privacy
+    privacy, (planned, delta) = evidence.plan.study.privacy, evidence.plan.whole_privacy
     worst = max(site.study for site in evidence.sites)
     return _bullets(
         [
-            f"Epsilon **{_number(worst)}** at delta **{privacy.delta:g}** for this study "
-            f"(planned: {privacy.epsilon:g}).",
+            f"Epsilon **{_number(worst)}** at delta **{delta:g}** for this study (planned: {planned:g}).",
+            *_parts(evidence),
             "Variant: (epsilon, delta)-differential privacy, central over the labs' sum."
             if privacy.mechanism == "distributed"
             else "Variant: (epsilon, delta)-differential privacy, local to each lab.",
@@ -142,6 +147,20 @@ def _guarantee(evidence: Evidence) -> str:
             "Accountant: privacy loss distributions (dp_accounting), over all rounds of the study together.",
         ]
     )
+
+
+def _parts(evidence: Evidence) -> list[str]:
+    """Return how the guarantee is made up, where a pass measured the scaling."""
+    first = evidence.scaling
+    if first is None:
+        return []
+    by, privacy = first.plan.study.privacy, evidence.plan.study.privacy
+    own = max(site.study - before.study for site, before in zip(evidence.sites, first.sites, strict=True))
+    return [
+        f"It is the sum of two parts (basic composition): measuring the scaling (`{SCALING}` in the run's folder, plan "
+        f"`{first.plan.digest}`) cost epsilon {_number(max(site.study for site in first.sites))} at delta "
+        f"{by.delta:g}, training {_number(own)} at delta {privacy.delta:g}."
+    ]
 
 
 def _trust(evidence: Evidence) -> str:
@@ -152,7 +171,7 @@ def _trust(evidence: Evidence) -> str:
             "labs together, and whoever sees the model. Each lab must trust its own machine and operator only."
         )
     counted = cost.share.sites
-    rows = collusion_table(evidence.plan, cost, dimension=evidence.dimension, columns=(evidence.survivors,))
+    rows = _against(evidence)
     table = _table(
         ("who looks", "epsilon of this study"),
         [
@@ -170,6 +189,12 @@ def _trust(evidence: Evidence) -> str:
         f"Labs that took part, by rounds: {took_part}. With the noise they added:\n\n{table}\n\n"
         "∞: nothing is proven."
     )
+
+
+def _against(evidence: Evidence) -> tuple[Against, ...]:
+    """Return what the run tells whom, what measured its scaling included."""
+    rows = collusion_table(evidence.plan, evidence.cost, dimension=evidence.dimension, columns=(evidence.survivors,))
+    return rows if evidence.scaling is None else added(rows, _against(evidence.scaling))
 
 
 def _mechanism(evidence: Evidence) -> str:
@@ -269,11 +294,14 @@ def _composition(evidence: Evidence) -> str:
         "enforced now",
         "budget",
     )
+    scaling = ""
+    if evidence.scaling is not None:
+        scaling = " “This study” holds what measuring the scaling cost, and “enforced before” holds that charge, too."
     return (
         "All figures are epsilon. “Fixed in advance” is by PLD, valid had all studies of the data been planned before "
         "the first; “enforced” is by the ledger's Rényi filter, which also holds when a study is chosen after seeing "
         "the results of others, and is what the budget is compared with. The figures of all studies are as the labs "
-        f"stated them when the run ended; `fedsci privacy ledger` shows each charge.\n\n{_table(head, rows)}"
+        f"stated them when the run ended; `fedsci privacy ledger` shows each charge.{scaling}\n\n{_table(head, rows)}"
     )
 
 
@@ -286,6 +314,12 @@ def _parameters(evidence: Evidence) -> str:
         f"{cost.steps_per_round * evidence.charged} in all; {evidence.dimension} coordinates.",
         f"A release is within total variation {cost.distance:.1e} of the charged event, which is counted in delta.",
     ]
+    if evidence.scaling is not None:
+        first, size = evidence.scaling.cost, evidence.scaling.dimension
+        lines.append(
+            f"These are of training. Measuring the scaling: noise multiplier {first.noise_multiplier:.6g}, charged as "
+            f"{first.charged:.6g}; one release of {size} coordinates. Below, “this study” is training."
+        )
     rows = [
         (
             site.site,
@@ -336,12 +370,18 @@ def _without_noise(evidence: Evidence) -> list[str]:
     return lines
 
 
-def _choices() -> str:
+def _choices(evidence: Evidence) -> str:
+    scaled = "Features are scaled by public bounds of the study; no statistic of the data is used."
+    if evidence.scaling is not None:
+        scaled = (
+            "Numbers are scaled by means and deviations that a study of its own measured over all labs first, with the "
+            "same mechanism; it is charged like any study, and its cost is in the guarantee above."
+        )
     return _bullets(
         [
             "Model, clipping norm, noise, rounds, learning rate and sample rate were fixed in the plan before data was "
             "opened. There was no early stopping and no choice among models: the model is that of the last round.",
-            "Features are scaled by public bounds of the study; no statistic of the data is used.",
+            scaled,
             "Why this plan was chosen is not known here. Earlier private studies that led to it are in the "
             "composition; exact results that somebody looked at are not.",
         ]

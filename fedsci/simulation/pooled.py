@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
+from fedsci.config.scaling import on_its_own
 from fedsci.config.site import Site, load_site
 from fedsci.data.table import concatenate
 from fedsci.errors import RoundAborted
 from fedsci.names import SiteId
+from fedsci.site.alone import alone_with
 from fedsci.site.dataset import SiteData, load_site_data
 from fedsci.site.gate import allows_no_privacy
 from fedsci.site.personal import personal_model
@@ -114,16 +116,18 @@ def alone_baseline(
 
     For labs that would not say; see :func:`_silent_labs`. A lab whose training diverged is absent.
     """
-    cost = cost_of(plan, dimension=dimension_of(plan), alone=True)
+    own = on_its_own(plan)
+    cost = cost_of(own, dimension=dimension_of(own), alone=True)
 
     def alone(name: str, lab: SiteData) -> NDArray[np.float32]:
         return train_alone(
             contributor(
-                plan, name, lab.train, public_records=lab.train_count, cost=cost, device=CPU, random_bytes=os.urandom
+                own, name, lab.train, public_records=lab.train_count, cost=cost, device=CPU, random_bytes=os.urandom
             )
         )
 
-    return _of_each(plan, _silent_labs(plan, site_files, split_key), alone)
+    labs = ((site, alone_with(plan, lab, private=True)[1]) for site, lab in _silent_labs(plan, site_files, split_key))
+    return _of_each(own, labs, alone)
 
 
 def personalised_baseline(

@@ -2,12 +2,14 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
-from functools import reduce
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
+from fedsci.config.scaling import pass_before
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.config.weather import Weather
@@ -15,13 +17,15 @@ from fedsci.coordinator.clock import refuse_without_clock
 from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.run import Display, RunRecord
+from fedsci.coordinator.scaling import Measuring, after_pass, require_room
 from fedsci.coordinator.study import run_study
-from fedsci.errors import FedsciError, SiteFailed
+from fedsci.errors import FedsciError, RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.pooled import alone_baseline, personalised_baseline, pooled_baselines
+from fedsci.simulation.scaling import require_both
 from fedsci.simulation.weather import WeatherLink
 from fedsci.training.metrics import MetricSums
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
@@ -45,6 +49,7 @@ class SimulatedRun:
         timeout_s: how long to wait for the slowest lab in an exchange.
         weather: what the labs' machines and lines are like; without it they are all there, and rounds take no
             virtual time.
+        admitted: as for :func:`run_study`.
     """
 
     study: StudyOnOneMachine
@@ -55,6 +60,7 @@ class SimulatedRun:
     serialise: bool = False
     timeout_s: float = 3600.0
     weather: Weather | None = None
+    admitted: Callable[[Progress], None] | None = None
     progress: Progress = field(default_factory=Progress)
     folder: RunFolder | None = None
     _record: RunRecord | None = None
@@ -68,6 +74,7 @@ class SimulatedRun:
             FedsciError: the run did not complete; the folder says so.
             KeyboardInterrupt: it was interrupted; the folder says so.
         """
+        first = self._measure_scaling() if self.study.plan.awaits_scaling else None
         plan = self.study.plan
         if self.weather is None:
             refuse_without_clock(plan)
@@ -77,6 +84,10 @@ class SimulatedRun:
         labs = Labs(self.study.site_files, plan.sites, state.resolve())
         status, reason = "aborted", "stopped before it began"
         try:
+            if first is not None:
+                record.add_scaling(first)
+                if self.state is None:  # both draw on the same budgets
+                    (first / "state").rename(state)
             record.write_plan()
             labs.make_states()
             self._consortium = SimulatedConsortium(state)
@@ -107,6 +118,32 @@ class SimulatedRun:
             labs.forget(self.progress.run)
             summary = record.close(status, reason)
         return summary
+
+    def _measure_scaling(self) -> Path:
+        """Run the pass that measures the scaling, go on with the study that it makes, and return the pass's folder.
+
+        Raises:
+            FedsciError: some lab would refuse the pass or, after it, the study: then nothing is charged. Or the pass
+                did not complete.
+        """
+        asked = self.study.plan
+        first = pass_before(asked)
+        require_both(first, asked, self.study.site_files, self.state)
+        measuring = replace(
+            self,
+            study=replace(self.study, plan=first),
+            progress=Progress(),
+            display=Measuring(self.display),
+            admitted=partial(require_room, asked, first),
+        )
+        try:
+            summary = measuring.run()
+        finally:
+            self.folder = measuring.folder
+        if measuring.folder is None:
+            raise RoundAborted(f"the pass that measures the scaling was {summary['status']}")
+        self.study = replace(self.study, plan=after_pass(asked, first, measuring.progress))
+        return measuring.folder.path
 
     def _ask_silent_labs(self, labs: Labs) -> None:
         """Add what labs of a private study would not say of their own models, since nobody charged for it."""
@@ -151,7 +188,7 @@ class SimulatedRun:
             keys = link.discover(plan.sites)
             if plan.study.secure_aggregation.enabled and self._consortium is not None:
                 roster = self._consortium.roster(plan, keys)
-            run_study(link, plan, self.progress, record, roster=roster)
+            run_study(link, plan, self.progress, record, roster=roster, admitted=self.admitted)
         except BaseException as error:
             if threading.current_thread() is threading.main_thread() and not isinstance(error, FedsciError):
                 raise

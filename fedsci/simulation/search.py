@@ -77,6 +77,11 @@ def plan_search(
     tries = []
     for settings in itertools.product(*_choices(grid)):
         loaded = load_study(path, overrides=[*overrides, *settings, *_BARE], seed=seed)
+        if loaded.plan.awaits_scaling:  # each try would pay for measuring the same numbers
+            raise ConfigError(
+                "every try would measure the scaling anew (features.scaling: federated)",
+                hint="measure once with fedsci data stats, write mean and deviation into the study, and tune that",
+            )
         tries.append(Try(settings=settings, study=loaded, cost=None))
     _refuse_moving_targets([found.study.plan for found in tries])
     if not tries[0].study.plan.private:

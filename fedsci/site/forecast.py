@@ -107,6 +107,7 @@ def forecast(
     state: Path | None,
     records: int | None = None,
     approved: bool = False,
+    already: Cost | None = None,
 ) -> Forecast:
     """Return what the site would answer to the plan.
 
@@ -118,12 +119,13 @@ def forecast(
         state: the folder of the site's ledger, None for one that has spent nothing.
         records: the site's training records, if known.
         approved: answer as if the operator had approved the plan.
+        already: the price of a study of one round that was charged to the data set just before, if there was one.
     """
     spending, refusal, stop = None, None, False
     dataset, rounds = plan.study.dataset, plan.training.rounds
     if dataset in site.datasets:
         try:
-            spending = spending_of(site, dataset, state)
+            spending = _with(already, spending_of(site, dataset, state))
         except FedsciError as error:
             refusal = error
     try:
@@ -161,6 +163,43 @@ def forecast(
     if stop and refusal is not None and refusal.exit_code == 3 and room is not None and room.rounds:
         return _answer(site, records, None, spending, cost, room.rounds, room, stops_after=room.rounds)
     return _answer(site, records, refusal, spending, cost, rounds, room)
+
+
+def forecast_both(
+    plans: tuple[Plan, Plan],
+    site: Site,
+    *,
+    costs: tuple[Cost | None, Cost | None],
+    dimensions: tuple[int, int],
+    state: Path | None,
+    records: int | None = None,
+) -> Forecast:
+    """Return what the site would answer to a pass that measures the scaling and to the study after it, as one.
+
+    Args:
+        plans: the pass, of one round, and the study.
+        site, state, records: as for :func:`forecast`.
+        costs, dimensions: of the two.
+    """
+    first, second = (
+        forecast(plan, site, cost=cost, dimension=dimension, state=state, records=records, already=already)
+        for plan, cost, dimension, already in zip(plans, costs, dimensions, (None, costs[0]), strict=True)
+    )
+    if first.refusal is not None or second.policy is None or costs[0] is None or costs[1] is None:
+        return first if first.refusal is not None else second
+    rounds = plans[1].training.rounds if second.stops_after is None else second.stops_after
+    measurements = costs[1].measurements if second.stops_after is None else 0
+    charges = (costs[0].events(1, costs[0].measurements), costs[1].events(rounds, measurements))
+    alone = epsilon_enforced(second.policy, sum(charge_cost(each, second.policy) for each in charges))
+    return replace(second, spent=first.spent, alone=alone)
+
+
+def _with(already: Cost | None, spending: Spending | None) -> Spending | None:
+    if already is None or spending is None:
+        return spending
+    charge = charge_cost(already.events(1, already.measurements), spending.policy)
+    distance = spending.spent_distance + already.total_variation(1, already.measurements)
+    return replace(spending, spent_rdp=spending.spent_rdp + charge, spent_distance=distance)
 
 
 def room_for(plan: Plan, cost: Cost, spending: Spending, *, dimension: int, limit: float | None) -> Room:

@@ -10,7 +10,7 @@ import shutil
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
+from fedsci.site.alone import alone_with
 from fedsci.site.approvals import Approvals
 from fedsci.site.dataset import content_digest, load_site_data
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
@@ -140,9 +141,15 @@ class SiteService:
         return Reply(fields={"site": self.site.site, "key": self.keystore.signing_key().public.hex()})
 
     def _propose(self, request: Request) -> Reply:
-        """Say whether a plan would be let in; nothing is charged, and no data is opened."""
+        """Say whether a plan would be let in; nothing is charged, and no data is opened.
+
+        With ``rules_only`` whether policy and limits let it, whatever the operator will say, who is not asked.
+        """
         plan = self._plan(request.text("plan").encode())
         policy = check_policy(plan, self.site, approved=True)
+        if request.fields.get("rules_only") is True:  # a study like it will follow another, and be proposed itself
+            self._check_cost(plan, policy)
+            return Reply(fields={"approval": "given"})
         if policy.approval == "auto":
             return Reply(fields={"approval": "given"})
         answer = self.approvals.ask(plan)
@@ -197,9 +204,17 @@ class SiteService:
                 "privacy": self._privacy(plan, cost, (0, 0), charged=paid),
                 "rounds_allowed": paid.rounds,
                 "measurements_allowed": paid.measurements,
+                "stops": self._stops(plan.study.dataset),
             }
             | joined
         )
+
+    def _check_cost(self, plan: Plan, policy: Policy) -> None:
+        cost = cost_for(plan)
+        if cost is not None:
+            budget = require_budget(self.site, plan.study.dataset)
+            epsilon = cost.epsilon_at(plan.training.rounds, delta=budget.delta)
+            check_cost(plan, self.site, policy, epsilon=epsilon)
 
     def _plan(self, content: bytes) -> Plan:
         """Return a plan that came; a strategy's module is imported only if the policy names it."""
@@ -228,9 +243,9 @@ class SiteService:
         if cost is None:
             self.ledger.record_no_privacy(dataset, run, content=content)
             return None, Paid(rounds=rounds, measurements=0)
-        budget, source = self._budget(dataset, content), self.site.datasets[dataset].privacy
+        budget = self._budget(dataset, content)
         check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
-        stop = source is not None and source.when_exceeded == "stop"
+        stop = self._stops(dataset)
         # a measurement costs a held-out record as much as the whole study: where that does not fit, none is made
         for measurements in (cost.measurements, 0) if stop else (cost.measurements,):
             try:
@@ -250,6 +265,11 @@ class SiteService:
                 if not stop or not measurements:
                     raise
         return cost, Paid(rounds=allowed, measurements=measurements)
+
+    def _stops(self, dataset: str) -> bool:
+        """Return whether a study that would pass the data set's budget is stopped there, and not refused."""
+        budget = self.site.datasets[dataset].privacy
+        return budget is not None and budget.when_exceeded == "stop"
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
@@ -367,29 +387,32 @@ class SiteService:
         self._only_once(run, "alone")
         tells = active.cost is None or allows_no_privacy(self.site, active.plan.study.dataset)
         for label in metrics:
+            measuring = active
             told_here = tells and active.policy.exact_evaluation
             with contextlib.suppress(RoundAborted):  # it diverged: nothing to show, or to keep
                 if label == "personalised" and shared is not None:
                     model = self._personalise(run, active, shared)
                 elif told_here and not (label == "local" and active.worker.whole is not None):
-                    model = self._train_alone(active, cost_for(active.plan, alone=True) if label == "local" else None)
+                    model, measuring = self._train_alone(active, private=label == "local" and active.plan.private)
                 else:  # alone, a site has no others to hide among
                     continue
-                metrics[label] = active.measure(model) if told_here else None
+                metrics[label] = measuring.measure(model) if told_here else None
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
 
-    def _train_alone(self, active: ActiveRun, cost: Cost | None) -> NDArray[np.float32]:
+    def _train_alone(self, active: ActiveRun, *, private: bool) -> tuple[NDArray[np.float32], ActiveRun]:
+        """Return a model of this lab's own, and the study as it was run for it; the records may be scaled otherwise."""
+        plan, data = alone_with(active.plan, active.data, private=private)
         worker = contributor(
-            active.plan,
+            plan,
             self.site.site,
-            active.data.train,
-            public_records=active.data.train_count,
-            cost=cost,
+            data.train,
+            public_records=data.train_count,
+            cost=cost_for(plan, alone=True) if private else None,
             device=active.worker.learner.device,
             random_bytes=os.urandom,
         )
-        return train_alone(worker)
+        return train_alone(worker), replace(active, plan=plan, data=data)
 
     def _personalise(self, run: str, active: ActiveRun, shared: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the shared model adapted to this lab's records, kept in the run's folder for its operator."""

@@ -129,8 +129,7 @@ class Cost:
 
         For a unit that is trained on; one that is held out pays no more at the study's delta.
         """
-        distance = self.total_variation(rounds) * (1 + math.exp(min(epsilon, 700.0)))
-        return min(1.0, accounting.delta(self.events(rounds), epsilon=epsilon) + distance)
+        return delta_of_all([(self, rounds)], epsilon=epsilon)
 
     def epsilon_of_rows(self, rounds: int, rows: int) -> float | None:
         """Return epsilon for adding or removing ``rows`` records of one person together, by PLD.
@@ -140,6 +139,17 @@ class Cost:
         if self.sample_rate < 1 or rounds == 0:
             return None
         return replace(self, charged=self.charged / rows).epsilon(rounds)
+
+
+def delta_of_all(parts: Sequence[tuple[Cost, int]], *, epsilon: float) -> float:
+    """Return delta at ``epsilon`` of several studies of the same units, each with its rounds, together, by PLD.
+
+    For a unit that is trained on in all of them.
+    """
+    events = tuple(event for cost, rounds in parts for event in cost.events(rounds).events)
+    distance = sum(cost.total_variation(rounds) for cost, rounds in parts) * (1 + math.exp(min(epsilon, 700.0)))
+    together = EventPlan(events=events, neighbouring=parts[0][0].neighbouring)
+    return min(1.0, accounting.delta(together, epsilon=epsilon) + distance)
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsci.config.plan import Plan
+from fedsci.data.schema import Scale
 from fedsci.data.table import Table
 from fedsci.training import noised_metrics
 from fedsci.training.intervals import bootstrap_variances
@@ -28,6 +29,7 @@ from fedsci.training.metrics import (
     of_one_site,
 )
 from fedsci.training.models import load_vector
+from fedsci.training.schema import learned_scale
 
 _EXACT = 2.0**24  # parts of one that a record's numbers are whole multiples of, in sums that are noised
 
@@ -68,7 +70,7 @@ def evaluate(
     single_thread()
     module = module_for(plan, inputs=table.features.shape[1]).to(device).eval()
     load_vector(module, vector)
-    outputs = _outputs(module, table, device)
+    outputs = _by_the_bounds(plan, _outputs(module, table, device))
     kind, records = plan.study.task.kind, table.rows
     scored = _scored(plan, outputs, table)
     variances = None
@@ -138,7 +140,7 @@ def bounded_sums(
     single_thread()
     module = module_for(plan, inputs=table.features.shape[1]).to(device).eval()
     load_vector(module, vector)
-    outputs = _outputs(module, table, device, rows=CHUNK)
+    outputs = _by_the_bounds(plan, _outputs(module, table, device, rows=CHUNK))
     kind, targets = plan.study.task.kind, torch.from_numpy(table.target)
     found: dict[str, NDArray[Any]] = {"records": np.ones(len(targets))}
     if kind == "regression":
@@ -166,6 +168,12 @@ def bounded_sums(
         parts = np.clip(found[name] / noised_metrics.UNITS.get(name, 1.0), -1.0, 1.0)
         sums.append(weight * float(np.trunc(share * parts * _EXACT).sum(dtype=np.float64)) / _EXACT)
     return np.array(sums, np.float64)
+
+
+def _by_the_bounds(plan: Plan, outputs: torch.Tensor) -> torch.Tensor:
+    """Return what a model says of a regression's target in units of its bounds; of other tasks what it says."""
+    scale = learned_scale(plan.study)
+    return outputs if scale == Scale(centre=0.0, unit=1.0) else outputs * scale.unit + scale.centre
 
 
 def _outputs(module: nn.Module, table: Table, device: torch.device, *, rows: int | None = None) -> torch.Tensor:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsci.config.plan import Plan
+from fedsci.data.schema import Scale
 from fedsci.data.table import Table
 from fedsci.errors import InputError
 from fedsci.strategies import is_module
 from fedsci.strategies.one_exchange import OneExchange
 from fedsci.training.losses import record_losses
 from fedsci.training.models import build_model, image_shape, load_vector, outputs_of, read_vector
+from fedsci.training.schema import learned_scale
 from fedsci.training.statistics import ClippedStatistics
 
 CHUNK = 256  # records in one forward pass where only sums are wanted
@@ -62,8 +64,12 @@ class Learner:
 
     @cached_property
     def targets(self) -> torch.Tensor:
-        """Targets on the device, shape ``(n,)``."""
-        return torch.from_numpy(self.table.target).to(self.device)
+        """Targets on the device as the model learns them, shape ``(n,)``."""
+        targets = torch.from_numpy(self.table.target)
+        scale = learned_scale(self.plan.study)
+        if scale != Scale(centre=0.0, unit=1.0):
+            targets = (targets - scale.centre) / scale.unit
+        return targets.to(self.device)
 
     @property
     def records(self) -> int:

@@ -9,6 +9,7 @@ from fedsci.data.schema import (
     MulticlassTarget,
     NumericFeature,
     RegressionTarget,
+    Scale,
     Schema,
     Target,
 )
@@ -24,8 +25,18 @@ def schema_of(study: Study) -> Schema:
             shape = tuple(column.shape)
             features.append(ArrayFeature(name=name, shape=shape, minimum=column.min, maximum=column.max))
         else:
-            features.append(NumericFeature(name=name, minimum=column.min, maximum=column.max))
+            features.append(
+                NumericFeature(
+                    name=name, minimum=column.min, maximum=column.max, mean=column.mean, deviation=column.deviation
+                )
+            )
     return Schema(features=tuple(features), target=_target(study), missing=study.missing)
+
+
+def learned_scale(study: Study) -> Scale:
+    """Return what models learn as 0 and as 1 of a regression's target, in units of its bounds; (0, 1) of others."""
+    target = _target(study)
+    return target.learned if isinstance(target, RegressionTarget) else Scale(centre=0.0, unit=1.0)
 
 
 def _target(study: Study) -> Target:
@@ -33,7 +44,9 @@ def _target(study: Study) -> Target:
     if isinstance(task, MulticlassTask):
         return MulticlassTarget(name=task.target, classes=tuple(task.classes))
     if isinstance(task, RegressionTask):
-        return RegressionTarget(name=task.target, minimum=task.min, maximum=task.max)
+        return RegressionTarget(
+            name=task.target, minimum=task.min, maximum=task.max, mean=task.mean, deviation=task.deviation
+        )
     return BinaryTarget(
         name=task.target,
         positive=None if task.positive is None else tuple(task.positive),
