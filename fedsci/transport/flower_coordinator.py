@@ -187,10 +187,13 @@ class SuperlinkGrid(Grid):
         replies = []
         for envelope, tree in zip(response.messages_list, response.message_object_trees, strict=True):
             number = envelope.metadata.message_id
+            sent = envelope.metadata.reply_to_message_id
             try:
                 message, pulled = assemble(number, tree, here, pull, wait_s=_OBJECTS_WAIT_S)
             except ObjectPullError:
-                message, pulled = _no_reply(envelope.metadata.reply_to_message_id, self._run.run_id), False
+                message, pulled = _no_reply(sent, self._run.run_id), False
+            if message.metadata.reply_to_message_id != sent:  # SuperLink checked the envelope, not what is in it
+                message = _no_reply(sent, self._run.run_id)
             replies.append(message)
             if pulled:
                 confirm = ConfirmMessageReceivedRequest(

@@ -162,7 +162,7 @@ def assemble(
     """Return a message from the contents that came with it, pulling what did not; and whether anything was pulled.
 
     Raises:
-        flwr's ObjectPullError: an object is gone, or did not arrive in time.
+        flwr's ObjectPullError: an object is gone, did not arrive in time, or together they are no message.
     """
     ids = [node.object_id for node in iterate_object_tree(tree)]
     missing = [object_id for object_id in ids if object_id not in contents]
@@ -176,9 +176,12 @@ def assemble(
             initial_backoff=_FIRST_RETRY_S,
             backoff_cap=0.5,
         )
-    message = inflate_object_from_contents(message_id, parts)
+    try:
+        message = inflate_object_from_contents(message_id, parts)
+    except Exception as error:  # Flower parses what the other end made up, and names no errors for it
+        raise ObjectPullError(message_id, f"it is no message ({type(error).__name__})") from None
     if not isinstance(message, Message):
-        raise TypeError("Flower parsed a message into something else")
+        raise ObjectPullError(message_id, "it is no message")
     message.metadata.__dict__["_message_id"] = message_id
     return message, bool(missing)
 
