@@ -118,8 +118,10 @@ def _spent(plan: Plan, progress: Progress, site: SiteId) -> dict[str, Any]:
     values, settled = progress.privacy[site], site in progress.settled
     study = values["study"]
     if plan.private and not settled:
-        cost = cost_of(plan, dimension=progress.sites[site].parameters)
-        study = cost.epsilon(values["rounds_charged"], values["measurements_charged"])
+        said = progress.sites[site]
+        cost = cost_of(plan, dimension=said.parameters)
+        rounds = min(said.rounds_allowed, plan.training.rounds)
+        study = cost.epsilon(rounds, min(said.measurements_allowed, cost.measurements))
     return {
         "epsilon_spent_study": study,
         "epsilon_spent_total": values["total"],
