@@ -6,12 +6,13 @@ import time
 from base64 import b64encode
 
 import httpx
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PushMessagesRequest, PushMessagesResponse
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
@@ -383,3 +384,78 @@ def test_a_reply_that_cannot_be_read_is_one_sites_failure_and_ends_no_study(shar
         assert set(got) == set(sent)
         assert got[sent[0]].has_error()
         assert got[sent[1]].content["c"]["answer"] == 42
+
+
+@pytest.fixture
+def large_replies(shared_deployment):
+    """Two sites that were asked, and the replies of three large objects that they send piece by piece."""
+    sites = [Site(shared_deployment, name) for name in ("lab-22", "lab-23")]
+    nodes = [site.register() for site in sites]
+    for site in sites:
+        assert site.begin(forerunner=b"this") == 200
+    with connect_grid(shared_deployment.state) as grid:
+        asked = [Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60) for node in nodes]
+        sent = list(grid.push_messages(asked))
+
+        def begin(at):
+            """Send all but the large objects; return what sends the next of them."""
+            arrays = {f"{n}": Array(np.random.default_rng([at, n]).random(20_000)) for n in range(3)}
+            reply = Message(RecordDict({"v": ArrayRecord(arrays)}), reply_to=asked[at])
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            request = PushMessagesRequest(
+                node=Node(node_id=nodes[at]),
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+            small, large = wire.small_and_large([reply])
+            got = sites[at].post(SEND, pack_frames([request.SerializeToString(), *small]))
+            response = PushMessagesResponse.FromString(got.content)
+            assert len(response.objects_to_push) == 3
+            left = sorted(response.objects_to_push)
+
+            def put():
+                headers = {
+                    FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(sites[at].public).decode(),
+                    wire.RUN: str(asked[at].metadata.run_id),
+                    wire.SESSION: response.session_id,
+                    wire.OBJECT: left[0],
+                }
+                body = large[left.pop(0)].deflate()
+                assert sites[at].post(wire.SITE + "put", body, headers | ({} if left else {wire.WAKE: "1"})).is_success
+
+            return put
+
+        yield grid, sent, begin
+
+
+def pulled(grid, sent, *, seconds):
+    deadline, got = time.monotonic() + seconds, {}
+    while time.monotonic() < deadline and len(got) < len(sent):
+        got |= {one.metadata.reply_to_message_id: one for one in grid.pull_messages(set(sent) - got.keys())}
+    return got
+
+
+def test_a_reply_that_stays_half_sent_keeps_no_other_back(large_replies):
+    grid, sent, begin = large_replies
+    begin(0)
+    assert pulled(grid, sent, seconds=0.5) == {}
+    put = begin(1)
+    for _ in range(3):
+        put()
+    got = pulled(grid, sent, seconds=4)  # the other is waited for, but not by this one
+    assert list(got) == [sent[1]]
+    assert len(got[sent[1]].content["v"]) == 3
+
+
+def test_a_large_reply_may_take_as_long_as_its_objects_keep_coming(large_replies, monkeypatch):
+    monkeypatch.setattr("fedsci.transport.flower_coordinator._OBJECTS_WAIT_S", 2.0)
+    grid, sent, begin = large_replies
+    put = begin(0)
+    for _ in range(3):
+        assert pulled(grid, sent[:1], seconds=1.2) == {}
+        put()
+    [whole] = pulled(grid, sent[:1], seconds=4).values()
+    assert len(whole.content["v"]) == 3
+    begin(1)
+    [lost] = pulled(grid, sent[1:], seconds=6).values()  # one that stops is lost
+    assert lost.has_error()
