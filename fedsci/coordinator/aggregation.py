@@ -201,7 +201,7 @@ def _numbers(values: object) -> NDArray[np.float64] | None:
     """Return finite numbers that a site sent, or None."""
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return array if values is not None and np.isfinite(array).all() else None
 

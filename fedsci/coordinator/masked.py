@@ -234,7 +234,7 @@ def _add_input(collector: secagg.RoundCollector, encoding: SumEncoding, site: Si
     """Add one upload; return why it cannot be used, or None."""
     header, vector = reply.fields.get("header"), reply.vector
     if "absent" in reply.fields:
-        return f"{site}: {reply.fields['absent']}"
+        return str(SiteFailed(site, {"message": reply.fields["absent"]}))
     if not isinstance(header, str) or vector is None:
         return f"{site}: its upload is not masked"
     if vector.dtype != encoding.grid.ring.dtype or vector.shape != (encoding.length,):

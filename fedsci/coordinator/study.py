@@ -86,7 +86,7 @@ def settle(link: SiteLink, progress: Progress, sites: Iterable[SiteId]) -> None:
         return
     for site, reply in replies.items():
         if isinstance(reply, Reply):
-            with contextlib.suppress(AttributeError, ValueError):
+            with contextlib.suppress(ValueError):
                 progress.privacy[site] = read_privacy(reply.fields.get("privacy"))
                 progress.settled.add(site)
 
