@@ -62,7 +62,8 @@ def accuracy(plan: Plan, labs: list[SiteData], *, bad: set[int], scale: float) -
     for number in range(1, plan.training.rounds + 1):
         sent, each, survivors, total = strategy.sends(state), {}, [], np.zeros(strategy.width(state.model.size))
         for place, (worker, lab) in enumerate(zip(workers, labs, strict=True)):
-            work = Work(contributor=worker, received=sent, number=number, memory=memories[place])
+            steps = plan.local_steps(lab.train_count)
+            work = Work(contributor=worker, received=sent, number=number, memory=memories[place], steps=steps)
             contribution = strategy.contribute(work) * np.float32(-scale if place in bad else 1)
             weight = lab.train_count / records
             each[place], total = contribution, total + weight * contribution

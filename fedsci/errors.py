@@ -23,6 +23,8 @@ marked as public, nothing else.
 from collections.abc import Mapping
 from typing import ClassVar
 
+_LONGEST = 1000
+
 
 class FedsciError(Exception):
     """Base of all errors raised on purpose.
@@ -135,8 +137,20 @@ class EnrolmentRefused(ConnectionFailed):
         self.rule = rule
 
 
+def one_line(text: str) -> str:
+    r"""Return what somebody else wrote as one line that shows itself and nothing else.
+
+    Line ends and other blanks become one blank; what moves a terminal's cursor, colours it or turns the direction of
+    writing around becomes a replacement character.
+
+    >>> one_line("hello\x1b[2J \n   world")
+    'hello�[2J world'
+    """
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+
+
 class SiteFailed(FedsciError):
-    """A site answered with an error; only its public part is known here.
+    """A site answered with an error; only its public part is known here, as one line of at most 1000 characters.
 
     Attributes:
         site: the site's name.
@@ -146,9 +160,9 @@ class SiteFailed(FedsciError):
     code = "site"
 
     def __init__(self, site: str, public: Mapping[str, object]) -> None:
-        message = str(public.get("message", "no reason given"))
+        message = one_line(str(public.get("message", "no reason given"))[:_LONGEST])
         super().__init__(f"{site}: {message}", hint=f"the details are in {site}'s own log")
         self.site = site
-        self.site_code = str(public.get("code", "internal"))
+        self.site_code = one_line(str(public.get("code", "internal"))[:_LONGEST])
         raw = public.get("exit_code", 1)
         self.exit_code = raw if isinstance(raw, int) and 1 <= raw <= 7 else 1

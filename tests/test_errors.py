@@ -69,3 +69,18 @@ def test_an_exit_code_that_is_not_ours_becomes_1(nonsense):
 def test_a_site_that_says_nothing_failed_all_the_same():
     failure = SiteFailed("lab-01", {})
     assert (failure.message, failure.site_code, failure.exit_code) == ("lab-01: no reason given", "internal", 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("line one\nfedsci: all is well", "line one fedsci: all is well"),
+        ("\x1b[2J\x1b]0;x\x07gone\r", "\ufffd[2J\ufffd]0;x\ufffdgone"),
+        ("lab\u202e10-\u2066x\x00", "lab\ufffd10-\ufffdx\ufffd"),
+        ("Ω, é and 値 stay", "Ω, é and 値 stay"),
+        ("x" * 5000, "x" * 1000),
+        ({"a": 1}, "{'a': 1}"),
+    ],
+)
+def test_what_a_site_says_of_its_failure_is_one_line_that_moves_nothing(said, shown):
+    assert SiteFailed("lab-01", {"message": said}).message == f"lab-01: {shown}"

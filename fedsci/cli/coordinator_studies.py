@@ -140,6 +140,7 @@ def runs(folder: Folder = HOME, as_json: AsJson = False) -> None:
     """List all studies that were submitted."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     with using(folder):
         _require(folder)
@@ -160,7 +161,7 @@ def runs(folder: Folder = HOME, as_json: AsJson = False) -> None:
         when = datetime.datetime.fromtimestamp(job.submitted, datetime.UTC)
         about = state.reason if state.state == "aborted" else _waits(state) or Path(state.folder).name
         row = (str(job.number), job.study, f"{when:%Y-%m-%d %H:%M}", state.state)
-        table.add_row(*row, f"{state.rounds}/{job.planned}", about)
+        table.add_row(*row, f"{state.rounds}/{job.planned}", Text(about))  # a site's words are no markup
     Console(highlight=False).print(table)
 
 

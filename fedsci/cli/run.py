@@ -31,7 +31,11 @@ State = Annotated[
 ]
 WeatherFile = Annotated[
     Path | None,
-    typer.Option("--weather", help="File of the labs' speeds, lines and absences, for virtual time; or: uneven."),
+    typer.Option(
+        "--weather",
+        help="File of the labs' speeds, lines and absences, for virtual time; or: uneven. fedbuff and "
+        "training.pace=by_speed need one.",
+    ),
 ]
 Serialise = Annotated[
     bool, typer.Option("--serialise", help="Local engine: send every message through Flower's wire format.")

@@ -10,6 +10,7 @@ import typer
 
 from fedsci.cli.folders import using
 from fedsci.cli.site import SiteFile, State
+from fedsci.errors import one_line
 
 if TYPE_CHECKING:
     from fedsci.config.site import Site
@@ -289,4 +290,4 @@ def _show(values: dict[str, Any]) -> None:
     if values["would_be_refused"]:
         lines.append(("but", f"the site would refuse it all the same: {values['would_be_refused']}"))
     for name, text in lines:
-        typer.echo(f"{name:<10}{text}")
+        typer.echo(f"{name:<10}{one_line(text)}")  # the coordinator's words must not look like ours

@@ -31,15 +31,14 @@ def strategies() -> None:
     table.add_column("when to use it", ratio=1)
     for name in recipe_names():
         recipe = load_recipe(name, folder=Path(), where="strategies")
-        exchanges = "1" if recipe.sees == "each" else "2"
-        table.add_row(name, recipe.sees, _rounds(recipe), exchanges, *_costs(recipe), recipe.when)
+        table.add_row(name, recipe.sees, _rounds(recipe), *_costs(recipe), recipe.when)
     console = Console()
     console.print(table)
     console.print(
-        "rounds: the recipe's default; a study's own wins, except where there is only 1. "
-        "exchanges: in a masked round, one more where a site drops out; unmasked it is 1. sent / back: numbers to and "
-        "from a site in a round, in multiples of the model; sums: of statistics of records, as many as the study's "
-        "columns ask for. kept: from round to round, at "
+        "rounds: the recipe's default; a study's own wins, except where there is only 1. exchanges: in a masked round, "
+        "one more where a site drops out, one less without masks. sent / back: numbers to and from a site in a round, "
+        "in multiples of the model; sums: of statistics of records, as many as the study's columns ask for. "
+        "kept: from round to round, at "
         "the coordinator beside the model, likewise. More: fedsci strategy show NAME"
     )
 
@@ -52,18 +51,20 @@ def _rounds(recipe: "StrategyRecipe") -> str:
     return "only 1" if strategy.site_work == "statistics" else str(recipe.training.rounds or "")
 
 
-def _costs(recipe: "StrategyRecipe") -> tuple[str, str]:
-    """Return what goes to and comes from a site in a round, and what it and the coordinator keep between rounds."""
+def _costs(recipe: "StrategyRecipe") -> tuple[str, str, str]:
+    """Return a round's exchanges, what goes to and comes from a site, and what it and the coordinator keep."""
     import numpy as np
 
     from fedsci.strategies import build_strategy
+    from fedsci.strategies.base import BufferedStrategy
 
     spec, size = recipe.server_optimiser, 1
     strategy = build_strategy(recipe.name, optimiser=spec.optimiser(), options=recipe.options)
     momentum = (recipe.training.momentum or 0.0) if strategy.site_work == "gradient" else 0.0
     kept = spec.optimiser(momentum=momentum).memories + len(strategy.start(np.zeros(size, np.float32)).memory)
+    exchanges = 2 - (recipe.sees == "each") + isinstance(strategy, BufferedStrategy)  # one to begin
     back = "sums" if strategy.site_work == "statistics" else f"{strategy.width(size)}x"
-    return f"{strategy.sent(size)}x / {back}", f"{strategy.keeps}x / {kept}x"
+    return str(exchanges), f"{strategy.sent(size)}x / {back}", f"{strategy.keeps}x / {kept}x"
 
 
 def show(name: Annotated[str, typer.Argument(help="A strategy's name, or its file.", metavar="NAME")]) -> None:

@@ -14,7 +14,7 @@ from fedsci.config.study_shape import shape_of
 from fedsci.config.training import Training
 from fedsci.errors import ConfigError, InputError, PolicyRefused
 from fedsci.strategies import Strategy, build_strategy, is_module
-from fedsci.strategies.base import MeanStrategy
+from fedsci.strategies.base import BufferedStrategy, MeanStrategy
 from fedsci.strategies.fedbn import FedBN
 from fedsci.strategies.one_exchange import OneExchange
 from fedsci.strategies.server_optimiser import ServerOptimiser
@@ -30,6 +30,7 @@ _FALLBACK = Training(
     local_epochs=1,
     batch_size=32,
     round_deadline_s=3600.0,
+    pace="even",
 )
 
 
@@ -44,6 +45,7 @@ class Hyperparameters:
     local_epochs: int
     batch_size: int
     round_deadline_s: float
+    pace: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,31 @@ class Plan:
             return 1
         return max(1, round(self.training.local_epochs / self.training.sample_rate))
 
+    @property
+    def buffer(self) -> int | None:
+        """Contributions that a buffer waits for: the recipe's, else ``min_survivors``; None without buffers."""
+        strategy = self.strategy
+        if not isinstance(strategy, BufferedStrategy):
+            return None
+        return strategy.buffer or self.min_survivors
+
+    @property
+    def by_speed(self) -> bool:
+        """Whether sites take as many local steps as their speed allows."""
+        return self.training.pace == "by_speed"
+
+    @property
+    def needs_clock(self) -> str | None:
+        """What of the plan works only where it is known how long sites take, in words; None if nothing does."""
+        if self.buffer is not None:
+            return f"{self.recipe.name} sums whoever has finished while others still train"
+        return "training.pace: by_speed gives each site steps by its speed" if self.by_speed else None
+
     def local_steps(self, records: int) -> int:
-        """Steps of local training of a site with this many training records in one round; 1 where it does none."""
+        """Steps of local training of a site with this many training records in one round; 1 where it does none.
+
+        The most it may take, where ``training.pace`` is ``by_speed``.
+        """
         if self.strategy.site_work != "local_update":
             return 1
         if self.private and self.study.privacy.unit != "site":
@@ -136,6 +161,8 @@ class Plan:
     @property
     def smallest_sum(self) -> int:
         """The fewest sites that any sum which a round opens may stand for: the survivors, or those of one group.
+
+        Of a buffer: the fewest that trained on one model, since whoever hands out the models could void all others'.
 
         Raises:
             InputError: the strategy cannot work with so few.
@@ -311,6 +338,8 @@ def check_plan(plan: Plan) -> None:
             hint=f"write server_optimiser: {{kind: {strategy.optimiser.kind}}}",
         )
     _check_sums(plan)
+    _check_buffer(plan)
+    _check_pace(plan)
     steps = plan.steps_per_round * plan.training.rounds
     if plan.private and steps > MOST_PRIVATE_STEPS:
         raise ConfigError(
@@ -370,6 +399,8 @@ def _check_normalisation(plan: Plan) -> None:
         )
     if not plan.makes_model or isinstance(strategy, FedBN):
         averages = True
+    elif isinstance(strategy, BufferedStrategy):  # changes to older models can add up to a variance below zero
+        averages = False
     elif strategy.plain and strategy.site_work == "local_update" and isinstance(strategy, MeanStrategy):
         step = strategy.optimiser
         averages = step.kind == "sgd" and step.momentum == 0 and step.learning_rate <= 1
@@ -397,11 +428,45 @@ def _check_sums(plan: Plan) -> None:
     except InputError as error:
         raise ConfigError(error.message, hint=error.hint) from None
     if plan.study.secure_aggregation.enabled and smallest < min(2, plan.min_survivors):
+        if plan.buffer is not None:
+            raise ConfigError(
+                f"a masked buffer in which {smallest} site trained on a model of its own may show its update to a "
+                "coordinator that cheats with the others' models",
+                hint="raise the recipe's together to 2 or more",
+            )
         missing = len(plan.sites) - plan.min_survivors
         raise ConfigError(
             f"with {missing} of {len(plan.sites)} sites missing, a sum that {plan.recipe.name} opens may stand for "
             f"{max(smallest, 0)} of them: one site's update, or none",
             hint="lower the recipe's groups, or raise secure_aggregation.min_survivors",
+        )
+
+
+def _check_buffer(plan: Plan) -> None:
+    """Refuse a buffer that could not be opened, or could never be full."""
+    buffer, least, most = plan.buffer, plan.min_survivors, len(plan.sites)
+    if buffer is not None and not least <= buffer <= most:
+        raise ConfigError(
+            f"{plan.recipe.name}: a buffer of {buffer} is not between min_survivors, {least}, and the {most} sites",
+            hint=f"options: {{buffer: {least}}}, or leave it out; a sum of fewer than min_survivors is never opened",
+        )
+
+
+def _check_pace(plan: Plan) -> None:
+    """Refuse steps by speed where they would move the optimum, or make the price of a round a matter of speed."""
+    strategy = plan.strategy
+    if not plan.by_speed:
+        return
+    if not (isinstance(strategy, MeanStrategy) and strategy.uneven_steps):
+        raise ConfigError(
+            f"training.pace: by_speed lets fast sites take more steps, and {strategy.name} would follow them",
+            hint="use strategy: fednova, which divides updates by their steps, or training.pace: even",
+        )
+    if plan.private:
+        raise ConfigError(
+            "training.pace: by_speed goes with privacy.mechanism: none only: each private step is charged, and the "
+            "plan must say beforehand how many there are",
+            hint="use training.pace: even",
         )
 
 

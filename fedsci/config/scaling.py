@@ -22,6 +22,7 @@ from fedsci.config.study import (
     Study,
 )
 from fedsci.config.training import Training
+from fedsci.errors import ConfigError
 
 #: The strategy of the pass; a site runs it only if its policy lists it.
 MEASURES = "feature_statistics"
@@ -38,6 +39,11 @@ def pass_before(plan: Plan) -> Plan:
         ConfigError: the statistics cannot be measured this way.
     """
     study = plan.study
+    if study.privacy.unit == "site" and plan.private:  # one lab's mean would be noised as a whole, to no use
+        raise ConfigError(
+            "statistics of columns are sums over records, and privacy.unit: site hides whole sites",
+            hint="use features.scaling: bounds with public means and deviations, or privacy.unit: record",
+        )
     update: dict[str, Any] = {
         "study": study.study[: _LONGEST_NAME - len(_SUFFIX)].rstrip("._-") + _SUFFIX,
         "question": f"What scales the columns of {study.study}?",

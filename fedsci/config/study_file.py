@@ -92,7 +92,14 @@ def load_deployed_study(
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"{where}: {twice[0]} stands there twice", hint="name every site once")
-    return _checked(path, study, recipe, sorted(SiteId(name) for name in names))
+    plan = _checked(path, study, recipe, sorted(SiteId(name) for name in names))
+    if plan.needs_clock is not None:
+        raise ConfigError(
+            f"{path}: {plan.needs_clock}, which is for simulations with weather so far",
+            hint="fedsci run STUDY --weather FILE shows what it would bring; between machines use fedavg and "
+            "training.round_deadline_s",
+        )
+    return plan
 
 
 def _read(path: Path, overrides: list[str] | None, seed: int | None) -> tuple[Document, Study, StrategyRecipe]:

@@ -1,5 +1,7 @@
 """The training section, shared by studies and strategy recipes."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from fedsci.config.strict import Strict
@@ -14,9 +16,11 @@ class Training(Strict):
         learning_rate: of the optimiser that takes gradient steps: the site's for local training, the
             coordinator's for gradient strategies.
         momentum: of the same optimiser.
-        local_epochs: passes over a site's data in one round of local training.
+        local_epochs: passes over a site's data in one round of local training; the most, if ``pace`` is ``by_speed``.
         batch_size: of local training without differential privacy.
         round_deadline_s: how long each exchange of a round waits for the sites; who answers later is not in its sum.
+        pace: ``even``: every site trains for all its local epochs; ``by_speed``: for as many steps of them as it takes
+            until the slowest site has taken one, or the first has taken all of its own.
     """
 
     rounds: int | None = Field(default=None, ge=1, le=100_000)
@@ -26,3 +30,4 @@ class Training(Strict):
     local_epochs: int | None = Field(default=None, ge=1, le=1000)
     batch_size: int | None = Field(default=None, ge=1)
     round_deadline_s: float | None = Field(default=None, gt=0)
+    pace: Literal["even", "by_speed"] | None = None

@@ -1,6 +1,6 @@
 """What a site says of itself when it lets a study in, checked before anything rests on it."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,12 +107,12 @@ def read_privacy(values: Any) -> dict[str, Any]:
     Raises:
         ValueError: anything else.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError("privacy")
     read = {}
     for name in PRIVACY_FACTS:
         value = values.get(name)
-        if not (
-            value is None or value == "inf" or (type(value) in (int, float) and math.isfinite(value) and value >= 0)
-        ):
+        if not (value is None or value == "inf" or (type(value) in (int, float) and 0 <= value <= sys.float_info.max)):
             raise ValueError(name)
         read[name] = value
     return read

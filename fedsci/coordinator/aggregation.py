@@ -5,8 +5,8 @@ weighted sum of contributions, the sum of metrics, and who is in it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +32,8 @@ class Ask:
         model: sent along, or None.
         dimension: numbers of the contribution that comes back.
         tables: the metric vectors that come back.
+        absent: sites that are not asked, with the reason: they are not in the sums.
+        broken: of the sites that answered, those that must be left out all the same, with the reason.
     """
 
     action: str
@@ -40,6 +42,8 @@ class Ask:
     model: NDArray[np.float32] | None
     dimension: int
     tables: Sequence[MetricTable]
+    absent: Mapping[SiteId, str] = field(default_factory=dict)
+    broken: Callable[[Collection[SiteId]], Mapping[SiteId, str]] = lambda answered: {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,10 @@ class Aggregation(Protocol):
     @property
     def weights(self) -> Mapping[SiteId, float]: ...  # noqa: D102
 
+    def members(self, slot: int) -> tuple[SiteId, ...]:
+        """Return the sites that can be in a slot's sums."""
+        ...
+
     def collect(self, ask: Ask) -> Collected:
         """Return the sums over at least ``min_survivors`` sites.
 
@@ -103,6 +111,10 @@ class PlainAggregation:
     plan: Plan
     weights: Mapping[SiteId, float]
 
+    def members(self, slot: int) -> tuple[SiteId, ...]:
+        """Return all sites."""
+        return self.plan.sites
+
     def collect(self, ask: Ask) -> Collected:
         """Return the sums; a reply of another length, or with NaN or infinity, counts as a dropped site.
 
@@ -110,14 +122,17 @@ class PlainAggregation:
         """
         started = time.monotonic()
         request = Request(action=ask.action, fields=ask.fields, vector=ask.model)
-        replies = self.link.ask(dict.fromkeys(self.plan.sites, request))
+        require_enough(self.plan, ask.absent)
+        replies = self.link.ask({site: request for site in self.plan.sites if site not in ask.absent})
         answered = time.monotonic()
         total, scratch = np.zeros(ask.dimension, np.float32), np.empty(ask.dimension, np.float32)
-        weight, dropped, metrics = 0.0, {}, [np.zeros(table.width) for table in ask.tables]
+        weight, dropped, metrics = 0.0, dict(ask.absent), [np.zeros(table.width) for table in ask.tables]
         each: dict[SiteId, NDArray[np.float32]] | None = {} if self.plan.strategy.sees == "each" else None
+        dropped |= ask.broken([site for site, reply in replies.items() if isinstance(reply, Reply)])
         for site, reply in replies.items():
             if isinstance(reply, SiteFailed):
                 dropped[site] = str(reply)
+            if site in dropped or isinstance(reply, SiteFailed):
                 continue
             if ask.dimension:
                 vector = reply.vector
@@ -186,7 +201,7 @@ def _numbers(values: object) -> NDArray[np.float64] | None:
     """Return finite numbers that a site sent, or None."""
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return array if values is not None and np.isfinite(array).all() else None
 

@@ -77,6 +77,11 @@ class MaskedAggregation:
             collector.add_envelopes(packed)
         self._finish_setup(0, collector)
 
+    def members(self, slot: int) -> tuple[SiteId, ...]:
+        """Return the sites that finished the setup of the slot's batch."""
+        ready = self._ready[slot // self.roster.batch_slots].ready
+        return tuple(SiteId(member.name) for member in self.roster.sites if member.index in ready)
+
     def collect(self, ask: Ask) -> Collected:
         """Return the sums over the survivors; see docs/protocol.md for what each exchange is.
 
@@ -87,8 +92,12 @@ class MaskedAggregation:
         batch, slot = divmod(ask.slot, self.roster.batch_slots)
         ready = self._ready[batch]
         names = {member.index: SiteId(member.name) for member in self.roster.sites}
-        cohort = {names[index]: index for index in ready.ready}
-        dropped = {site: f"{site}: not part of this batch's setup" for site in self.plan.sites if site not in cohort}
+        cohort = {names[index]: index for index in ready.ready if names[index] not in ask.absent}
+        dropped = {
+            site: ask.absent.get(site, f"{site}: not part of this batch's setup")
+            for site in self.plan.sites
+            if site not in cohort
+        }
         require_enough(self.plan, dropped)
         fields = {**ask.fields, "slot": ask.slot, "cohort": sorted(cohort)}
         encoding = SumEncoding(grid=grid_for(self.plan), dimension=ask.dimension, tables=ask.tables, step=self.step)
@@ -112,9 +121,12 @@ class MaskedAggregation:
             if site in dropped and isinstance(replies.get(site), Reply):
                 self._delivered(ask.slot, index)
         answered = time.monotonic()
+        broken = ask.broken([site for site in cohort if _uploaded(replies[site])])
         for site in cohort:
             reply = replies[site]
-            problem = str(reply) if isinstance(reply, SiteFailed) else _add_input(collector, encoding, site, reply)
+            problem = str(reply) if isinstance(reply, SiteFailed) else broken.get(site)
+            if problem is None and isinstance(reply, Reply):
+                problem = _add_input(collector, encoding, site, reply)
             if problem is not None:
                 dropped[site] = problem
             else:
@@ -214,11 +226,15 @@ class MaskedAggregation:
         self._next = None
 
 
+def _uploaded(reply: Reply | SiteFailed) -> bool:
+    return isinstance(reply, Reply) and "header" in reply.fields
+
+
 def _add_input(collector: secagg.RoundCollector, encoding: SumEncoding, site: SiteId, reply: Reply) -> str | None:
     """Add one upload; return why it cannot be used, or None."""
     header, vector = reply.fields.get("header"), reply.vector
     if "absent" in reply.fields:
-        return f"{site}: {reply.fields['absent']}"
+        return str(SiteFailed(site, {"message": reply.fields["absent"]}))
     if not isinstance(header, str) or vector is None:
         return f"{site}: its upload is not masked"
     if vector.dtype != encoding.grid.ring.dtype or vector.shape != (encoding.length,):

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
+from fedsci.coordinator.buffers import EVERYBODY, Opening
 from fedsci.errors import RoundAborted
 from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
 from fedsci.training.accountant import Cost, noise_of_sum
@@ -36,28 +37,33 @@ def run_round(
     *,
     fields: Mapping[str, Any],
     tables: Sequence[MetricTable],
+    opening: Opening = EVERYBODY,
     cost: Cost | None = None,
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
-    ``fields`` hold every site's public record counts under ``records``; ``cost`` is the price of a private plan.
+    ``fields`` hold every site's public record counts under ``records``, and the steps that each takes under ``steps``,
+    where the plan lets a round say so; what ``opening`` says of it is added to them. A buffer's sites have their
+    models: the current one goes along only where it is to be measured. ``cost`` is the price of a private plan.
 
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
     """
-    strategy = plan.strategy
+    strategy, fields = plan.strategy, {**fields, **opening.fields}
     ask = Ask(
         action="train",
         slot=number - 1,
         fields={**fields, "round": number},
-        model=strategy.sends(state),
+        model=strategy.sends(state) if plan.buffer is None or tables else None,
         dimension=strategy.width(state.model.size),
         tables=tables,
+        absent=opening.absent,
+        broken=opening.broken,
     )
     try:
         collected = aggregation.collect(ask)
         began = time.monotonic()
-        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields["records"], cost))
+        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields, cost))
     except RoundAborted as error:
         error.message = f"round {number}: {error.message}"
         raise
@@ -65,13 +71,13 @@ def run_round(
 
 
 def _total(
-    aggregation: Aggregation,
-    plan: Plan,
-    collected: Collected,
-    records: Mapping[str, Sequence[int]],
-    cost: Cost | None,
+    aggregation: Aggregation, plan: Plan, collected: Collected, fields: Mapping[str, Any], cost: Cost | None
 ) -> WeightedSum:
     positions = {site: position for position, site in enumerate(plan.sites)}
+    records: Mapping[str, Sequence[int]] = fields["records"]
+    steps: Mapping[str, int] = fields.get("steps") or {
+        site: plan.local_steps(records[site][0]) for site in collected.survivors
+    }
     noise = 0.0
     if plan.strategy.site_work != "local_update":
         contributions = [(aggregation.weights[site], records[site][0]) for site in collected.survivors]
@@ -80,9 +86,7 @@ def _total(
         vector=collected.contribution,
         weight=collected.weight,
         survivors=tuple(
-            Survivor(
-                position=positions[site], weight=aggregation.weights[site], steps=plan.local_steps(records[site][0])
-            )
+            Survivor(position=positions[site], weight=aggregation.weights[site], steps=steps[site])
             for site in collected.survivors
         ),
         each=None if collected.each is None else {positions[site]: found for site, found in collected.each.items()},

@@ -214,8 +214,8 @@ class CoordinatorService:
         try:
             with self._publishing:  # what draws its pictures does one at a time
                 self.publish(folder)
-        except (FedsciError, OSError) as error:
-            self.journal("error", message=f"no report for {folder}: {error}")
+        except Exception as error:  # the study is over, whatever is wrong with its report
+            self.journal("error", message=f"no report for {folder}: {type(error).__name__}: {error}")
 
     def _note_refusal(self, code: str, message: str) -> None:
         self.journal("enrolment-refused", code=code, message=message)

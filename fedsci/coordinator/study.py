@@ -9,12 +9,15 @@ from typing import Any, Protocol
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
+from fedsci.coordinator.buffers import EVERYBODY, Buffers, Opening
+from fedsci.coordinator.clock import Clock, require_clock, steps_by_speed
 from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
 from fedsci.coordinator.round import run_round
 from fedsci.errors import FedsciError, InputError
 from fedsci.names import SiteId
+from fedsci.strategies.base import BufferedStrategy, StrategyState
 from fedsci.training.learner import module_for
 from fedsci.training.models import initial_vector
 from fedsci.transport.link import SiteLink
@@ -83,7 +86,7 @@ def settle(link: SiteLink, progress: Progress, sites: Iterable[SiteId]) -> None:
         return
     for site, reply in replies.items():
         if isinstance(reply, Reply):
-            with contextlib.suppress(AttributeError, ValueError):
+            with contextlib.suppress(ValueError):
                 progress.privacy[site] = read_privacy(reply.fields.get("privacy"))
                 progress.settled.add(site)
 
@@ -117,6 +120,7 @@ class _Conduct:
 
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
+        require_clock(self.link, plan)
         self.observer.phase("preparing")
         self.link.round_deadline_s = self.plan.training.round_deadline_s
         if not progress.sites:
@@ -152,10 +156,12 @@ class _Conduct:
         inputs = progress.sites[plan.sites[0]].inputs
         if progress.state is None:
             progress.state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
+        opener = self._opener()
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
             started, before = time.monotonic(), self._spent()
             wanted = meter.measures_after(number - 1)
             self._asking(number, measured=wanted and meter.noised)
+            opening = opener(number, progress.state, aggregation)
             outcome = run_round(
                 aggregation,
                 plan,
@@ -163,6 +169,7 @@ class _Conduct:
                 progress.state,
                 fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
                 tables=[meter.table] if wanted else [],
+                opening=opening,
                 cost=meter.cost,
             )
             collected = outcome.collected
@@ -177,13 +184,29 @@ class _Conduct:
             progress.pending = RoundResult(
                 number=number,
                 measured=None,
-                survivors=len(plan.sites) - len(collected.dropped),
+                survivors=len(collected.survivors),
                 dropped=tuple(collected.dropped),
                 seconds=time.monotonic() - started,
                 traffic=(int(up), int(down)),
                 virtual_seconds=None if self.link.virtual_seconds is None else virtual,
             )
             self.keep.save_state(progress)
+
+    def _opener(self) -> Callable[[int, StrategyState, Aggregation], Opening]:
+        """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""
+        plan, link, strategy = self.plan, self.link, self.plan.strategy
+        if isinstance(link, Clock) and isinstance(strategy, BufferedStrategy):
+            run, records = self.progress.run, counts(self.progress)
+            buffers = Buffers(link=link, clock=link, plan=plan, strategy=strategy, run=run, records=records)
+            return lambda number, state, aggregation: buffers.open(
+                number, strategy.sends(state), aggregation.members(number - 1)
+            )
+        if isinstance(link, Clock) and plan.by_speed:
+            clock: Clock = link
+            return lambda number, state, aggregation: Opening(
+                fields={"steps": steps_by_speed(plan, counts(self.progress), clock)}
+            )
+        return lambda number, state, aggregation: EVERYBODY
 
     def _spent(self) -> tuple[float, float, float]:
         """Return bytes up, bytes down and virtual seconds so far."""

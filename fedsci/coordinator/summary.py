@@ -157,8 +157,10 @@ def _spent(plan: Plan, progress: Progress, site: SiteId, scaling: Mapping[str, A
     values, settled = progress.privacy[site], site in progress.settled
     study = values["study"]
     if plan.private and not settled:
-        cost = cost_of(plan, dimension=progress.sites[site].parameters)
-        study = cost.epsilon(values["rounds_charged"], values["measurements_charged"])
+        said = progress.sites[site]
+        cost = cost_of(plan, dimension=said.parameters)
+        rounds = min(said.rounds_allowed, plan.training.rounds)
+        study = cost.epsilon(rounds, min(said.measurements_allowed, cost.measurements))
     first = 0.0
     if scaling is not None and plan.private:
         first = scaling["privacy"]["by_site"][site]["epsilon_spent_study"]

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from fedsci.config.plan import Plan
+from fedsci.config.scaling import on_its_own
 from fedsci.errors import FedsciError, InputError
 from fedsci.reporting.evidence import plan_of
 from fedsci.reporting.run_folder import RunFolder, mapping
@@ -22,7 +24,8 @@ def settings_of(run: RunFolder) -> dict[str, str]:
     if not mapping(run.plan, "study"):
         raise InputError(f"{run.name}: plan.yaml names no study", hint="give a run folder that is complete")
     with contextlib.suppress(FedsciError):  # of another version's plan, what is written is compared
-        study["training"] = asdict(plan_of(run).training)
+        plan = plan_of(run)
+        study |= {"training": asdict(plan.training)} | _as_asked(plan)
     if mapping(study, "privacy").get("mechanism") == "none":  # its other numbers do nothing
         study["privacy"] = {"mechanism": "none", "epsilon": "∞"}
     recipe.pop("training", None)
@@ -30,6 +33,12 @@ def settings_of(run: RunFolder) -> dict[str, str]:
     found = dict(_flat(study)) | dict(_flat(recipe, "recipe."))
     found |= dict(_flat(mapping(run.summary, "weather"), "weather."))
     return {key: words for key, words in found.items() if not f"{key}.".startswith(tuple(map(_whole, _LEFT_OUT)))}
+
+
+def _as_asked(plan: Plan) -> dict[str, object]:
+    """Return what a study was before a pass measured its scaling: with all of its epsilon, without what was found."""
+    own = on_its_own(plan).study.model_dump(mode="json", include={"features", "task", "privacy"})
+    return own | {"scaled_by": None}
 
 
 def _whole(key: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsci.config.plan import Plan
+from fedsci.config.scaling import on_its_own
 from fedsci.errors import FedsciError
 from fedsci.reporting.evidence import plan_of
 from fedsci.reporting.run_folder import count, epsilon, finite, mapping, read_run_folder, text
@@ -60,7 +61,8 @@ def _read(plan: Plan, path: Path) -> EarlierRun | None:
     if text(summary.get("status")) != "completed" or summary.get("plan_digest") != other.digest:
         return None
     alike = ("study", "dataset", "task", "features", "missing", "model", "strategy")
-    if any(getattr(plan.study, key) != getattr(other.study, key) for key in alike):
+    ours, theirs = on_its_own(plan).study, on_its_own(other).study  # what was measured is no setting
+    if any(getattr(ours, key) != getattr(theirs, key) for key in alike) or plan.study.scaling != other.study.scaling:
         return None
     spent = mapping(summary, "privacy", "by_site")
     costs = [epsilon(mapping(spent, site).get("epsilon_spent_study")) for site in spent]

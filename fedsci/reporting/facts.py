@@ -70,7 +70,8 @@ class RunFacts:
     ``federated`` and ``federated_mean_site``, as far as the run says. ``errors``: standard errors of the means over
     the labs, by their names in :class:`Scores`, from the run's intervals. ``own_layers``: the strategy lets each lab
     use the joint model with layers of its own. ``worst``: the lab at which the joint model
-    does worst, and its metric there; None unless every lab shows its own.
+    does worst, and its metric there; None unless every lab shows its own. ``scaled``: means and deviations were
+    measured over all labs first; ``scaling_epsilon`` is the planned part of epsilon that this cost, None without any.
     """
 
     study: str
@@ -82,6 +83,7 @@ class RunFacts:
     plan_digest: str
     strategy: str
     own_layers: bool
+    buffered: bool
     versions: Mapping[str, str]
     rounds_completed: int | None
     measure: Measure | None
@@ -101,6 +103,8 @@ class RunFacts:
     masked: bool | None
     min_survivors: int | None
     smallest_sum: int | None
+    scaled: bool
+    scaling_epsilon: float | None
     dropped: Sequence[tuple[str, str, str]]
     bytes_up: int | None
     bytes_down: int | None
@@ -151,6 +155,7 @@ def facts_of(run: RunFolder) -> RunFacts:
         plan_digest=text(summary.get("plan_digest")),
         strategy=_strategy_name(study.get("strategy")),
         own_layers=text(mapping(run.plan, "strategy").get("name")) == "fedbn",
+        buffered=text(mapping(run.plan, "strategy").get("name")) == "fedbuff",
         versions=_versions(summary),
         rounds_completed=_rounds_completed(summary, run.rounds),
         measure=measure,
@@ -175,6 +180,8 @@ def facts_of(run: RunFolder) -> RunFacts:
         masked=enabled if isinstance(enabled, bool) else None,
         min_survivors=count(masking.get("min_survivors")),
         smallest_sum=count(masking.get("smallest_sum")),
+        scaled=bool(mapping(summary, "scaling")),
+        scaling_epsilon=finite(mapping(summary, "scaling").get("epsilon")),
         dropped=_dropped(masking, run.rounds),
         bytes_up=count(mapping(summary, "traffic_bytes").get("up")),
         bytes_down=count(mapping(summary, "traffic_bytes").get("down")),

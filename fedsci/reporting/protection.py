@@ -28,6 +28,7 @@ def privacy(facts: RunFacts) -> str:
                 ("δ", "" if facts.delta is None else f"{facts.delta:g}, the slack in the promise"),
                 ("Accountant", esc(_ACCOUNTANTS.get(facts.accountant, facts.accountant))),
                 ("Mechanism", esc(facts.mechanism or "not stated")),
+                ("Scaling", _scaling_words(facts)),
             ]
         ),
         "" if not facts.private else paragraph(_NOT_COVERED),
@@ -39,7 +40,13 @@ def masking(facts: RunFacts) -> str:
     at_least = f"at least {facts.min_survivors} labs" if facts.min_survivors else "enough labs"
     grouped = ""
     if facts.smallest_sum and facts.min_survivors and facts.smallest_sum < facts.min_survivors:
-        grouped = f" It learns that sum by groups of labs, the smallest of at least {facts.smallest_sum}."
+        if facts.buffered:
+            grouped = (
+                " The labs of a round trained on several models. A coordinator that cheats with models on which "
+                f"nothing is learned can narrow the sum down to the labs of one model: at least {facts.smallest_sum}."
+            )
+        else:
+            grouped = f" It learns that sum by groups of labs, the smallest of at least {facts.smallest_sum}."
     if facts.masked:
         words = paragraph(
             "Enabled. Each lab adds random masks to its update before sending it. The masks cancel in "
@@ -141,6 +148,13 @@ def _mechanism_words(facts: RunFacts) -> str:
     )
 
 
+def _scaling_words(facts: RunFacts) -> str:
+    if not facts.scaled:
+        return "public bounds, or public means and deviations"
+    part = "" if facts.scaling_epsilon is None else f", for ε = {epsilon_words(facts.scaling_epsilon)} of what is shown"
+    return f"means and deviations, measured over all labs by a study of its own{part}"
+
+
 def _collusion_words(colluding_sites: int | None) -> str:
     if colluding_sites is None:
         return "A lab that takes its own share of the noise off again sees a little more than that."
@@ -171,4 +185,5 @@ def _drops(facts: RunFacts) -> str:
         f"{f' ({esc(reason)})' if reason else ''}</li>"
         for (site, reason), numbers in rounds_of.items()
     )
-    return paragraph("Labs that dropped out before the end of a round:") + f"<ul>{lines}</ul>"
+    words = "were not in a round’s sum" if facts.buffered else "dropped out before the end of a round"
+    return paragraph(f"Labs that {words}:") + f"<ul>{lines}</ul>"

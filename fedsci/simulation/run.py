@@ -13,6 +13,7 @@ from fedsci.config.scaling import pass_before
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.config.weather import Weather
+from fedsci.coordinator.clock import refuse_without_clock
 from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.run import Display, RunRecord
@@ -75,6 +76,8 @@ class SimulatedRun:
         """
         first = self._measure_scaling() if self.study.plan.awaits_scaling else None
         plan = self.study.plan
+        if self.weather is None:
+            refuse_without_clock(plan)
         record = RunRecord.begin(plan, engine=self.engine, out=self.out, display=self.display, progress=self.progress)
         self._record, self.folder = record, record.folder
         state = self.state if self.state is not None else self.folder.path / "state"

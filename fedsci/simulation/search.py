@@ -155,6 +155,12 @@ def _choices(grid: Sequence[str]) -> list[list[str]]:
 
 def _refuse_moving_targets(plans: Sequence[Plan]) -> None:
     """Refuse tries whose results could not be compared, or whose costs could not be added up."""
+    for plan in plans:
+        if not plan.makes_model:
+            raise ConfigError(
+                f"{plan.recipe.name} makes no model, so no try could be measured",
+                hint="choose another strategy, or use fedsci run",
+            )
     for name, values in (
         ("metric", {plan.metrics[0] for plan in plans}),
         ("data set", {plan.study.dataset for plan in plans}),

@@ -5,7 +5,7 @@ is missed by the same code. It changes who takes part in a round and what a roun
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,9 @@ from fedsci.names import SiteId
 from fedsci.transport.link import SiteLink, Traffic
 from fedsci.transport.messages import Reply, Request
 
+_OPENINGS = frozenset({"begin", "train"})
 _LATER_EXCHANGES = frozenset({"unmask", "votes", "share"})
+_AWAY = "not connected"
 
 
 def is_away(weather: Weather, site: SiteId, round_number: int) -> bool:
@@ -35,11 +37,14 @@ def is_away(weather: Weather, site: SiteId, round_number: int) -> bool:
     return int.from_bytes(drawn[:8], "big") >= availability * 2**64
 
 
-def work(plan: Plan, records: int) -> float:
-    """Return how many records go through a local step in one round; a record in two steps counts twice."""
+def work(plan: Plan, records: int, *, steps: int | None = None) -> float:
+    """Return how many records go through a local step in one round; a record in two steps counts twice.
+
+    ``steps`` are those that the round says; the plan's if left out.
+    """
     sampled = plan.strategy.site_work != "local_update" or (plan.private and plan.study.privacy.unit != "site")
     batch = plan.training.sample_rate * records if sampled else min(plan.training.batch_size, records)
-    return plan.local_steps(records) * batch
+    return (plan.local_steps(records) if steps is None else steps) * batch
 
 
 @dataclass(kw_only=True)
@@ -49,8 +54,10 @@ class WeatherLink(SiteLink):
     An exchange takes what its slowest lab takes: the request down, the computing, the reply up. A lab that is away is
     known to be, as from SuperLink, and not waited for. One that would pass the study's ``round_deadline_s``, which
     here is virtual, computes all the same, as it would in production, and its reply is not heard; the coordinator has
-    then waited for the whole deadline. Only rounds have weather: everybody is there for preparation, the last
-    evaluation and the end, and they take no time.
+    then waited for the whole deadline. In studies of buffers a lab that begins is not waited for: it has finished when
+    the virtual clock says so (:meth:`finished`), and what it then sends takes its line's time only. It computes at once
+    on the clock on the wall: virtual time decides who is in which buffer, and nothing else. Only rounds have weather:
+    everybody is there for preparation, the last evaluation and the end, and they take no time.
 
     Attributes:
         plan: says what a round's work is.
@@ -61,12 +68,15 @@ class WeatherLink(SiteLink):
     weather: Weather
     virtual_seconds: float | None = 0.0
     _round: int | None = field(default=None, init=False)
+    _line_s: dict[SiteId, float] = field(default_factory=dict, init=False)
+    _done_at: dict[SiteId, float] = field(default_factory=dict, init=False)
 
     def ask(self, requests: Mapping[SiteId, Request]) -> dict[SiteId, Reply | SiteFailed]:
         """Send and wait as :class:`SiteLink` does; who is away or late is a :class:`SiteFailed` value."""
-        opening = next((request for request in requests.values() if request.action == "train"), None)
+        opening = next((request for request in requests.values() if request.action in _OPENINGS), None)
+        begins = opening is not None and opening.action == "begin"
         if opening is not None:
-            self._round = opening.integer("round")
+            self._round = opening.integer("version") + 1 if begins else opening.integer("round")
         elif any(request.action not in _LATER_EXCHANGES for request in requests.values()):
             self._round = None
         if self._round is None:
@@ -76,16 +86,37 @@ class WeatherLink(SiteLink):
         self.round_deadline_s = None  # of the clock on the wall
         replies = super().ask(there)
         taken = {site: self._seconds(site, request, before[site]) for site, request in there.items()}
+        if begins:
+            self._done_at |= {site: self._now + taken[site] for site in there}
+            return {site: replies.get(site) or _missed(site, _AWAY, code="transport") for site in sorted(requests)}
         deadline = self.plan.training.round_deadline_s
-        self.virtual_seconds = (self.virtual_seconds or 0.0) + min(max(taken.values(), default=0.0), deadline)
+        self.virtual_seconds = self._now + min(max(taken.values(), default=0.0), deadline)
         return {
-            site: _missed(site, "not connected", code="transport")
+            site: _missed(site, _AWAY, code="transport")
             if site not in there
             else _missed(site, f"late: no answer within {deadline:g} virtual s", code="silent")
             if taken[site] > deadline
             else replies[site]
             for site in sorted(requests)
         }
+
+    def finished(self, sites: Collection[SiteId], *, count: int, round_number: int) -> tuple[SiteId, ...]:
+        """Let virtual time pass until ``count`` of these labs have finished what they began; return all that have."""
+        done = {site: self._done_at[site] for site in sites if not is_away(self.weather, site, round_number)}
+        self.virtual_seconds = max([self._now, *sorted(done.values())[:count]])
+        return tuple(site for site in sorted(done) if done[site] <= self._now)
+
+    def records_per_s(self, site: SiteId) -> float | None:
+        """Return the lab's speed, as the weather has it."""
+        return self.weather.of(site).records_per_s
+
+    def line_s(self, site: SiteId) -> float:
+        """Return the least time that a round's model and update took on the lab's line; 0 before the first round."""
+        return self._line_s.get(site, 0.0)
+
+    @property
+    def _now(self) -> float:
+        return self.virtual_seconds or 0.0
 
     def _seconds(self, site: SiteId, request: Request, before: Traffic) -> float:
         """Return what the exchange takes this lab, in virtual seconds."""
@@ -95,9 +126,13 @@ class WeatherLink(SiteLink):
             total += (moved.down - before.down) / lab.down_bytes_per_s
         if lab.up_bytes_per_s is not None:
             total += (moved.up - before.up) / lab.up_bytes_per_s
-        if lab.records_per_s is not None and request.action == "train":
+        if request.action == "train":
+            self._line_s[site] = min(total, self._line_s.get(site, total))
+        computes = request.action == ("train" if self.plan.buffer is None else "begin")
+        if lab.records_per_s is not None and computes:
             records: Mapping[str, Any] = request.fields["records"]
-            total += work(self.plan, records[site][0]) / lab.records_per_s
+            steps: Mapping[str, int] = request.fields.get("steps", {})
+            total += work(self.plan, records[site][0], steps=steps.get(site)) / lab.records_per_s
         return total
 
 

@@ -33,13 +33,15 @@ def check_policy(plan: Plan, site: Site, *, approved: bool = False) -> Policy:
         raise _refusal(site, "it is not in the study's cohort", "list its site file under sites")
     few = min(len(plan.sites), plan.smallest_sum)
     if few < policy.min_cohort:
-        grouped = few < plan.min_survivors
+        part, way = "the sum", ""
+        if few < plan.min_survivors:
+            buffered = plan.buffer is not None
+            part = "the sum over those that trained on one model" if buffered else "a group sum"
+            way = "raise the recipe's together, " if buffered else "lower the recipe's groups, "
         raise _refusal(
             site,
-            f"{'a group' if grouped else 'the'} sum may stand for only {few} sites, "
-            f"policy.min_cohort is {policy.min_cohort}",
-            ("lower the recipe's groups, " if grouped else "")
-            + "raise secure_aggregation.min_survivors, or have more sites join",
+            f"{part} may stand for only {few} sites, policy.min_cohort is {policy.min_cohort}",
+            f"{way}raise secure_aggregation.min_survivors, or have more sites join",
         )
     if not study.secure_aggregation.enabled and not policy.unmasked_updates:
         raise _refusal(

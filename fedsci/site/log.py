@@ -1,6 +1,7 @@
-"""The site's own log: one JSON object a line, in the site's state folder. It never leaves the site."""
+"""The site's own log: a JSON object a line, in its state folder, for its owner only. It never leaves the site."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ class SiteLog:
         """Append one line; a full disk does not stop the site."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, default=str)
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError:
             return

@@ -10,6 +10,7 @@ from fedsci import secagg
 from fedsci.config.masking import setup_for
 from fedsci.config.plan import Plan
 from fedsci.errors import ProtocolError
+from fedsci.secagg.round_messages import SurvivorList
 from fedsci.site.keystore import Keystore
 from fedsci.transport.binding import config_digest, pack, unpack
 from fedsci.transport.messages import Request
@@ -108,6 +109,12 @@ class SiteMasking:
         state, masked = secagg.mask(state, call, vector, signing_key=self._key, in_place=True)
         self._keystore.store(self._run, state)
         return {"header": pack(masked.header)}, masked.payload
+
+    def survivors(self, request: Request) -> tuple[str, ...]:
+        """Return who survived, as the request to unmask says; nothing of it is checked."""
+        names = {index: name for name, index in self._names.items()}
+        listed = SurvivorList.decode(unpack(request.fields.get("survivors"))).survivors
+        return tuple(names[index] for index in listed if index in names)
 
     def unmask(self, request: Request) -> Fields:
         """Answer a survivor list: with shares if everybody is there, with a vote if not."""

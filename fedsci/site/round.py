@@ -51,7 +51,12 @@ class Contributor:
         return layout_of(self.learner.module).size
 
     def contribution(
-        self, received: NDArray[np.float32], round_number: int, *, memory: MutableMapping[str, NDArray[np.float32]]
+        self,
+        received: NDArray[np.float32],
+        round_number: int,
+        *,
+        memory: MutableMapping[str, NDArray[np.float32]],
+        steps: int | None = None,
     ) -> NDArray[np.float32] | NDArray[np.int64]:
         """Return what the strategy makes of local training, float32 ``(k,)``.
 
@@ -66,17 +71,24 @@ class Contributor:
             received: what the coordinator sent, float32.
             round_number: 1, 2, ...
             memory: what the strategy keeps at this site from round to round; changed in place.
+            steps: of local training without privacy, at most the plan's; the plan's if left out.
         """
         if self.private is not None and self.share is not None:
             if self.plan.strategy.site_work == "statistics":
                 return self.private.noised_statistics_share(self.share, grid_for(self.plan))
             return self.private.noised_share(received, self.share, grid_for(self.plan))
-        work = Work(contributor=self, received=received, number=round_number, memory=memory)
+        steps = self.plan.local_steps(self.learner.divisor) if steps is None else steps
+        work = Work(contributor=self, received=received, number=round_number, memory=memory, steps=steps)
         contribution = self.plan.strategy.contribute(work)
         return contribution if self.whole is None else self.whole.hide(contribution)
 
-    def local_update(self, model: NDArray[np.float32], round_number: int, pull: Pull | None) -> NDArray[np.float32]:
-        """Return new minus old weights after a round's local training, float32 ``(d,)``."""
+    def local_update(
+        self, model: NDArray[np.float32], round_number: int, pull: Pull | None, *, steps: int
+    ) -> NDArray[np.float32]:
+        """Return new minus old weights after a round's local training, float32 ``(d,)``.
+
+        ``steps`` are the most it takes, where the plan lets a round say so.
+        """
         training = self.plan.training
         if self.private is not None:
             return self.private.private_update(
@@ -89,6 +101,7 @@ class Contributor:
         return self.learner.local_update(
             model,
             epochs=training.local_epochs,
+            most_steps=steps if self.plan.by_speed else None,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
             momentum=training.momentum,
@@ -133,6 +146,7 @@ class Work:
     received: NDArray[np.float32]
     number: int
     memory: MutableMapping[str, NDArray[np.float32]]
+    steps: int
 
     @property
     def size(self) -> int:
@@ -144,11 +158,6 @@ class Work:
         """This site's, among the study's in the order of their names; 0 for a lab that is none of them."""
         sites = self.contributor.plan.sites
         return sites.index(SiteId(self.contributor.name)) if self.contributor.name in sites else 0
-
-    @property
-    def steps(self) -> int:
-        """Local steps in a round, from the public record count."""
-        return self.contributor.plan.local_steps(self.contributor.learner.divisor)
 
     @property
     def learning_rate(self) -> float:
@@ -166,7 +175,7 @@ class Work:
         """Return new minus old weights after local training, float32 ``(d,)``."""
         pulled = proximal != 0 or correction is not None
         pull = Pull(start=model, proximal=proximal, correction=correction) if pulled else None
-        return self.contributor.local_update(model, self.number, pull)
+        return self.contributor.local_update(model, self.number, pull, steps=self.steps)
 
     def gradient(self, model: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return minus the mean gradient at ``model``, float32 ``(d,)``."""
@@ -230,9 +239,11 @@ def contributor(
             sample_rate=cost.sample_rate,
             random_bytes=random_bytes,
         )
-        if table.units > private.most_units:
+        # by the public count: a plan chooses how many fit, so whether the usable rows do would tell of gaps, for free
+        records = max(table.units, learner.divisor)
+        if records > private.most_units:
             raise InputError(
-                f"{table.units} training records are more than {private.most_units}: their sum may be too inexact",
+                f"{records} training records are more than {private.most_units}: their sum may be too inexact",
                 hint="split the data set between two sites, or use fewer of its records",
             )
     return Contributor(plan=plan, name=name, learner=learner, private=private, share=share, whole=whole)
@@ -250,9 +261,10 @@ def train_alone(worker: Contributor) -> NDArray[np.float32]:
     state = strategy.start(initial_vector(worker.learner.module, seed=worker.plan.study.seed))
     memory: dict[str, NDArray[np.float32]] = {}
     for number in range(1, worker.plan.training.rounds + 1):
-        work = Work(contributor=worker, received=strategy.sends(state), number=number, memory=memory)
-        step = worker.contribution(work.received, number, memory=memory).astype(np.float32, copy=False)
-        alone = Survivor(position=work.position, weight=1.0, steps=work.steps)
+        received, steps = strategy.sends(state), worker.plan.local_steps(worker.learner.divisor)
+        work = Work(contributor=worker, received=received, number=number, memory=memory, steps=steps)
+        step = worker.contribution(received, number, memory=memory).astype(np.float32, copy=False)
+        alone = Survivor(position=work.position, weight=1.0, steps=steps)
         total = WeightedSum(
             vector=step,
             weight=1.0,

@@ -44,9 +44,12 @@ from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.memory import StrategyMemory
+from fedsci.site.pace import steps_in
 from fedsci.site.personal import keep_own_model, keep_personal_model, personal_model
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
+from fedsci.site.waiting import Waiting
+from fedsci.strategies.base import BufferedStrategy
 from fedsci.training.accountant import Cost, cost_of
 from fedsci.training.device import pick_device
 from fedsci.training.learner import module_for
@@ -103,6 +106,7 @@ class SiteService:
             "propose": self._propose,
             "prepare": self._prepare,
             "share": self._share,
+            "begin": self._begin,
             "train": self._train,
             "evaluate": self._evaluate,
             "alone": self._alone,
@@ -277,14 +281,33 @@ class SiteService:
     def _share(self, request: Request) -> Reply:
         return Reply(fields=self._masking(request).join_setup(request))
 
-    def _train(self, request: Request) -> Reply:
-        run, number, model = _run_id(request), request.integer("round"), request.model()
+    def _begin(self, request: Request) -> Reply:
+        """Train on a model and keep what comes of it until a buffer is made of it; charged now, each model once."""
+        run, version = _run_id(request), request.integer("version")
         active = self._active(run)
-        if not 1 <= number <= active.plan.training.rounds:
-            raise PolicyRefused(f"round {number} is not one of the plan's {active.plan.training.rounds}")
+        if active.plan.buffer is None:
+            message = f"{active.plan.strategy.name} has no buffers: a round is trained and sent as one"
+            raise PolicyRefused(message, public=message)
+        _require_round(active.plan, version + 1)
+        model, waiting = _received(active, request), Waiting(self._run_folder(run))
+        waiting.require_newer(version)
+        if active.cost is not None:
+            self.ledger.step(active.plan.study.dataset, run, version + 1)
+        memory = StrategyMemory(self._run_folder(run))
+        contribution = active.worker.contribution(model, version + 1, memory=memory)
+        memory.store()
+        waiting.keep(version, model, contribution.astype(np.float32, copy=False))
+        return Reply()
+
+    def _train(self, request: Request) -> Reply:
+        run, number = _run_id(request), request.integer("round")
+        active = self._active(run)
+        _require_round(active.plan, number)
         strategy, parameters = active.plan.strategy, active.worker.parameters
-        if model.size != strategy.sent(parameters):
-            raise InputError(f"{model.size} numbers came, {strategy.name} sends {strategy.sent(parameters)}")
+        if isinstance(strategy, BufferedStrategy):
+            return self._train_in_buffer(active, strategy, request)
+        model = _received(active, request)
+        steps = steps_in(request, active.plan, active.worker.name, records=active.data.train_count)
         upload = Upload(active, request, slot=number - 1, dimension=strategy.width(parameters), after=number - 1)
         if upload.absent is not None:
             return upload.absent
@@ -293,10 +316,25 @@ class SiteService:
         memory = StrategyMemory(self._run_folder(run))
         used = strategy.site_model(model[:parameters], memory)
         metrics, _ = self._measure(active, upload, used, after=number - 1)
-        contribution = active.worker.contribution(model, number, memory=memory)
+        contribution = active.worker.contribution(model, number, memory=memory, steps=steps)
         reply = self._send(upload, contribution, metrics, {})
         memory.store()  # not of a contribution that cannot leave: one that diverged would be remembered for good
         return reply
+
+    def _train_in_buffer(self, active: ActiveRun, strategy: BufferedStrategy, request: Request) -> Reply:
+        """Send what waits here, weighted by its age; what it cost was charged when it was made."""
+        run, number, parameters = _run_id(request), request.integer("round"), active.worker.parameters
+        waiting = Waiting(self._run_folder(run))
+        upload = Upload(active, request, slot=number - 1, dimension=strategy.width(parameters), after=number - 1)
+        if upload.absent is not None:
+            return upload.absent
+        staleness = waiting.staleness(active.plan, active.worker.name, request)
+        metrics: list[NDArray[np.float64] | NDArray[np.int64] | None] = []
+        if upload.evaluate is not None:  # of the current model, which comes along only to be measured
+            current = _received(active, request)
+            metrics, _ = self._measure(active, upload, current[:parameters], after=number - 1)
+        contribution = waiting.take(number - 1, request.fields["trained"])
+        return self._send(upload, strategy.age(contribution, staleness), metrics, {})
 
     def _evaluate(self, request: Request) -> Reply:
         run, model = _run_id(request), request.model()
@@ -410,13 +448,20 @@ class SiteService:
         metrics: Sequence[NDArray[np.float64] | NDArray[np.int64] | None],
         fields: dict[str, Any],
     ) -> Reply:
+        active = self._active(_run_id(upload.request))
+        if active.plan.buffer is not None and active.masking is not None and upload.request.action != "train":
+            Waiting(self._run_folder(_run_id(upload.request))).measured(upload.request.integer("slot"))
         reply, clipped = upload.seal(contribution, metrics)
         if clipped:
             self.log.write("clipped", coordinates=clipped, action=upload.request.action)
         return Reply(fields=dict(reply.fields) | fields, vector=reply.vector)
 
     def _unmask(self, request: Request) -> Reply:
-        masking = self._masking(request)
+        masking, run = self._masking(request), _run_id(request)
+        plan = self._active(run).plan
+        if plan.buffer is not None:
+            survivors = masking.survivors(request)
+            Waiting(self._run_folder(run)).require_together(plan, request.integer("slot"), survivors)
         return Reply(fields=masking.unmask(request) | masking.join_setup(request))
 
     def _votes(self, request: Request) -> Reply:
@@ -441,6 +486,7 @@ class SiteService:
         self.keystore.forget(run)
         self._runs.pop(run, None)
         StrategyMemory(self._run_folder(run)).erase()
+        Waiting(self._run_folder(run)).erase()
         privacy = self._privacy(plan, cost, used)
         replace_private(told, json.dumps(privacy).encode())
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
@@ -547,6 +593,20 @@ def _run_id(request: Request) -> str:
     if not _RUN.fullmatch(run):
         raise ConfigError("a run id is 32 hexadecimal digits")
     return run
+
+
+def _require_round(plan: Plan, number: int) -> None:
+    if not 1 <= number <= plan.training.rounds:
+        raise PolicyRefused(f"round {number} is not one of the plan's {plan.training.rounds}")
+
+
+def _received(active: ActiveRun, request: Request) -> NDArray[np.float32]:
+    """Return what the strategy sends to sites, of the right size."""
+    received, strategy = request.model(), active.plan.strategy
+    if received.size != strategy.sent(active.worker.parameters):
+        sends = strategy.sent(active.worker.parameters)
+        raise InputError(f"{received.size} numbers came, {strategy.name} sends {sends}")
+    return received
 
 
 def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:

@@ -6,7 +6,7 @@ coordinator's half turns (state, sum of contributions) into the next state.
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ class SiteRound(Protocol):
         size: the model's parameters, d.
         number: the round, 1, 2, ...
         position: of this site among the study's, in the order of their names.
-        steps: local steps in a round; public, from the record count.
+        steps: local steps in this round; public, from the record count, or as the round says.
         learning_rate, momentum: of local training.
         memory: vectors this site keeps for the study from round to round, by name; they never leave it. Changes are
             stored durably before the contribution leaves.
@@ -237,11 +237,34 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class BufferedStrategy(Strategy, Protocol):
+    """A strategy whose rounds are buffers: each sums whoever has finished, while others train on older models.
+
+    Attributes:
+        buffer: contributions that a buffer waits for; 0: as many as must finish a round.
+        together: fewest sites of a buffer that trained on any one model.
+    """
+
+    @property
+    def buffer(self) -> int: ...  # noqa: D102
+
+    @property
+    def together(self) -> int: ...  # noqa: D102
+
+    def age(self, contribution: Vector, staleness: int) -> Vector:
+        """Return what a site sends of a contribution that was made ``staleness`` models ago; the site's half."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeanStrategy:
     """The weighted mean of plain contributions, taken as a direction by a server optimiser.
 
     Others build on it: they change what a site contributes, or how the direction comes from the sum.
+
+    Attributes:
+        uneven_steps: sites that take more steps than others, by choice, do not move the optimum.
     """
 
     optimiser: ServerOptimiser
@@ -249,6 +272,7 @@ class MeanStrategy:
     site_work: SiteWork = field(default="local_update", init=False)
     plain: bool = field(default=True, init=False)
     keeps: int = field(default=0, init=False)
+    uneven_steps: bool = field(default=False, init=False)
 
     def start(self, model: Vector) -> StrategyState:
         """Return the state before the first round: the given model, nothing remembered."""

@@ -131,15 +131,17 @@ def norm_bound(study: StudyShape) -> float:
 
 
 def read_statistics(vector: NDArray[np.floating], *, records: float, study: StudyShape) -> FeatureStatistics:
-    """Return what a released vector says, without noise exactly what the pooled records say.
+    """Return what a released vector says, without noise or sampling what the pooled records say.
 
     Counts and shares that noise made negative are 0, means and deviations are within the bounds; nothing else is
-    changed.
+    changed. The vector is float32, so that a deviation of 1/1000 of the bounds' range is right to 1 %, and one of
+    1/10,000 is not: for narrow columns, narrow bounds.
 
     Args:
         vector: the study's result, shape ``(k,)``.
         records: public count of training records of the sites in the sum (groups, where those are protected; then
-            every group counts as one, as the mean of its records).
+            every group counts as one, as the mean of its records; likewise the number of sites, where whole sites
+            are).
         study: shape of the study that made it.
 
     Raises:

@@ -5,7 +5,8 @@ Optimization (NeurIPS), equations 6 and 8. A site divides its update by the L1 n
 steps, with their momentum, add up to. The coordinator multiplies the weighted mean by tau_eff = sum p_i |a_i|, which it
 works out from public record counts and the plan. Where all sites take the same steps it is FedAvg.
 
-Under privacy every site takes the same number of steps, so FedNova has nothing to mend there.
+Steps may also be uneven by choice (``training.pace: by_speed``), so that slow sites finish when fast ones do. Under
+privacy every site takes the same number of steps, so FedNova has nothing to mend there.
 """
 
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class FedNova(MeanStrategy):
 
     name: str = field(default="fednova", init=False)
     plain: bool = field(default=False, init=False)
+    uneven_steps: bool = field(default=True, init=False)
 
     def contribute(self, work: SiteRound) -> Vector:
         """Return the update over what its steps add up to."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsci.errors import InputError
+from fedsci.errors import InputError, RoundAborted
 from fedsci.privacy.clipping import SLACK
 from fedsci.strategies.base import Sees, SiteRound, SiteWork, StrategyState, Vector, WeightedSum
 from fedsci.strategies.server_optimiser import OptimiserState, ServerOptimiser
@@ -199,8 +199,14 @@ class OneExchange:
         """Return the state with the result in the model's place.
 
         Raises:
-            RoundAborted: see :meth:`WeightedSum.mean`.
+            RoundAborted: see :meth:`WeightedSum.mean`; or the result holds NaN or infinity.
         """
         mean = total.mean()
-        result = self.finish(state, mean, noise=total.noise / total.weight)
+        with np.errstate(over="ignore", invalid="ignore"):  # seen below
+            result = self.finish(state, mean, noise=total.noise / total.weight)
+        if not np.isfinite(result).all():
+            raise RoundAborted(
+                f"what {self.name} makes of the sum holds NaN or infinity",
+                hint="look at the recipe's options, or for a site with broken data",
+            )
         return StrategyState(round=state.round + 1, model=result, optimiser=state.optimiser)

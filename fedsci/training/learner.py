@@ -4,8 +4,10 @@ Threads: every learner owns its module. For bit-for-bit equal results torch runs
 (:func:`single_thread`), whatever the engine.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -144,31 +146,34 @@ class Learner:
         rng: np.random.Generator,
         pull: "Pull | None" = None,
         intercept_only: bool = False,
+        most_steps: int | None = None,
     ) -> NDArray[np.float32]:
         """Return new minus old weights after ``epochs`` passes of SGD over shuffled batches. No privacy.
 
         Running statistics of a batch normalisation move as the batches say; a last batch of one record, which has no
         variance, joins the one before it. With ``intercept_only`` nothing moves but the bias of the outputs, a model's
-        last parameter.
+        last parameter. Training ends after ``most_steps``, also within a pass.
         """
         load_vector(self.module, vector)
         self.module.train(not intercept_only)
-        normalised = self.plan.study.model.normalised > 0
         trained = list(self.module.parameters())
         optimiser = torch.optim.SGD(trained[-1:] if intercept_only else trained, lr=learning_rate, momentum=momentum)
+        for rows in islice(self._batches(epochs, batch_size, rng), most_steps):
+            optimiser.zero_grad()
+            self._loss(rows).mean().backward()  # type: ignore[no-untyped-call]
+            if pull is not None:
+                pull.add_to(self.module)
+            optimiser.step()
+        with np.errstate(over="ignore", invalid="ignore"):  # of training that diverged; whoever uses it looks
+            return read_vector(self.module) - vector
+
+    def _batches(self, epochs: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         for _ in range(epochs):
             order = rng.permutation(self.records)
             batches = [order[start : start + batch_size] for start in range(0, self.records, batch_size)]
-            if normalised and len(batches) > 1 and len(batches[-1]) == 1:
+            if self.plan.study.model.normalised > 0 and len(batches) > 1 and len(batches[-1]) == 1:
                 batches[-2:] = [np.concatenate(batches[-2:])]
-            for batch in batches:
-                optimiser.zero_grad()
-                self._loss(batch).mean().backward()  # type: ignore[no-untyped-call]
-                if pull is not None:
-                    pull.add_to(self.module)
-                optimiser.step()
-        with np.errstate(over="ignore", invalid="ignore"):  # of training that diverged; whoever uses it looks
-            return read_vector(self.module) - vector
+            yield from batches
 
     def _loss(self, rows: NDArray[np.int64]) -> torch.Tensor:
         index = torch.from_numpy(rows).to(self.device)

@@ -73,7 +73,7 @@ def _likely(mean: float, deviation: float, bounds: tuple[float, float], noise: f
     centre, variance = (mean - bounds[0]) / half - 1.0, (deviation / half) ** 2
     centre = _between(centre, noise, usual=_USUAL_MEAN, spread=_MEANS_SPREAD)
     variance = _between(variance, noise * math.hypot(1.0, 2 * centre), usual=_USUAL_VARIANCE, spread=_VARIANCES_SPREAD)
-    return bounds[0] + (centre + 1.0) * half, math.sqrt(variance) * half
+    return min(max(bounds[0] + (centre + 1.0) * half, bounds[0]), bounds[1]), math.sqrt(variance) * half
 
 
 def _between(value: float, noise: float, *, usual: float, spread: float) -> float:

@@ -22,7 +22,8 @@ class ClippedStatistics:
         strategy: says what a record's vector is.
         table: the records.
         clipping_norm: L2 bound C of one unit's vector: the sensitivity of the sum when one is added or removed.
-        one_by_one: show the strategy one record at a time: then no record can be in another's vector, whoever wrote it.
+        one_by_one: show the strategy one record at a time: then none of the others is there to be in its vector, unless
+            the strategy remembers.
     """
 
     strategy: OneExchange
@@ -77,7 +78,8 @@ class ClippedStatistics:
         parts = rows[:, None] if self.one_by_one else [rows]
         found = []
         for part in parts:
-            vectors = np.asarray(self.strategy.statistics(self._records(part)))
+            # a copy: a strategy may write every record's vector into the same array
+            vectors = np.array(self.strategy.statistics(self._records(part)))
             if vectors.dtype != np.float64 or vectors.shape != (len(part), self.strategy.numbers):
                 raise InputError(
                     f"{self.strategy.name}: the statistics of {len(part)} records are {vectors.dtype} of shape "

@@ -99,4 +99,7 @@ def _vector(records: RecordDict) -> Vector | None:
     kind = np.dtype(array.dtype).newbyteorder("<")
     if any(size < 0 for size in array.shape) or len(array.data) != prod(array.shape) * kind.itemsize:
         raise ConnectionFailed("a message whose array has another length than it says")
-    return np.frombuffer(array.data, dtype=kind).reshape(tuple(array.shape))
+    try:
+        return np.frombuffer(array.data, dtype=kind).reshape(tuple(array.shape))
+    except ValueError:  # more dimensions, or larger ones, than arrays have
+        raise ConnectionFailed("a message whose array has a shape that no array has") from None

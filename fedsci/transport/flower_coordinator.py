@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import (
     GetNodesRequest,
@@ -26,7 +27,11 @@ from flwr.proto.runtime_pb2 import (
 )
 from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TASK_TOKEN_HEADER
-from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 from flwr.supercore.run import Run
@@ -43,7 +48,8 @@ _HEARTBEAT_S = 10.0
 _OUTAGE_S = 900.0
 _WAIT_S = 1.0
 _PAUSE_S = 0.2
-_OBJECTS_WAIT_S = 60.0
+_GLANCE_S = 0.02
+_OBJECTS_WAIT_S = 60.0  # for the next of a reply's large objects
 
 
 class SuperlinkGrid(Grid):
@@ -60,11 +66,13 @@ class SuperlinkGrid(Grid):
         self._state = state
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="grid")
         self._lost: dict[str, Message] = {}
+        self._arriving: dict[str, Future[Message]] = {}
         self._unsent: list[list[Message]] = []
         self._away_since: float | None = None
         self._closed = threading.Event()
         token, self._run, self._task = begin_run(state)
         self.nodes: Mapping[SiteId, int] = register_sites(state, [], patience_s=PATIENCE_S)
+        self._readers = ThreadPoolExecutor(max(1, len(self.nodes)), thread_name_prefix="reply")
         self._node = Node(node_id=SUPERLINK_NODE_ID)
         self._client = inner_client(
             RuntimeHttpClient, state, RuntimeTokenHttpInterceptor(token=token), flower_version()
@@ -82,6 +90,7 @@ class SuperlinkGrid(Grid):
         with contextlib.suppress(httpx.HTTPError):  # Flower ends the run when its heartbeats stop
             self._client.PushTaskOutput(request)
         self._pool.shutdown()
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self._client.close()
         self._pulse.close()
 
@@ -165,39 +174,57 @@ class SuperlinkGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that are there; waits up to a second for the first.
 
+        A reply that is still on its way in keeps no other back. Replies that are not asked for any more are dropped.
+
         Raises:
             ConnectionFailed: SuperLink did not come back, or gave the study up.
         """
         wanted = set(message_ids)
-        asked = PullAppMessagesRequest(message_ids=wanted).SerializeToString()
+        for late in self._arriving.keys() - wanted:
+            self._arriving.pop(late).cancel()
         try:
             self._push()
-            lost = [self._lost.pop(number) for number in wanted & self._lost.keys()]
-            if lost:
-                return lost
-            head, *contents = self._once(lambda: self._line.receive(asked, wait_s=_WAIT_S)) or [b""]
+            there = [self._lost.pop(number) for number in wanted & self._lost.keys()]
+            there += [self._arriving.pop(n).result() for n, one in list(self._arriving.items()) if one.done()]
+            if there:
+                return there
+            unheard = wanted - self._arriving.keys()
+            if not unheard:
+                wait(self._arriving.values(), timeout=_WAIT_S, return_when=FIRST_COMPLETED)
+                return []
+            asked = PullAppMessagesRequest(message_ids=unheard).SerializeToString()
+            wait_s = _GLANCE_S if self._arriving else _WAIT_S
+            head, *contents = self._once(lambda: self._line.receive(asked, wait_s=wait_s)) or [b""]
         except _Away:
             time.sleep(_PAUSE_S)
             return []
         response, here = PullAppMessagesResponse.FromString(head), by_id(contents)
+        replies = []
+        for envelope, tree in zip(response.messages_list, response.message_object_trees, strict=True):
+            if all(node.object_id in here for node in iterate_object_tree(tree)):
+                replies.append(self._read(envelope, tree, here))
+            else:
+                sent = envelope.metadata.reply_to_message_id
+                self._arriving[sent] = self._readers.submit(self._read, envelope, tree, here)
+        return replies
+
+    def _read(self, envelope: ProtoMessage, tree: ObjectTree, here: Mapping[str, bytes]) -> Message:
+        """Return a reply, pulling what of it did not come along; one that cannot be had is an error."""
+        number, sent = envelope.metadata.message_id, envelope.metadata.reply_to_message_id
 
         def pull(object_id: str) -> bytes:
             return self._again(lambda: self._line.get(self._run.run_id, object_id))
 
-        replies = []
-        for envelope, tree in zip(response.messages_list, response.message_object_trees, strict=True):
-            number = envelope.metadata.message_id
-            try:
-                message, pulled = assemble(number, tree, here, pull, wait_s=_OBJECTS_WAIT_S)
-            except ObjectPullError:
-                message, pulled = _no_reply(envelope.metadata.reply_to_message_id, self._run.run_id), False
-            replies.append(message)
-            if pulled:
-                confirm = ConfirmMessageReceivedRequest(
-                    node=self._node, run_id=self._run.run_id, message_object_id=number
-                )
-                self._again(lambda confirm=confirm: self._client.ConfirmMessageReceived(confirm))  # type: ignore[misc]
-        return replies
+        try:
+            message, pulled = assemble(number, tree, here, pull, wait_s=_OBJECTS_WAIT_S)
+        except ObjectPullError:
+            return _no_reply(sent, self._run.run_id)
+        if pulled:
+            confirm = ConfirmMessageReceivedRequest(node=self._node, run_id=self._run.run_id, message_object_id=number)
+            self._again(lambda: self._client.ConfirmMessageReceived(confirm))
+        if message.metadata.reply_to_message_id != sent:  # SuperLink checked the envelope, not what is in it
+            return _no_reply(sent, self._run.run_id)
+        return message
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, wait for all or for ``timeout`` seconds, return the replies."""

@@ -89,14 +89,15 @@ class SiteLink:
                 continue
             try:
                 name = site_id(str(reply.fields.get("site", "")))
-            except InputError:
+                key = bytes.fromhex(str(reply.fields.get("key", "")))
+            except (InputError, ValueError):
                 continue
             if owner is not None and name != owner[node]:
                 raise ConnectionFailed(f"{owner[node]} says that it is {name}")
             if name in self._nodes:
                 raise ConnectionFailed(f"two nodes say that they are {name}")
             self._nodes[name] = node
-            keys[name] = bytes.fromhex(str(reply.fields.get("key", "")))
+            keys[name] = key
         missing = sorted(wanted - set(self._nodes))
         if missing:
             raise ConnectionFailed(f"no answer from {', '.join(missing)}", hint="is the site's process running?")

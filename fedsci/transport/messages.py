@@ -21,6 +21,7 @@ ACTIONS: dict[str, str] = {
     "propose": "query.propose",
     "prepare": "query.prepare",
     "share": "query.share",
+    "begin": "train.begin",
     "train": "train.contribution",
     "evaluate": "evaluate.holdout",
     "alone": "evaluate.alone",

@@ -149,8 +149,11 @@ def small_and_large(messages: Iterable[Message]) -> tuple[list[bytes], dict[str,
 def push_large(
     large: Mapping[str, Any], missing: Iterable[str], put: Callable[[str, bytes, bool], None], pool: Executor
 ) -> None:
-    """Put the large objects that SuperLink does not have side by side, then the last one, marked as the last."""
-    *others, last = missing
+    """Put the large objects that SuperLink does not have side by side, then the last one, marked as the last.
+
+    They go in the order in which :func:`assemble` waits for them.
+    """
+    *others, last = sorted(missing)
     for _ in pool.map(lambda number: put(number, large[number].deflate(), False), others):
         pass
     put(last, large[last].deflate(), True)
@@ -161,24 +164,42 @@ def assemble(
 ) -> tuple[Message, bool]:
     """Return a message from the contents that came with it, pulling what did not; and whether anything was pulled.
 
+    An object that has not arrived is waited for until none has for ``wait_s``: a slow line may take as long as it does.
+
     Raises:
-        flwr's ObjectPullError: an object is gone, or did not arrive in time.
+        flwr's ObjectPullError: an object is gone, did not arrive in time, or together they are no message.
     """
     ids = [node.object_id for node in iterate_object_tree(tree)]
-    missing = [object_id for object_id in ids if object_id not in contents]
+    missing = sorted(object_id for object_id in ids if object_id not in contents)
     parts = {object_id: contents[object_id] for object_id in ids if object_id in contents}
+    heard = time.monotonic()
+
+    def arriving(object_id: str) -> bytes:
+        nonlocal heard
+        try:
+            content = pull(object_id)
+        except ObjectUnavailableError:
+            if time.monotonic() - heard > wait_s:
+                raise ObjectPullError(object_id, "it did not arrive") from None
+            raise
+        heard = time.monotonic()
+        return content
+
     if missing:
         parts |= pull_objects(
             missing,
-            pull,
-            max_time=wait_s,
+            arriving,
+            max_time=None,
             max_tries_per_object=None,
             initial_backoff=_FIRST_RETRY_S,
             backoff_cap=0.5,
         )
-    message = inflate_object_from_contents(message_id, parts)
+    try:
+        message = inflate_object_from_contents(message_id, parts)
+    except Exception as error:  # Flower parses what the other end made up, and names no errors for it
+        raise ObjectPullError(message_id, f"it is no message ({type(error).__name__})") from None
     if not isinstance(message, Message):
-        raise TypeError("Flower parsed a message into something else")
+        raise ObjectPullError(message_id, "it is no message")
     message.metadata.__dict__["_message_id"] = message_id
     return message, bool(missing)
 

@@ -1,6 +1,7 @@
 """Studies of one exchange, from the file to what they leave behind."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,23 @@ def test_it_is_charged_once_and_stated_for_what_it_is(fedsci, study, strategy, u
         assert summary["metrics"]["federated"] is None
         assert summary["metrics"]["pooled"] is None
         assert {site["measurements_charged"] for site in spent} == {0}
+
+
+def test_the_guide_says_how_statistics_are_read(fedsci, study):
+    prepare(study, "feature_statistics", mechanism="none", epsilon=None)
+    study.values["evaluation"] = {"holdout": 0.25}
+    study.write()
+    outcome = fedsci("run", "study.yaml", "--quiet")
+    assert outcome.code == 0, outcome.err
+    guide = Path(__file__).parents[2] / "docs" / "guide.md"
+    _, after = guide.read_text().split("```python\nfrom safetensors")
+    names = {"folder": fedsci.folder / outcome.folder}
+    exec("from safetensors" + after.split("```")[0], names)  # noqa: S102 - the guide's own lines
+    labs = fedsci.summary(outcome)["metrics"]["by_site"].values()
+    found = names["found"]
+    assert found.records == sum(lab["records"]["train"] for lab in labs)
+    assert found.target.sum() == pytest.approx(found.records)
+    assert found.numeric["radius"].mean == pytest.approx([16.7], abs=1)  # that of ROWS; some are held out
 
 
 @pytest.mark.parametrize("mechanism", ["local", "none"])

@@ -37,6 +37,7 @@ def test_every_recipe_is_listed_with_what_it_costs(fedsci, monkeypatch):
     assert costs["fedavg"] == ["sum", "30", "2", "1x / 1x", "0x / 0x"]
     assert costs["fedadam"] == ["sum", "30", "2", "1x / 1x", "0x / 2x"]
     assert costs["scaffold"] == ["sum", "30", "2", "2x / 2x", "1x / 1x"]
+    assert costs["fedbuff"][2:] == ["3", "1x / 1x", "1x / 0x"]
     assert costs["krum"] == ["each", "60", "1", "1x / 1x", "0x / 0x"]
     assert costs["krum_groups"] == ["sum", "60", "2", "1x / 5x", "0x / 0x"]
     assert costs["one_shot_ridge"] == ["sum", "only 1", "2", "1x / sums", "0x / 0x"]

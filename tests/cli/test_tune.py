@@ -86,6 +86,15 @@ def test_what_cannot_be_searched_over_is_refused(fedsci, study, grid, message):
     assert not (fedsci.folder / "runs").exists()
 
 
+def test_what_makes_no_model_is_refused_before_it_costs_anything(fedsci, study):
+    study.private(epsilon=1.0)
+    once = ("--set", "strategy=feature_statistics", "--set", "training.rounds=1")
+    outcome = fedsci("tune", "study.yaml", *once, "--try", "training.sample_rate=0.5,1")
+    assert outcome.code == 2
+    assert "feature_statistics makes no model, so no try could be measured" in outcome.error_line
+    assert not (fedsci.folder / "runs").exists()
+
+
 def test_a_failed_try_does_not_end_the_search(fedsci, study):
     outcome = fedsci("tune", "study.yaml", "--try", "training.learning_rate=0.5,1e38", "--json")
     assert outcome.code == 0, outcome.err

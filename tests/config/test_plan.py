@@ -361,6 +361,7 @@ NORMALISED = {"model": {"name": "mlp", "hidden": [4], "normalisation": "batch"},
         ({"strategy": "dp_fedsgd"}, "must be averaged", "fedavg, fedprox or fedbn"),
         ({"strategy": "scaffold"}, "must be averaged", "model.normalisation: none"),
         ({"strategy": "fednova"}, "must be averaged", "fedbn"),
+        ({"strategy": "fedbuff"}, "must be averaged", "fedbn"),
         ({"strategy": "fedavg", "training": {"batch_size": 1}}, "batch_size is 1", "2 or more"),
         ({"strategy": "fedbn", "training": {"batch_size": 1}}, "batch_size is 1", "2 or more"),
         ({"strategy": "fedbn", "model": {"normalisation": "none"}}, "the model has none", "normalisation: batch"),
@@ -401,3 +402,80 @@ def test_a_plan_without_normalisation_is_as_it_was_before_there_was_any(make_pla
     assert plain.to_json()["study"]["model"] == {"name": "mlp", "hidden": [4], "channels": []}
     assert make_plan(model={"name": "mlp", "hidden": [4], "normalisation": "none"}).digest == plain.digest
     assert make_plan(model={"name": "mlp", "hidden": [4], "normalisation": "batch"}).digest != plain.digest
+
+
+BY_SPEED = {"pace": "by_speed"}
+NONE = {"mechanism": "none", "epsilon": None}
+
+
+def test_sites_train_at_an_even_pace_unless_the_study_says_otherwise(make_plan):
+    assert (make_plan().training.pace, make_plan().by_speed, make_plan().needs_clock) == ("even", False, None)
+    paced = make_plan(strategy="fednova", training=BY_SPEED, privacy=NONE)
+    check_plan(paced)
+    assert paced.by_speed
+    assert "training.pace: by_speed" in paced.needs_clock
+    assert paced.digest != make_plan(strategy="fednova", privacy=NONE).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy": "fedavg"}, "lets fast sites take more steps, and fedavg would follow them"),
+        ({"strategy": "scaffold"}, "scaffold would follow them"),
+        ({"strategy": "fedbuff"}, "fedbuff would follow them"),
+        ({"strategy": "dp_fedsgd"}, "dp_fedsgd would follow them"),
+        ({"privacy": {"mechanism": "local", "epsilon": 4.0}}, "privacy.mechanism: none only: each private step"),
+    ],
+)
+def test_steps_by_speed_that_would_move_the_optimum_or_the_price_are_refused(make_plan, changes, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        check_plan(make_plan(**{"strategy": "fednova", "training": BY_SPEED, "privacy": NONE} | changes))
+    assert refused.value.hint
+
+
+def test_a_buffer_waits_for_as_many_as_must_finish_or_as_the_recipe_says(make_plan):
+    masked = {"secure_aggregation": {"min_survivors": 12}}
+    plan = make_plan(sites=17, strategy="fedbuff", privacy=NONE, **masked)
+    check_plan(plan)
+    assert (plan.buffer, plan.smallest_sum, plan.min_survivors) == (12, 3, 12)
+    assert "fedbuff sums whoever has finished" in plan.needs_clock
+    assert terms_for(plan).corrupt == 1, "of any model two honest sites are in a sum"
+    larger = {"name": "fedbuff", "options": {"buffer": 14, "together": 4}}
+    plan = make_plan(sites=17, strategy="fedbuff", recipe=larger, privacy=NONE, **masked)
+    assert (plan.buffer, plan.smallest_sum) == (14, 4)
+    assert make_plan().buffer is None
+
+
+@pytest.mark.parametrize(
+    ("options", "masked", "words"),
+    [
+        ({"buffer": 11}, True, "a buffer of 11 is not between min_survivors, 12, and the 17 sites"),
+        ({"buffer": 18}, False, "a buffer of 18 is not between"),
+        ({"together": 1}, True, "may show its update to a coordinator that cheats"),
+        ({"together": 13}, True, "13 sites of a buffer must have one model, and it may hold 12"),
+    ],
+)
+def test_a_buffer_that_cannot_be_is_refused(make_plan, options, masked, words):
+    recipe = {"name": "fedbuff", "options": options}
+    secure = {"enabled": masked, "min_survivors": 12}
+    with pytest.raises(ConfigError, match=words):
+        check_plan(make_plan(sites=17, strategy="fedbuff", recipe=recipe, privacy=NONE, secure_aggregation=secure))
+
+
+def test_in_the_clear_a_site_may_be_alone_with_its_model(make_plan):
+    recipe = {"name": "fedbuff", "options": {"together": 1}}
+    check_plan(make_plan(strategy="fedbuff", recipe=recipe, privacy=NONE, secure_aggregation={"enabled": False}))
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        ("site", "shares the noise of plain contributions, and fedbuff sends others"),
+        ("record", "fedbuff trains locally"),
+    ],
+)
+def test_shares_of_noise_are_not_weighted_by_age(make_plan, unit, words):
+    privacy = {"mechanism": "distributed", "epsilon": 4.0, "unit": unit, "colluding_sites": 1}
+    masked = {"enabled": True, "min_survivors": 4}
+    with pytest.raises(ConfigError, match=words):
+        check_plan(make_plan(sites=5, strategy="fedbuff", privacy=privacy, secure_aggregation=masked))

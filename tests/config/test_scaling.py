@@ -148,3 +148,9 @@ def test_who_does_not_join_has_no_part_in_what_was_measured(asked):
 
 def test_numbers_that_stand_for_measured_ones_fit_every_column(asked):
     assert scaled(asked, pass_before(asked), by_the_bounds(asked)).study.features["a"].deviation == 0.5
+
+
+def test_where_whole_sites_are_hidden_nothing_is_measured(make_plan):
+    privacy = {"mechanism": "distributed", "unit": "site", "epsilon": 2.0, "colluding_sites": 1}
+    with pytest.raises(ConfigError, match="hides whole sites"):
+        pass_before(make_plan(features=COLUMNS, privacy=privacy))

@@ -46,6 +46,7 @@ def refusal(tmp_path, study_values):
         ({"training": {"local_epochs": 0}}, "training.local_epochs is 0"),
         ({"training": {"round_deadline_s": 0}}, "training.round_deadline_s is 0"),
         ({"training": {"round_deadline_s": -5}}, "training.round_deadline_s is -5"),
+        ({"training": {"pace": "fast"}}, "training.pace is 'fast'"),
         ({"features": {"a": {"min": 1, "max": 1}}}, "min 1 is not below max 1"),
         ({"features": {"a": {"min": 2, "max": 1}}}, "min 2 is not below max 1"),
         ({"features": {"image": {"shape": [2], "min": 2, "max": 1}}}, "min 2 is not below max 1"),

@@ -251,3 +251,13 @@ def test_sites_elsewhere_that_cannot_be_meant(write_study, written, chosen, text
     active = [SiteId(name) for name in ("lab-1", "lab-2", "lab-3")]
     with pytest.raises(ConfigError, match=re.escape(text)):
         load_deployed_study(write_study(sites=written), active=active, chosen=chosen)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"strategy": "fedbuff"}, {"strategy": "fednova", "training": {"pace": "by_speed"}}]
+)
+def test_between_machines_nobody_knows_who_has_finished(write_study, changes):
+    study = write_study(privacy={"mechanism": "none", "epsilon": None}, **changes)
+    with pytest.raises(ConfigError, match="which is for simulations with weather so far") as refused:
+        load_deployed_study(study, active=[SiteId(f"lab-{n}") for n in (1, 2, 3, 4)])
+    assert "fedsci run STUDY --weather FILE" in refused.value.hint

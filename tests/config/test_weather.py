@@ -56,5 +56,8 @@ def test_the_shipped_weather_is_read_by_its_name_and_is_for_the_shipped_labs(tmp
     plan = load_study(shipped("examples") / "digits" / "study.yaml").plan
     found = load_weather(Path("uneven"), sites=plan.sites, seed=1)
     assert len({str(found.of(site)) for site in plan.sites}) > 3
+    machines = load_weather(shipped("examples") / "digits" / "machines.yaml", sites=plan.sites, seed=1)
+    assert len({machines.of(site).records_per_s for site in plan.sites}) > 3
+    assert len({machines.of(site).up_bytes_per_s for site in plan.sites}) == 1
     (tmp_path / "uneven").write_text("seed: 4")  # a file of that name is meant before it
     assert load_weather(Path("uneven"), sites=plan.sites, seed=1).seed == 4

@@ -15,11 +15,13 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)
     from fedsci.config.site import load_site
     from fedsci.config.study_file import load_study
+    from fedsci.config.weather import Weather
     from fedsci.coordinator.checkpoint import Checkpoint
     from fedsci.coordinator.progress import Progress, RoundResult, Suspended
     from fedsci.coordinator.study import run_study
     from fedsci.errors import FedsciError
     from fedsci.simulation.consortium import SimulatedConsortium
+    from fedsci.simulation.weather import WeatherLink
     from fedsci.site.service import SiteService
     from fedsci.transport.in_memory import LocalGrid
     from fedsci.transport.link import SiteLink
@@ -82,7 +84,7 @@ class Conducted:
 def conduct(
     write_study: Callable[..., Path], make_lab: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Conducted]]:
-    """Run a study without noise over ``labs`` labs.
+    """Run a study without noise over ``labs`` labs, in virtual time if there is ``weather``.
 
     ``dies`` names exchanges (the first is 0) in which the coordinator's process ends, ``before`` it has asked or
     ``after`` the labs have answered; the study is taken up from what was kept.
@@ -102,6 +104,7 @@ def conduct(
         policy: dict[str, Any] | None = None,
         dies: Collection[tuple[int, str]] = (),
         rows: int = 24,
+        weather: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Conducted:
         files = [make_lab(n, rows=rows, policy={"mechanisms": ["none"]} | (policy or {})) for n in range(1, labs + 1)]
@@ -144,6 +147,9 @@ def conduct(
 
         grid = LocalGrid(build_site_app(handler_of), labs, serialise=serialise)
         link = SiteLink(grid=grid, timeout_s=30)
+        if weather is not None:
+            under = Weather.model_validate({"seed": 1} | weather)
+            link = WeatherLink(grid=grid, timeout_s=30, plan=study.plan, weather=under)
         with contextlib.ExitStack() as stack:
             stack.callback(grid.close)
             patch = stack.enter_context(pytest.MonkeyPatch.context())

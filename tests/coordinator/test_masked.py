@@ -361,7 +361,7 @@ def test_nothing_but_sums_is_in_the_clear(conduct):
         "hello": {"site", "key"},
         "prepare": {
             *("records", "inputs", "parameters", "schema", "exact_evaluation", "privacy", "advert"),
-            *("rounds_allowed", "measurements_allowed"),
+            *("rounds_allowed", "measurements_allowed", "stops"),
         },
         "share": {"envelopes"},
         "train": {"header", "advert"},

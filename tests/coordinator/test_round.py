@@ -228,7 +228,7 @@ def test_the_largest_updates_do_not_overflow_together(play):
 
 
 @pytest.mark.parametrize("way", ["plain"], indirect=True)
-@pytest.mark.parametrize("values", [7, "x", {}, [7], ["x"], [[1.0]], [["a"]], [{}], [None], [[None]], []])
+@pytest.mark.parametrize("values", [7, "x", {}, [7], ["x"], [[1.0]], [["a"]], [{}], [None], [[None]], [], [10**400]])
 def test_metrics_that_make_no_sense_are_metrics_not_shown(play, values):
     zeros = [0.0] * len(names_of("binary"))
     outcome = play(lab_2=Reply(fields={"metrics": values}, vector=UPDATES["lab-2"]))

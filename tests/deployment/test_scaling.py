@@ -36,14 +36,14 @@ def passes(consortium):
 
 
 def test_a_coordinator_that_dies_after_the_pass_finds_what_it_measured(deploy):
-    consortium = measured(deploy, rounds=40)
+    consortium = measured(deploy, rounds=6)
     assert consortium.submit().code == 0
-    (job,) = [path for path in (consortium.folder / "coordinator" / "studies").iterdir() if path.name.isdigit()]
+    (job,) = consortium.folder.glob("*/studies/000001")
     consortium.until((job / "scaled.json").exists)
     consortium.kill("coordinator")
     kept = (job / "scaled.json").read_bytes()
     consortium.start_coordinator()
-    consortium.until(lambda: consortium.runs()[0]["state"] == "completed")
+    consortium.until(lambda: consortium.runs()[0]["state"] == "completed", seconds=300)
     assert (job / "scaled.json").read_bytes() == kept
     folder, summary = result(consortium)
     assert summary["status"] == "completed"
@@ -53,7 +53,7 @@ def test_a_coordinator_that_dies_after_the_pass_finds_what_it_measured(deploy):
         assert said["epsilon_spent_study"] <= 2.0
     assert (folder / "scaling" / "privacy_statement.md").exists()
     assert "training 1.80" in (folder / "privacy_statement.md").read_text()
-    assert len(list((consortium.folder / "runs").iterdir())) == 1
+    assert len(list(consortium.folder.glob("runs/*/summary.json"))) == 1  # the pass lies inside
 
 
 def test_an_operator_is_asked_for_both_one_after_the_other(deploy):
@@ -65,7 +65,7 @@ def test_an_operator_is_asked_for_both_one_after_the_other(deploy):
         assert asked["study"] == name
         consortium.good("site", "approve", "lab-2.yaml", asked["digest"][7:19])
         consortium.until(lambda: not consortium.runs()[0]["waiting"])
-    consortium.until(lambda: consortium.runs()[0]["state"] == "completed")
+    consortium.until(lambda: consortium.runs()[0]["state"] == "completed", seconds=300)
     assert result(consortium)[1]["scaling"]["columns"].keys() == {"mean_radius", "mean_texture", "mean_smoothness"}
 
 

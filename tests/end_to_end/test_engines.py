@@ -25,6 +25,21 @@ def test_ray_gives_the_same_model_bit_for_bit(fedsci, study, strategy):
 
 @ray
 @pytest.mark.slow
+def test_ray_measures_the_same_scaling(fedsci, study):
+    for values in study.sites.values():
+        values["policy"]["strategies"].append("feature_statistics")
+    study.write()
+    digests = set()
+    for engine in ("local", "ray"):
+        more = ("--engine", engine, "--out", engine, "--set", "features.scaling=federated")
+        outcome = fedsci.finish(fedsci.start("run", "study.yaml", "--quiet", *more))
+        assert outcome.code == 0, outcome.err
+        digests.add(fedsci.summary(outcome)["plan_digest"])
+    assert len(digests) == 1
+
+
+@ray
+@pytest.mark.slow
 def test_a_refusal_under_ray_is_as_readable(fedsci, study):
     study.sites["lab-2"]["policy"]["mechanisms"] = ["local"]
     study.write()

@@ -50,6 +50,23 @@ def test_four_hospitals_learn_and_are_told_that_alone_does_as_well(fedsci, heart
 
 
 @pytest.mark.slow
+def test_the_hospitals_can_scale_by_what_all_of_them_hold(fedsci, heart):
+    settings = ("--set", "features.scaling=federated", "--set", "evaluation.baselines=[]")
+    outcome = fedsci("run", heart, "--quiet", "--set", "privacy.mechanism=none", *settings)
+    assert outcome.code == 0, outcome.err
+    summary = fedsci.summary(outcome)
+    assert summary["metrics"]["federated_mean_site"]["accuracy"] >= 0.78
+    age = summary["scaling"]["columns"]["age"]
+    assert 51 < age["mean"] < 56
+    assert 8 < age["deviation"] < 11
+    outcome = fedsci("run", heart, "--quiet", *settings)
+    assert outcome.code == 0, outcome.err
+    for values in fedsci.summary(outcome)["privacy"]["by_site"].values():
+        assert values["epsilon_spent_study"] <= 2.0
+        assert values["epsilon_spent_scaling"] == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.slow
 def test_the_example_as_it_is_written_keeps_to_its_epsilon(fedsci, heart):
     outcome = fedsci("run", heart, "--quiet")
     assert outcome.code == 0, outcome.err

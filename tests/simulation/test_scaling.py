@@ -15,6 +15,8 @@ from fedsci.config.study_file import load_study
 from fedsci.data.rescaling import own_moments
 from fedsci.data.table import concatenate
 from fedsci.errors import BudgetRefused, ConfigError, InputError, PolicyRefused
+from fedsci.reporting import write_report
+from fedsci.reporting.comparison_settings import settings_of
 from fedsci.reporting.evidence import plan_of
 from fedsci.reporting.run_folder import read_run_folder
 from fedsci.reporting.statement import write_statements
@@ -283,3 +285,15 @@ def test_bounds_that_are_too_wide_or_wrong_are_pointed_at(prepared, tmp_path):
     )
     assert "near min" in facts.numbers["b"].warnings[0]
     assert yaml.safe_load(json.dumps(facts.to_json()))["columns"]["a"]["warnings"]
+
+
+def test_the_report_says_what_scaled_the_columns(prepared, go):
+    _, folder = go(prepared(privacy=DISTRIBUTED))
+    assert "measured over all labs by a study of its own, for ε = 0.40" in write_report(folder).read_text()
+
+
+def test_runs_that_measured_other_numbers_have_the_same_settings(prepared, go):
+    study = prepared(privacy=DISTRIBUTED | {"epsilon": 2.0})
+    found = [settings_of(read_run_folder(go(study, out)[1])) for out in ("one", "two")]
+    assert found[0] == found[1]
+    assert (found[0]["scaling"], found[0]["privacy.epsilon"]) == ("federated", "2")

@@ -10,7 +10,7 @@ import yaml
 from fedsci.cli.progress import SilentDisplay
 from fedsci.config.study_file import load_study
 from fedsci.config.weather import Weather
-from fedsci.errors import RoundAborted, SiteFailed
+from fedsci.errors import InputError, RoundAborted, SiteFailed
 from fedsci.simulation.run import SimulatedRun
 from fedsci.simulation.weather import WeatherLink, is_away, work
 from fedsci.transport.in_memory import LocalGrid
@@ -108,6 +108,67 @@ def test_an_exchange_takes_what_its_slowest_lab_takes(connect):
     assert link.virtual_seconds == before
 
 
+def begin(link: WeatherLink, version: int, *labs: str):
+    fields = {"version": version, "records": TRAIN["records"]}
+    return link.ask({lab: Request(action="begin", fields=fields) for lab in labs or LABS})
+
+
+def test_a_lab_that_begins_is_not_waited_for_and_has_finished_when_its_speed_and_line_say(connect, make_plan):
+    buffers = {"strategy": "fedbuff", "privacy": {"mechanism": "none", "epsilon": None}}
+    slow = {"lab-1": {"records_per_s": 10, "down_bytes_per_s": 50.0}, "lab-2": {"availability": 0}}
+    link, asked = connect(weather(every_lab={"records_per_s": 1000}, labs=slow), **buffers)
+    assert missing(begin(link, 0)) == {"lab-2"}
+    assert ("lab-2", "begin") not in asked
+    assert link.virtual_seconds == 0
+    there = ("lab-1", "lab-3", "lab-4")
+    assert link.finished(there, count=0, round_number=1) == ()
+    computing = {lab: work(link.plan, TRAIN["records"][lab][0]) for lab in LABS}
+    assert link.finished(there, count=1, round_number=1) == ("lab-3",)
+    assert link.virtual_seconds == pytest.approx(computing["lab-3"] / 1000)
+    assert link.finished(there, count=2, round_number=1) == ("lab-3", "lab-4")
+    begin(link, 1, "lab-3")  # while lab-1 still trains on the first model
+    began = link.virtual_seconds
+    assert link.finished(there, count=9, round_number=2) == there
+    down = link.traffic_of["lab-1"].down / 50
+    assert link.virtual_seconds == pytest.approx(computing["lab-1"] / 10 + down)
+    assert link.virtual_seconds > began + computing["lab-3"] / 1000
+    before = link.virtual_seconds
+    ask(link)  # to send what was made takes no computing
+    assert link.virtual_seconds - before < 0.2 * computing["lab-1"] / 10
+
+
+def test_what_cannot_be_reached_in_a_round_has_not_finished_in_it(connect):
+    buffers = {"strategy": "fedbuff", "privacy": {"mechanism": "none", "epsilon": None}}
+    under = weather(labs={"lab-2": {"availability": 0.5}})
+    link, _ = connect(under, **buffers)
+    there = next(number for number in range(1, 50) if not is_away(under, "lab-2", number))
+    away = next(number for number in range(1, 50) if is_away(under, "lab-2", number))
+    assert missing(begin(link, there - 1)) == set()
+    assert link.finished(LABS, count=4, round_number=away) == ("lab-1", "lab-3", "lab-4")
+    assert link.finished(LABS, count=4, round_number=there) == LABS
+
+
+def test_steps_that_the_round_says_are_what_it_takes(connect):
+    link, _ = connect(weather(every_lab={"records_per_s": 10}), strategy="fedavg", training={"batch_size": 10},
+                      privacy={"mechanism": "none", "epsilon": None})  # fmt: skip
+    ask(link, steps={"lab-1": 10, "lab-2": 1, "lab-3": 2, "lab-4": 3})
+    assert link.virtual_seconds == pytest.approx(10 * 10 / 10)
+    assert link.records_per_s("lab-1") == 10
+
+
+def test_what_a_round_takes_on_a_line_is_known_after_it_and_is_the_least_so_far(connect):
+    link, _ = connect(weather(labs={"lab-1": {"records_per_s": 10, "down_bytes_per_s": 50.0}}))
+    assert link.line_s("lab-1") == 0
+    ask(link, setup_delivery="a" * 1000)
+    first = link.line_s("lab-1")
+    assert first == pytest.approx(link.traffic_of["lab-1"].down / 50)
+    ask(link)
+    assert link.line_s("lab-1") < first
+    ask(link, setup_delivery="a" * 1000)
+    assert link.line_s("lab-1") < first
+    assert link.line_s("lab-2") == 0
+
+
 def test_a_lab_that_is_late_computes_and_is_not_heard_and_the_deadline_is_waited_for(connect):
     link, asked = connect(weather(labs={"lab-3": {"records_per_s": 1}}), training={"round_deadline_s": 7.5})
     replies = ask(link)
@@ -132,7 +193,8 @@ def test_a_rounds_work_is_the_records_that_go_through_its_steps(make_plan):
 
 def lab_file(folder: Path, number: int) -> str:
     policy = {
-        "approval": "auto", "strategies": ["fedavg", "dp_fedsgd"], "models": ["linear"], "mechanisms": ["none"],
+        "approval": "auto", "strategies": ["fedavg", "fedbuff", "fednova", "dp_fedsgd"],
+        "models": ["linear"], "mechanisms": ["none"], "min_cohort": 1,
         "exact_evaluation": True, "show_own_metrics": True, "unmasked_updates": True,
     }  # fmt: skip
     source = {"builtin": {"name": "breast_cancer", "shard": number, "of": 4}}
@@ -189,6 +251,49 @@ def test_the_same_seed_gives_the_same_absences_hours_and_model(run, masked):
     assert [line["virtual_seconds"] for line in lines] == [line["virtual_seconds"] for line in others]
     assert sum(line["virtual_seconds"] for line in lines) == pytest.approx(3600 * first["virtual_hours"], abs=1e-4)
     assert all(0 < line["virtual_seconds"] < 2 * 20 for line in lines)
+
+
+MACHINES = {"seed": 2, "every_lab": {"records_per_s": 20}, "labs": {"lab-2": {"records_per_s": 3}}}
+
+
+def test_steps_by_speed_are_done_earlier_and_the_same_again(run):
+    under, settings = Weather.model_validate(MACHINES), ("strategy=fednova", "training.batch_size=8")
+    waits, _, _ = run("waits", under, *settings)
+    paced, _, model = run("paced", under, *settings, "training.pace=by_speed")
+    again, _, same = run("again", under, *settings, "training.pace=by_speed")
+    assert paced["virtual_hours"] < waits["virtual_hours"] / 2
+    assert (again["virtual_hours"], same) == (paced["virtual_hours"], model)
+
+
+def test_buffers_do_not_wait_for_the_slowest_lab_and_are_the_same_again(run, tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: fedbuff\nsees: sum\noptions: {buffer: 3, together: 1}\n")
+    under = Weather.model_validate(MACHINES)
+    settings = ("strategy=mine.yaml", "training.batch_size=8", "secure_aggregation.enabled=false")
+    waits, _, _ = run("waits", under, "strategy=fedavg", *settings[1:])
+    buffered, lines, model = run("buffered", under, *settings)
+    again, _, same = run("again", under, *settings)
+    assert buffered["virtual_hours"] < waits["virtual_hours"] / 2
+    assert (again["virtual_hours"], same) == (buffered["virtual_hours"], model)
+    assert [line["dropped"] for line in lines][:3] == [["lab-2"]] * 3
+    assert {line["sites"] for line in lines} >= {3}
+
+
+def test_four_masked_labs_are_too_few_to_leave_one_behind(run):
+    """Three must finish, and whoever is left must have company: all are waited for."""
+    under, settings = Weather.model_validate(MACHINES), ("training.batch_size=8",)
+    waits, _, _ = run("waits", under, "strategy=fedavg", *settings)
+    buffered, lines, _ = run("buffered", under, "strategy=fedbuff", *settings)
+    assert buffered["virtual_hours"] == waits["virtual_hours"]
+    assert [line["sites"] for line in lines] == [4] * 6
+    assert buffered["secure_aggregation"]["smallest_sum"] == 3
+
+
+@pytest.mark.parametrize("needy", ["strategy=fedbuff", "strategy=fednova"])
+def test_without_weather_what_needs_a_clock_is_refused_before_there_is_a_run(run, tmp_path, needy):
+    with pytest.raises(InputError, match="nothing here knows how long they take") as refused:
+        run("refused", None, needy, *(["training.pace=by_speed"] if "nova" in needy else []))
+    assert "--weather" in refused.value.hint
+    assert not (tmp_path / "refused").exists()
 
 
 def test_weather_changes_nothing_that_a_site_relies_on_and_none_adds_no_keys(run):

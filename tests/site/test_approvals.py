@@ -2,8 +2,11 @@
 
 import pytest
 
+from fedsci.config.site import load_site
 from fedsci.errors import InputError, PolicyRefused
 from fedsci.site.approvals import MOST_PENDING, Approvals
+from fedsci.site.service import SiteService
+from fedsci.transport.messages import Request
 
 
 class Clock:
@@ -104,3 +107,24 @@ def test_nobody_can_fill_the_disk_with_questions(approvals, make_plan):
     with pytest.raises(PolicyRefused, match="wait for the operator already"):
         approvals.ask(make_plan(seed=MOST_PENDING))
     assert approvals.ask(make_plan(seed=0)) == "pending"
+
+
+@pytest.mark.parametrize(
+    ("policy", "refused"),
+    [
+        ({}, None),
+        ({"strategies": ["fedavg"]}, "policy.strategies does not allow 'dp_fedsgd'"),
+        ({"max_epsilon_per_study": 3.0}, "policy.max_epsilon_per_study is 3.00"),
+    ],
+)
+def test_asked_for_its_rules_alone_a_site_answers_without_its_operator(tmp_path, make_lab, make_plan, policy, refused):
+    site = load_site(make_lab(1, policy={"approval": "manual"} | policy))
+    service = SiteService(site, tmp_path / "state")
+    fields = {"plan": make_plan(privacy={"colluding_sites": 1}).to_bytes().decode(), "rules_only": True}
+    reply = service.handle(Request(action="propose", fields=fields))
+    assert service.approvals.asked() == []
+    if refused is None:
+        assert (reply.error, reply.fields) == (None, {"approval": "given"})
+    else:
+        assert reply.error["code"] == "policy"
+        assert refused in reply.error["message"]

@@ -373,6 +373,7 @@ def test_no_exceptions_text_leaves(study, monkeypatch, error):
     assert reply.error == {"code": "internal", "exit_code": 1, "message": "the site had an internal error"}
     log = (study.service.state / "site.log").read_text()
     assert MARKER in log
+    assert (study.service.state / "site.log").stat().st_mode & 0o077 == 0
     assert "Traceback" in log
     assert study.service.log.last_error(study.run)["code"] == "internal"
 

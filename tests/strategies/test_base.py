@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fedsci.errors import InputError, RoundAborted
 from fedsci.strategies import BUILDERS, ServerOptimiser, build_strategy
 from fedsci.strategies.base import Survivor, WeightedSum
+from fedsci.strategies.one_exchange import ColumnShape, OneExchange, StudyShape
 
 ALONE = Survivor(position=0, weight=1.0, steps=1)
 
@@ -37,10 +38,20 @@ def test_a_weight_that_is_not_positive_aborts_the_round(weight):
         total(1.0, weight=weight).mean()
 
 
+ONE_INPUT = StudyShape(
+    task="binary",
+    model="linear",
+    columns=(ColumnShape(name="a", kind="numeric", start=0, width=1, minimum=0, maximum=1),),
+    classes=(),
+    gaps="refuse",
+)
+
+
 @pytest.mark.parametrize("name", sorted(BUILDERS))
 class TestEveryStrategy:
     def build(self, name: str):
-        return build_strategy(name, optimiser=ServerOptimiser())
+        strategy = build_strategy(name, optimiser=ServerOptimiser())
+        return strategy.for_study(ONE_INPUT) if isinstance(strategy, OneExchange) else strategy
 
     def alone(self, strategy, *values: float) -> WeightedSum:
         """The sum of a lab that trains alone: of one number for each that it sends."""
@@ -76,6 +87,8 @@ class TestEveryStrategy:
 
     def test_a_lab_alone_moves_its_model_where_its_update_points(self, name):
         strategy = self.build(name)
+        if strategy.site_work == "statistics":
+            pytest.skip("a lab sends no update")
         state = strategy.apply(strategy.start(np.zeros(2, np.float32)), self.alone(strategy, 1, -2))
         assert np.sign(state.model).tolist() == [1, -1]
 

@@ -100,6 +100,16 @@ def test_what_is_read_is_what_the_records_say():
     assert found.edges is None
 
 
+def test_how_narrow_a_column_may_be_within_its_bounds():
+    rng, study = np.random.default_rng(2), study_of(features={"a": {"min": 0, "max": 1}}, missing="refuse")
+    for deviation, right in ((1e-3, True), (1e-5, False)):
+        raw = {"a": 0.6 + deviation * rng.standard_normal(500), "y": np.zeros(500, np.int64)}
+        mean = vectors_of(study, raw).mean(axis=0).astype(np.float32)
+        found = read_statistics(mean, records=500, study=shape_of(study)).numeric["a"]
+        assert found.mean == pytest.approx([raw["a"].mean()], abs=1e-6)
+        assert (abs(found.deviation[0] / raw["a"].std() - 1) < 0.01) == right
+
+
 def test_a_regression_target_has_sixteen_bins():
     study = study_of(REGRESSION, features={"a": {"min": 0, "max": 1}}, missing="refuse")
     y = np.array([-8, -7.5, -7, 0, 7.99, 8, 100])  # bins of width 1: what is outside is clipped

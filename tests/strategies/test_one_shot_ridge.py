@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from fedsci.errors import InputError
+from fedsci.errors import InputError, RoundAborted
 from fedsci.privacy.clipping import clip_rows
 from fedsci.strategies import ServerOptimiser, build_strategy
 from fedsci.strategies.base import WeightedSum
@@ -112,6 +112,14 @@ def test_noise_never_makes_it_explode():
     wrong = np.linalg.norm(solved(strategy, vector, noise=0.0, size=31))
     assert floored < 3
     assert wrong > 100 * floored
+
+
+def test_a_model_that_is_not_finite_is_none():
+    strategy = ridge_of(study_of(1), ridge=1e-300)  # no more than float32 can hold of 1 / ridge
+    vector = np.zeros(strategy.numbers)
+    vector[-1] = 1
+    with pytest.raises(RoundAborted, match="what one_shot_ridge makes of the sum holds NaN or infinity"):
+        solved(strategy, vector, size=2)
 
 
 def test_the_weight_of_the_sum_is_that_of_its_noise():

@@ -132,6 +132,15 @@ def test_one_groups_sum_does_not_depend_on_the_others(plan_of):
     assert (whole.sum_of(np.array([0])) == part.sum_of(np.array([0]))).all()
 
 
+def test_how_many_records_fit_is_asked_of_the_public_count(plan_of, monkeypatch):
+    # a plan chooses the limit by its width: asked of the usable rows, a refusal would tell of gaps, for free
+    monkeypatch.setattr(ClippedStatistics, "most_units", 11)
+    worker_of(plan_of(), table_of(11), public_records=11)
+    for usable in (10, 11):
+        with pytest.raises(InputError, match="12 training records are more than 11"):
+            worker_of(plan_of(), table_of(usable), public_records=12)
+
+
 def test_a_damaged_vector_counts_as_zeros(plan_of):
     table = table_of(4)
     table.features[1, 0], table.features[2, 1] = np.nan, np.inf
@@ -140,6 +149,22 @@ def test_a_damaged_vector_counts_as_zeros(plan_of):
         assert (side.sum_of(np.arange(4)) == side.sum_of(np.array([0, 3]))).all()
         grouped = replace(side, table=table.grouped(np.array([0, 0, 1, 1])))
         assert not grouped.sum_of(np.arange(2)).any()
+
+
+def test_vectors_written_into_one_array_stay_each_records_own(plan_of, monkeypatch):
+    # else the last record of a pass would count as often as the pass has records
+    table, strategy, own = table_of(9), plan_of().strategy, Powers.statistics
+    side = ClippedStatistics(strategy=strategy, table=table, clipping_norm=1.0, one_by_one=True)
+    wanted, place = side.sum_of(np.arange(9)), np.empty((1, NUMBERS))
+
+    def written(self, records):
+        place[:] = own(self, records)
+        return place
+
+    monkeypatch.setattr(Powers, "statistics", written)
+    assert (side.sum_of(np.arange(9)) == wanted).all()
+    moved = side.sum_of(np.arange(9)) - side.sum_of(np.arange(8))
+    assert np.linalg.norm(moved) <= 1
 
 
 def test_statistics_of_another_shape_are_refused(plan_of, monkeypatch):

@@ -100,6 +100,9 @@ HOSTILE = {
     "huge shape": records({"action": "train"}, raw(shape=(2**40, 2**40))),
     "negative shape": records({"action": "train"}, raw(shape=(-1, -2))),
     "negative and zero": records({"action": "train"}, raw(shape=(-1, 0), data=b"")),
+    "zero and too large": records({"action": "train"}, raw(shape=(0, 2**70), data=b"")),
+    "zero and large twice": records({"action": "train"}, raw(shape=(0, 2**40, 2**40), data=b"")),
+    "too many dimensions": records({"action": "train"}, raw(shape=(1,) * 70, data=b"1234")),
 }
 
 

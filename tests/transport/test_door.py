@@ -6,18 +6,20 @@ import time
 from base64 import b64encode
 
 import httpx
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PushMessagesRequest, PushMessagesResponse
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_object_id, get_object_tree
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -321,3 +323,139 @@ def test_inside_a_task_needs_the_secret_and_a_study_its_token(shared_deployment)
             for headers in ({}, {"flwr-task-token": "guess"}):
                 line = wire.Line(runtime, wire.STUDY, headers)
                 assert refused(lambda c=call, x=line: x._post(c, body, {wire.RUN: "1"}, 5)) == 401
+
+
+def broken(reply: Message, how: str) -> tuple[ObjectTree, list[bytes]]:
+    """A reply's tree and its objects, made up so that SuperLink passes them on and nobody can read them."""
+    tree, contents = get_object_tree(reply), wire.small_and_large([reply])[0]
+    by_id = {get_object_id(content): content for content in contents}
+    if how == "another kind of object":
+        config = ConfigRecord({"a": 1})
+        return get_object_tree(config), [config.deflate()]
+    if how == "objects that the tree leaves out":
+        return ObjectTree(object_id=tree.object_id), [by_id[tree.object_id]]
+    if how == "an answer to something else":
+        reply.metadata.__dict__["_reply_to_message_id"] = "f" * 64
+        reply.metadata.__dict__["_message_id"] = ""
+        return get_object_tree(reply), wire.small_and_large([reply])[0]
+    nonsense = b"ConfigRecord  3\x00\xff\xff\xff"  # a record that is no record
+    records = f'{{"c": "{get_object_id(nonsense)}"}}'.encode()
+    records = f"RecordDict {get_object_id(nonsense)} {len(records)}".encode() + b"\x00" + records
+    message = by_id[tree.object_id].replace(tree.children[0].object_id.encode(), get_object_id(records).encode())
+    record = ObjectTree(object_id=get_object_id(records), children=[ObjectTree(object_id=get_object_id(nonsense))])
+    return ObjectTree(object_id=get_object_id(message), children=[record]), [message, records, nonsense]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no record",
+        "another kind of object",
+        "objects that the tree leaves out",
+        "an answer to something else",
+    ],
+)
+def test_a_reply_that_cannot_be_read_is_one_sites_failure_and_ends_no_study(shared_deployment, how):
+    lab, honest = Site(shared_deployment, "lab-20"), Site(shared_deployment, "lab-21")
+    nodes = {site: site.register() for site in (lab, honest)}
+    for site in nodes:
+        assert site.begin(forerunner=b"this") == 200
+    with connect_grid(shared_deployment.state) as grid:
+        asked = {
+            site: Message(RecordDict({"c": ConfigRecord({"question": 1})}), node, "query.hello", ttl=60)
+            for site, node in nodes.items()
+        }
+        sent = list(grid.push_messages(asked.values()))
+        for site, message in asked.items():
+            reply = Message(RecordDict({"c": ConfigRecord({"answer": 42})}), reply_to=message)
+            envelope = Message(RecordDict({"c": ConfigRecord({"answer": 42})}), reply_to=message)
+            if site is lab:
+                tree, contents = broken(reply, how)
+            else:
+                tree, contents = get_object_tree(reply), wire.small_and_large([reply])[0]
+            envelope.metadata.__dict__["_message_id"] = tree.object_id
+            request = PushMessagesRequest(
+                node=Node(node_id=nodes[site]),
+                messages_list=[message_to_proto(remove_content_from_message(envelope))],
+                message_object_trees=[tree],
+            )
+            assert site.post(SEND, pack_frames([request.SerializeToString(), *contents])).status_code == 200
+        got = {message.metadata.reply_to_message_id: message for message in grid.pull_messages(sent)}
+        assert set(got) == set(sent)
+        assert got[sent[0]].has_error()
+        assert got[sent[1]].content["c"]["answer"] == 42
+
+
+@pytest.fixture
+def large_replies(shared_deployment):
+    """Two sites that were asked, and the replies of three large objects that they send piece by piece."""
+    sites = [Site(shared_deployment, name) for name in ("lab-22", "lab-23")]
+    nodes = [site.register() for site in sites]
+    for site in sites:
+        assert site.begin(forerunner=b"this") == 200
+    with connect_grid(shared_deployment.state) as grid:
+        asked = [Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60) for node in nodes]
+        sent = list(grid.push_messages(asked))
+
+        def begin(at):
+            """Send all but the large objects; return what sends the next of them."""
+            arrays = {f"{n}": Array(np.random.default_rng([at, n]).random(20_000)) for n in range(3)}
+            reply = Message(RecordDict({"v": ArrayRecord(arrays)}), reply_to=asked[at])
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            request = PushMessagesRequest(
+                node=Node(node_id=nodes[at]),
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+            small, large = wire.small_and_large([reply])
+            got = sites[at].post(SEND, pack_frames([request.SerializeToString(), *small]))
+            response = PushMessagesResponse.FromString(got.content)
+            assert len(response.objects_to_push) == 3
+            left = sorted(response.objects_to_push)
+
+            def put():
+                headers = {
+                    FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(sites[at].public).decode(),
+                    wire.RUN: str(asked[at].metadata.run_id),
+                    wire.SESSION: response.session_id,
+                    wire.OBJECT: left[0],
+                }
+                body = large[left.pop(0)].deflate()
+                assert sites[at].post(wire.SITE + "put", body, headers | ({} if left else {wire.WAKE: "1"})).is_success
+
+            return put
+
+        yield grid, sent, begin
+
+
+def pulled(grid, sent, *, seconds):
+    deadline, got = time.monotonic() + seconds, {}
+    while time.monotonic() < deadline and len(got) < len(sent):
+        got |= {one.metadata.reply_to_message_id: one for one in grid.pull_messages(set(sent) - got.keys())}
+    return got
+
+
+def test_a_reply_that_stays_half_sent_keeps_no_other_back(large_replies):
+    grid, sent, begin = large_replies
+    begin(0)
+    assert pulled(grid, sent, seconds=0.5) == {}
+    put = begin(1)
+    for _ in range(3):
+        put()
+    got = pulled(grid, sent, seconds=4)  # the other is waited for, but not by this one
+    assert list(got) == [sent[1]]
+    assert len(got[sent[1]].content["v"]) == 3
+
+
+def test_a_large_reply_may_take_as_long_as_its_objects_keep_coming(large_replies, monkeypatch):
+    monkeypatch.setattr("fedsci.transport.flower_coordinator._OBJECTS_WAIT_S", 2.0)
+    grid, sent, begin = large_replies
+    put = begin(0)
+    for _ in range(3):
+        assert pulled(grid, sent[:1], seconds=1.2) == {}
+        put()
+    [whole] = pulled(grid, sent[:1], seconds=4).values()
+    assert len(whole.content["v"]) == 3
+    begin(1)
+    [lost] = pulled(grid, sent[1:], seconds=6).values()  # one that stops is lost
+    assert lost.has_error()

@@ -24,12 +24,13 @@ def connect():
     grids = []
 
     def make(
-        *handlers, timeout_s: float = 10.0, serialise: bool = False, names=None, workers: int | None = None
+        *handlers, timeout_s: float = 10.0, serialise: bool = False, names=None, keys=None, workers: int | None = None
     ) -> SiteLink:
         def named(number):
             def handle(request: Request) -> Reply:
                 if request.action == "hello":
-                    return Reply(fields={"site": names[number] if names else f"lab-{number + 1}"})
+                    said = {"site": names[number] if names else f"lab-{number + 1}"}
+                    return Reply(fields=said | ({"key": keys[number]} if keys else {}))
                 return handlers[number](request)
 
             return handle
@@ -121,6 +122,13 @@ def test_a_node_of_an_unusable_name_is_nobody(connect, name):
     link = connect(echo, echo, names=["lab-1", name])
     link.discover(["lab-1"], wait_s=5)
     assert isinstance(link.ask({"lab-1": Request(action="train")})["lab-1"], Reply)
+
+
+@pytest.mark.parametrize("key", ["no key", "0", None, 7.5, "é", ["00"]])
+def test_a_node_of_an_unusable_key_is_nobody(connect, key):
+    link = connect(echo, echo, keys=["00", key])
+    assert link.discover(["lab-1"], wait_s=5) == {"lab-1": b"\0"}
+    assert link.discovered == ("lab-1",)
 
 
 def slow_once(seconds: float, began: list[float]):

@@ -1,0 +1,43 @@
+"""What a site says of itself is read with care: one that lies may be refused, and ends nobody else's study."""
+
+import pytest
+
+from fedsci.coordinator.admission import PRIVACY_FACTS, read_admission, read_privacy
+from fedsci.errors import InputError
+
+SAID = {
+    "records": {"train": 10, "holdout": 5},
+    "inputs": 3,
+    "parameters": 4,
+    "schema": "sha256:00",
+    "exact_evaluation": False,
+    "privacy": {"study": 1.5, "total": "inf", "rounds_charged": 3},
+    "rounds_allowed": 3,
+    "measurements_allowed": 0,
+}
+
+
+def test_what_a_site_says_is_read_with_nothing_added():
+    said = read_admission("lab-1", SAID)
+    assert (said.train, said.holdout, said.inputs, said.parameters) == (10, 5, 3, 4)
+    assert said.privacy == dict.fromkeys(PRIVACY_FACTS) | SAID["privacy"]
+
+
+@pytest.mark.parametrize("value", [-1, 10**400, -(10**400), float("nan"), float("inf"), True, "1", [1], {}])
+def test_a_figure_that_is_no_number_of_at_least_zero_is_refused(value):
+    with pytest.raises(ValueError, match="total"):
+        read_privacy({"total": value})
+    with pytest.raises(ValueError, match="privacy"):
+        read_privacy(value if not isinstance(value, dict) else None)
+    with pytest.raises(InputError, match="lab-1 answered with facts that make no sense"):
+        read_admission("lab-1", SAID | {"privacy": {"total": value}})
+
+
+@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("value", [None, 0.5, -1, 10**400, "x", [], {}])
+def test_whatever_a_site_says_only_a_refusal_comes_out(name, value):
+    try:
+        read_admission("lab-1", SAID | {name: value})
+    except InputError:
+        return
+    assert name in ("schema", "exact_evaluation", "privacy")  # any text, anything but true is no, {} says nothing
