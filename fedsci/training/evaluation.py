@@ -150,11 +150,11 @@ def bounded_sums(
         found |= {"absolute": np.abs(error), "squared": np.square(error), "target": truth}
         found |= {"target_squared": np.square(truth), "site_absolute": np.abs(error)}
     else:
-        found["loss"] = record_losses(kind, outputs, targets).double().nan_to_num(nan=LARGEST_LOSS).numpy()
+        losses, scores = _same_everywhere(kind, outputs, targets)
+        found["loss"] = losses
         if kind == "multiclass":
             correct = (outputs.argmax(1) == targets).numpy()
         else:
-            scores = np.nan_to_num(torch.sigmoid(outputs.squeeze(1)).numpy())
             positive = table.target.astype(bool)
             correct = (scores > 0.5) == positive
             bins = np.clip((scores * noised_metrics.BINS).astype(np.int64), 0, noised_metrics.BINS - 1)
@@ -168,6 +168,19 @@ def bounded_sums(
         parts = np.clip(found[name] / noised_metrics.UNITS.get(name, 1.0), -1.0, 1.0)
         sums.append(weight * float(np.trunc(share * parts * _EXACT).sum(dtype=np.float64)) / _EXACT)
     return np.array(sums, np.float64)
+
+
+def _same_everywhere(kind: str, outputs: torch.Tensor, targets: torch.Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return losses, and scores of a yes-or-no task, each a function of its own record alone, to the bit.
+
+    torch computes whole vectors by one formula and what is left over at the end by another: so nothing is left over.
+    """
+    rows = len(targets)
+    more = -rows % CHUNK
+    outputs = torch.cat([outputs, outputs.new_zeros((more, *outputs.shape[1:]))])
+    losses = record_losses(kind, outputs, torch.cat([targets, targets.new_zeros(more)])).double()
+    scores = torch.sigmoid(outputs[:, 0])
+    return losses.nan_to_num(nan=LARGEST_LOSS).numpy()[:rows], np.nan_to_num(scores.numpy())[:rows]
 
 
 def _by_the_bounds(plan: Plan, outputs: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fedsci.errors import ConfigError
+from fedsci.training.losses import record_losses
+from fedsci.training.per_record import ClippedGradients
 
 
 class Planted(nn.Module):
@@ -72,3 +75,16 @@ def test_products_are_reproducible_unless_an_operator_says_how(own, seen):
         check=True,
     )
     assert said.stdout.strip() == seen
+
+
+@pytest.mark.parametrize("hidden", [0, 9, 32, 64])
+@pytest.mark.parametrize("inputs", [11, 12, 16, 30])
+def test_two_classes_pass_in_the_shape_of_any_sample(inputs, hidden):
+    """A sigmoid's last bit differs between whole vectors of the processor and what is left over at the end."""
+    layers = [nn.Linear(inputs, hidden), nn.Tanh()] if hidden else []
+    module = nn.Sequential(*layers, nn.Linear(hidden or inputs, 1))
+    for expected in (1, 8, 20, 40, 64, 400, 1600):
+        clipped = ClippedGradients(
+            module=module, losses=partial(record_losses, "binary"), clipping_norm=1.0, expected=expected
+        )
+        assert clipped.most_records(torch.zeros(9, inputs), torch.zeros(9)) > 0
