@@ -133,6 +133,18 @@ def test_a_record_adds_the_same_whoever_else_is_held_out_bit_for_bit(plan_for, k
         assert (total - without).tolist() == sums(plan, model, everybody.where(~keep), 0.5).tolist()
 
 
+@pytest.mark.parametrize(("kind", "width"), [("binary", 1), ("multiclass", 3)])
+def test_losses_and_scores_are_the_same_to_the_bit_at_every_place_among_however_many(kind, width):
+    """Else a record more would change the bins of others, whose scores lie at an edge because a model was made so."""
+    for value in torch.linspace(-6, 6, 101).tolist():
+        output, target = torch.tensor([[value, 0.3, -value][:width]]), torch.zeros(1, dtype=torch.int64)
+        alone = evaluation._same_everywhere(kind, output, target)
+        for rows in (7, 33, 48, CHUNK + 1):
+            among = evaluation._same_everywhere(kind, output.repeat(rows, 1), target.repeat(rows))
+            for one, many in zip(alone, among, strict=True):
+                assert set(many.tolist()) == set(one.tolist())
+
+
 def test_sums_that_are_rounded_would_depend_on_who_else_is_held_out(plan_for, monkeypatch):
     monkeypatch.setattr(evaluation, "_EXACT", 2.0**60)
     with pytest.raises(AssertionError):
