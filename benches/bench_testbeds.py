@@ -1,11 +1,11 @@
 """What joining brings on each testbed: alone, each strategy, and all records in one place, over several seeds.
 
 A seed is another split into training and holdout, and other shuffles; with privacy also other noise. ``alone`` and the
-strategies are means over the labs of each lab's own metric, ``adapted`` is the shared model's after each lab has
-adapted it, where the study says how, ``pooled`` is over all records; where a study is private, both have its guarantee too. ``labs better off`` counts those that do better with what they get than alone, on the mean
-over seeds. Time to result is the run's, without baselines. Data is generated, comes with scikit-learn, or lies in the
-folders of ``--data`` (``heart``, ``oer_plates``, ``grid_stability``); a testbed whose folder is absent is left out,
-saying so.
+strategies are means over the labs of each lab's own metric; ``adapted`` is the shared model's after each lab has
+adapted it, where the study says how; ``pooled`` is over all records. Where a study is private, all have its guarantee.
+``labs better off`` counts those that do better with what they get than alone, on the mean over seeds. Time to result is
+the run's, without baselines. Data is generated, comes with scikit-learn, or lies in the folders of ``--data``
+(``heart``, ``oer_plates``, ``grid_stability``); a testbed whose folder is absent is left out, saying so.
 
 ``--only NAME`` (again and again) measures some testbeds; ``--seeds N`` sets how many seeds, ``--quick`` takes two.
 """
