@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedsci.config.plan import Plan, check_plan
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import check_plan
 from fedsci.config.strategy import load_recipe
 from fedsci.config.study import (
     Evaluation,

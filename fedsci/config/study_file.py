@@ -9,7 +9,8 @@ import yaml
 
 from fedsci.config.loading import NOT_YAML, Document, Key, parse, parse_value, read_document
 from fedsci.config.masking import terms_for
-from fedsci.config.plan import Plan, check_plan
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import check_plan
 from fedsci.config.site import Site, load_site
 from fedsci.config.strategy import StrategyRecipe, load_recipe
 from fedsci.config.study import Study

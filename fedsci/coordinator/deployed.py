@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.scaling import pass_before
 from fedsci.coordinator.checkpoint import Checkpoint
 from fedsci.coordinator.permission import await_turn

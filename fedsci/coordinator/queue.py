@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.coordinator.turns import Claim
 from fedsci.errors import InputError
 from fedsci.identity.files import replace_private, write_private

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.coordinator.summary import SCALING
 from fedsci.errors import InputError, PolicyRefused
 from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.site import Policy
 from fedsci.errors import InputError, PolicyRefused
 from fedsci.identity.files import replace_private

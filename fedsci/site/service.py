@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.site import Policy, Site
 from fedsci.errors import (
     BudgetRefused,

@@ -3,7 +3,7 @@
 import pytest
 
 from fedsci.config.masking import terms_for
-from fedsci.config.plan import check_plan
+from fedsci.config.plan_checks import check_plan
 from fedsci.errors import ConfigError
 
 DISTRIBUTED = {"mechanism": "distributed", "colluding_sites": 1}

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fedsci.config.masking import terms_for
-from fedsci.config.plan import check_plan, default_survivors, plan_from_bytes
+from fedsci.config.plan import default_survivors
+from fedsci.config.plan_checks import check_plan, plan_from_bytes
 from fedsci.config.scaling import pass_before
 from fedsci.errors import ConfigError
 from fedsci.names import digest

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedsci.config.plan import check_plan, plan_from_bytes
+from fedsci.config.plan_checks import check_plan, plan_from_bytes
 from fedsci.config.scaling import by_the_bounds, on_its_own, pass_before, scaled, scaled_by_own
 from fedsci.config.study import NumericColumn
 from fedsci.config.study_file import load_study

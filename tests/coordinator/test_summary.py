@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsci.config.plan import plan_from_bytes
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.coordinator.summary import summarise
 from fedsci.transport.messages import Reply
 

@@ -9,7 +9,7 @@ import yaml
 
 from fedsci.cli.progress import SilentDisplay
 from fedsci.config import scaling
-from fedsci.config.plan import plan_from_bytes
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.site import load_site
 from fedsci.config.study_file import load_study
 from fedsci.data.rescaling import own_moments

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from fedsci.config.plan import Plan, plan_from_bytes
+from fedsci.config.plan import Plan
+from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.site import load_site
 from fedsci.config.strategy import StrategyRecipe
 from fedsci.errors import ConfigError, PolicyRefused

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsci.config.plan import check_plan
+from fedsci.config.plan_checks import check_plan
 from fedsci.config.site import load_site
 from fedsci.config.study import Study
 from fedsci.data.holdout import group_keys, split_holdout

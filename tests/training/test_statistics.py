@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedsci.config.plan import check_plan
+from fedsci.config.plan_checks import check_plan
 from fedsci.data.table import EncodingReport, Table
 from fedsci.errors import ConfigError, InputError
 from fedsci.names import SiteId
