@@ -448,14 +448,15 @@ def test_a_reply_that_stays_half_sent_keeps_no_other_back(large_replies):
 
 
 def test_a_large_reply_may_take_as_long_as_its_objects_keep_coming(large_replies, monkeypatch):
-    monkeypatch.setattr("fedsci.transport.flower_coordinator._OBJECTS_WAIT_S", 2.0)
+    monkeypatch.setattr("fedsci.transport.flower_coordinator._OBJECTS_WAIT_S", 4.0)
+    monkeypatch.setattr("fedsci.transport.flower_coordinator._WAIT_S", 0.2)  # else a look takes a second too long
     grid, sent, begin = large_replies
     put = begin(0)
-    for _ in range(3):
-        assert pulled(grid, sent[:1], seconds=1.2) == {}
+    for _ in range(3):  # longer in all than an object may take, and each a good deal less
+        assert pulled(grid, sent[:1], seconds=1.6) == {}
         put()
-    [whole] = pulled(grid, sent[:1], seconds=4).values()
+    [whole] = pulled(grid, sent[:1], seconds=8).values()
     assert len(whole.content["v"]) == 3
     begin(1)
-    [lost] = pulled(grid, sent[1:], seconds=6).values()  # one that stops is lost
+    [lost] = pulled(grid, sent[1:], seconds=12).values()  # one that stops is lost
     assert lost.has_error()
