@@ -6,7 +6,7 @@ strategy makes of the sum is post-processing.
 """
 
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from fedsci.errors import InputError, RoundAborted
 from fedsci.privacy.clipping import SLACK
-from fedsci.strategies.base import Sees, SiteRound, SiteWork, StrategyState, Vector, WeightedSum
-from fedsci.strategies.server_optimiser import OptimiserState, ServerOptimiser
+from fedsci.strategies.base import MeanStrategy, SiteRound, SiteWork, StrategyState, Vector, WeightedSum
 
 #: A record's norm that clipping to 1 leaves alone, whatever floating point does to it.
 LONGEST = 1 - 2 * SLACK
@@ -103,7 +102,7 @@ class Records:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneExchange:
+class OneExchange(MeanStrategy, ABC):
     """A strategy of one round; others say which statistics are summed, and what the mean of them becomes.
 
     Attributes:
@@ -112,14 +111,10 @@ class OneExchange:
         makes_model: what comes of the sum is a model of the study's family; else it is a vector of its own.
     """
 
-    optimiser: ServerOptimiser
     study: StudyShape | None = None
     name: str = field(default="", init=False)
     makes_model: bool = field(default=True, init=False)
-    sees: Sees = field(default="sum", init=False)
     site_work: SiteWork = field(default="statistics", init=False)
-    plain: bool = field(default=True, init=False)
-    keeps: int = field(default=0, init=False)
 
     def for_study(self, study: StudyShape) -> Self:
         """Return the strategy for a study.
@@ -141,18 +136,19 @@ class OneExchange:
         return self.study
 
     @property
+    @abstractmethod
     def numbers(self) -> int:
         """K: how many numbers a record's vector has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statistics(self, records: Records) -> NDArray[np.float64]:
         """Return one vector a record, float64 ``(n, k)``, each a function of its own record alone, to the bit.
 
         Whoever else is among ``records`` must make no difference: no means over them, no products of matrices. A
         vector of norm at most :data:`LONGEST` is not clipped; one with NaN or infinity counts as zeros.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, state: StrategyState, mean: Vector, *, noise: float) -> Vector:
         """Return the result: what is made of the mean vector.
 
@@ -161,39 +157,14 @@ class OneExchange:
             mean: of the records' clipped vectors, float32 ``(k,)``.
             noise: standard deviation of privacy noise in each of its numbers; 0 without.
         """
-        raise NotImplementedError
-
-    def start(self, model: Vector) -> StrategyState:
-        """Return the state before the round."""
-        if model.ndim != 1:
-            raise InputError(f"a model is one flat vector, not of shape {model.shape}")
-        return StrategyState(
-            round=0, model=model.astype(np.float32, copy=False), optimiser=OptimiserState.zeros(model.size)
-        )
-
-    def sends(self, state: StrategyState) -> Vector:
-        """Return the model; statistics do not depend on it."""
-        return state.model
-
-    def sent(self, size: int) -> int:
-        """Return the model's size."""
-        return size
 
     def width(self, size: int) -> int:
         """Return the size of a record's vector."""
         return self.numbers
 
-    def smallest_sum(self, *, sites: int, survivors: int) -> int:
-        """Return the fewest survivors: there is one sum, over all of them."""
-        return survivors
-
     def contribute(self, work: SiteRound) -> Vector:
         """Return the site's mean vector."""
         return work.statistics()
-
-    def site_model(self, model: Vector, memory: Mapping[str, Vector]) -> Vector:
-        """Return the shared model."""
-        return model
 
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state with the result in the model's place.

@@ -23,7 +23,7 @@ class Speeds:
         return self.speeds[site]
 
     def finished(self, sites, *, count, round_number):
-        raise NotImplementedError
+        pytest.fail("steps by speed wait for everybody: nobody asks who has finished")
 
 
 @pytest.fixture
