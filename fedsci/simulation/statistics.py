@@ -184,25 +184,19 @@ def _number(known: NumericStatistics, bounds: tuple[float, float], share: float)
     mean = float(known.mean.mean())
     # the spread of all entries around their common mean
     deviation = math.sqrt(max(0.0, float((known.deviation**2 + (known.mean - mean) ** 2).mean())))
-    if not math.isfinite(mean):
-        unknown = Measured(value=None, noise=0.0)
-        return NumberFacts(
-            mean=unknown,
-            deviation=unknown,
-            missing=_of(known.missing, share),
-            minimum=minimum,
-            maximum=maximum,
-            entries=entries,
-            warnings=("(nearly) every record has a gap",),
+    if math.isfinite(mean):
+        centre = (mean - minimum) / half - 1.0
+        # of the root of a variance, to first order; where the noise is larger than that, as large as the root itself
+        of_variance = each * math.hypot(1.0, 2.0 * centre)
+        relative = deviation / half
+        found = Measured(value=mean, noise=each * half)
+        spread = Measured(
+            value=deviation, noise=half * min(of_variance / (2 * max(relative, 1e-9)), math.sqrt(of_variance))
         )
-    centre = (mean - minimum) / half - 1.0
-    # of the root of a variance, to first order; where the noise is larger than that, as large as the root itself
-    of_variance = each * math.hypot(1.0, 2.0 * centre)
-    relative = deviation / half
-    found = Measured(value=mean, noise=each * half)
-    spread = Measured(
-        value=deviation, noise=half * min(of_variance / (2 * max(relative, 1e-9)), math.sqrt(of_variance))
-    )
+        warnings = _warnings(found, spread, minimum, maximum)
+    else:
+        found = spread = Measured(value=None, noise=0.0)
+        warnings = ("(nearly) every record has a gap",)
     return NumberFacts(
         mean=found,
         deviation=spread,
@@ -210,7 +204,7 @@ def _number(known: NumericStatistics, bounds: tuple[float, float], share: float)
         minimum=minimum,
         maximum=maximum,
         entries=entries,
-        warnings=_warnings(found, spread, minimum, maximum),
+        warnings=warnings,
     )
 
 
