@@ -94,13 +94,18 @@ def pending(site_file: SiteFile, state: State = None, as_json: AsJson = False) -
     site, folder = _load(site_file, state)
     with using(folder):
         _require(site, folder)
-        waiting = [_about(one, site, folder) for one in Approvals(folder).asked() if one.state == "pending"]
+        waiting = [_readable(one, site, folder) for one in Approvals(folder).asked() if one.state == "pending"]
     if as_json:
         typer.echo(json.dumps(waiting, indent=2))
         return
     if not waiting:
         typer.echo("no study waits")
     for values in waiting:
+        if "problem" in values:
+            typer.echo(f"{'study':<10}{one_line(values['study'])} ({values['digest'][7:19]})")
+            typer.echo(f"{'but':<10}it cannot be read here any more: {one_line(values['problem'])}")
+            typer.echo(f"next: fedsci site refuse {site_file} {values['digest'][7:19]}")
+            continue
         _show(values)
         typer.echo(f"next: fedsci site approve {site_file} {values['digest'][7:19]}, or fedsci site refuse")
 
@@ -213,6 +218,16 @@ def _certificate(values: dict[str, Any], site_file: Path) -> str:
     if values["certificate_expired"]:
         return f"RAN OUT {until}: ask the coordinator for a token, then: fedsci site join {site_file} TOKEN"
     return f"good until {until}, renewed before"
+
+
+def _readable(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
+    """Return what a pending study would do here; or why it cannot be read, which must hide no other."""
+    from fedsci.errors import ConfigError, PolicyRefused
+
+    try:
+        return _about(one, site, folder)
+    except (ConfigError, PolicyRefused) as error:  # the version or the policy has changed since it was asked for
+        return {"study": one.study, "digest": one.digest, "asked": one.since, "problem": error.message}
 
 
 def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What an operator reads before giving a word: the coordinator's words cannot pass for the program's."""
 
+import json
+
 import pytest
 
 from fedsci.config.study_file import load_deployed_study
@@ -58,3 +60,22 @@ def test_nor_can_the_name_of_a_column(waiting):
     forged = "benign\ncosts     epsilon 0.01"
     shown = waiting(task={"kind": "binary", "target": forged})
     assert len(lines(shown, "costs")) == 1
+
+
+def test_a_plan_that_no_longer_opens_hides_no_other(waiting, fedsci):
+    """The site was updated, or its policy changed, while both waited."""
+    waiting()
+    [kept] = (fedsci.folder / "state" / "approvals").glob("*.json")
+    older = json.loads(kept.read_text())
+    plan = json.loads(older["plan"]) | {"plan_version": 0}
+    older |= {"plan": json.dumps(plan), "study": "older\ncosts     epsilon 0.01", "digest": "sha256:" + 64 * "0"}
+    kept.with_name(64 * "0" + ".json").write_text(json.dumps(older))
+    outcome = fedsci("site", "pending", "lab-1.yaml", "--state", "state")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(lines(outcome.out, "costs")) == 1
+    assert lines(outcome.out, "but") == ["but       it cannot be read here any more: plan version 0 is not known"]
+    assert "next: fedsci site refuse lab-1.yaml 000000000000" in outcome.out
+    listed = json.loads(fedsci("site", "pending", "lab-1.yaml", "--state", "state", "--json").out)
+    assert sorted(one.get("problem", "") for one in listed) == ["", "plan version 0 is not known"]
+    refused = fedsci("site", "refuse", "lab-1.yaml", "000000000000", "--state", "state")
+    assert refused.code == 0, refused.err
