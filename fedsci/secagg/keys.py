@@ -104,6 +104,16 @@ class SigningKey:
         """Return the signature of ``body`` for the purpose ``label``."""
         return self._key.sign(labelled(label, body))
 
+    def sign_exact(self, body: bytes) -> bytes:
+        """Return the signature of ``body`` as it stands: for formats of others that name their own purpose first.
+
+        Raises:
+            ProtocolError: ``not-ours``: the body reads as one of this protocol's labelled messages.
+        """
+        if body.startswith(_PREFIX):
+            raise ProtocolError("a labelled message is signed under its label", rule="not-ours")
+        return self._key.sign(body)
+
     def __repr__(self) -> str:
         return "SigningKey(…)"
 
@@ -117,3 +127,11 @@ def check_signature(public: bytes, label: str, body: bytes, signature: bytes, *,
         Ed25519PublicKey.from_public_bytes(public).verify(signature, labelled(label, body))
     except (InvalidSignature, ValueError) as error:
         raise ProtocolError(f"the {label} signature of {who} is not valid", rule=rule) from error
+
+
+def check_exact(public: bytes, body: bytes, signature: bytes, *, rule: str, who: str) -> None:
+    """Refuse, under ``rule``, what :meth:`SigningKey.sign_exact` of ``public``'s owner did not return for ``body``."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, body)
+    except (InvalidSignature, ValueError) as error:
+        raise ProtocolError(f"the signature of {who} is not valid", rule=rule) from error

@@ -1,0 +1,1 @@
+"""Evidence that verifies offline: signed statements, the log that binds them, and what checks both."""
