@@ -150,7 +150,7 @@ class SiteConnection:
                 except httpx.HTTPError as error:
                     if not is_passing(error) or _is_out_of_date(error):
                         raise
-                    present = False  # whatever was on its way is lost; beginning again says so
+                    present = False  # what was on its way is given out again; what was in work is lost
                     outage.wait(error)
                     continue
                 if message is not None:
@@ -175,11 +175,12 @@ class _Heir:
     Attributes:
         forerunner: known to the coordinator as the one that serves the site; empty if there was none.
         process: this one.
+        last: the number of the message that this process got as its last.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.process = secrets.token_bytes(16)
+        self.process, self.last = secrets.token_bytes(16), ""
         try:
             self.forerunner = path.read_bytes()
         except FileNotFoundError:
@@ -232,7 +233,7 @@ class _Node:
 
     def begin(self) -> None:
         """Be known as present, with nothing in work."""
-        self._node = Node(node_id=self._line.begin(self._heir.forerunner, self._heir.process))
+        self._node = Node(node_id=self._line.begin(self._heir.forerunner, self._heir.process, self._heir.last))
         self._heir.accepted()
 
     def leave(self) -> None:
@@ -283,6 +284,7 @@ class _Node:
             if pulled:
                 confirm = ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=number)
                 self._again(lambda: self._client.ConfirmMessageReceived(confirm))
+            self._heir.last = number
         except ObjectPullError:
             _log.warning("a message's content did not arrive")
             return None

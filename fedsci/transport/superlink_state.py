@@ -91,9 +91,11 @@ class Sites:
         """Let a site's process be the one that serves it; return its node.
 
         It has nothing in work: what was handed out for the site and not answered is lost, and whoever asked is told
-        so. A process that does not know its forerunner (a copy of the site's folder) must wait until that one is gone.
+        so; unless this process was here before and did not get it, as the number of the last message that it got says:
+        then it is given out again. A process that does not know its forerunner (a copy of the site's folder) must wait
+        until that one is gone.
         """
-        forerunner, process = unpack_frames(body)
+        forerunner, process, last = unpack_frames(body)
         state = self._state()
         with state.session():
             node_id = _node_of(state, public_key)
@@ -101,6 +103,8 @@ class Sites:
             if self._serving.get(public_key, forerunner) != forerunner and node.status == NodeStatus.ONLINE:
                 raise Refused(409)
             state.acknowledge_node_heartbeat(node_id, HEARTBEAT_S)
+            if forerunner == process:
+                _give_out_again(state, node_id, last.decode("ascii"))
             lost = _answer_lost(state, node_id)
         self._serving[public_key] = process
         return str(node_id).encode(), lost
@@ -122,7 +126,7 @@ class Sites:
                     state.delete_messages(message_ins_ids={number})
                     continue
                 response = PullMessagesResponse(messages_list=[message_to_proto(message)], message_object_trees=[tree])
-                contents = _small_objects(state, tree)
+                contents, _ = _small_objects(state, tree)
                 return pack_frames([response.SerializeToString(), *contents])
         return b""
 
@@ -145,6 +149,7 @@ class Sites:
             session = state.start_session(run_id)
             _, missing = state.store_message_and_object_tree(message, request.message_object_trees[0], session)
             missing = _store(state, run_id, session, missing, contents)
+            _delete_answered(state, node_id, message.metadata.reply_to_message_id)
         response = PushMessagesResponse(objects_to_push=missing, session_id=session)
         return response.SerializeToString(), not missing
 
@@ -172,28 +177,46 @@ class Coordinator:
 
     def __init__(self, state: Callable[[], SqlLinkState]) -> None:
         self._state = state
+        self._handed_out: dict[str, dict[str, str | None]] = {}  # a study's messages, and the reply if it went whole
 
     def begin(self, token: str, body: bytes) -> tuple[bytes, bool]:
         """Refuse: a study begins with a run and its task."""
         raise Refused(404)
 
     def receive(self, token: str, body: bytes) -> bytes:
-        """Take the replies that are there to the messages asked about."""
+        """Return the replies that are there to the messages asked about.
+
+        What is asked about again did not arrive, and is given out again; a reply is done with when it is not.
+        """
         state = self._state()
-        with state.session():
+        with state.session() as session:
             run_id = _run_of(state, token)
-            request = PullAppMessagesRequest.FromString(body)
-            messages = state.get_message_res(message_ids=set(request.message_ids), run_id=run_id)
-            state.delete_messages(message_ins_ids={message.metadata.reply_to_message_id for message in messages})
+            asked = set(PullAppMessagesRequest.FromString(body).message_ids)
+            handed_out = self._handed_out.setdefault(token, {})
+            arrived = {number: handed_out.pop(number) for number in handed_out.keys() - asked}
+            state.delete_messages(message_ins_ids=set(arrived))
+            for reply in filter(None, arrived.values()):
+                state.object_store.delete(reply)
+            session.execute(
+                update(MessageRes)
+                .where(MessageRes.reply_to_message_id.in_(asked), MessageRes.delivered_at != "")
+                .values(delivered_at="")
+            )
+            messages = state.get_message_res(message_ids=asked, run_id=run_id)
             found, trees, contents = [], [], []
             for message in messages:
+                sent = message.metadata.reply_to_message_id
+                handed_out[sent] = None
                 try:
                     tree = state.object_store.get_object_tree(message.metadata.message_id)
                 except NoObjectInStoreError:
                     continue
+                small, whole = _small_objects(state, tree)
+                if whole:
+                    handed_out[sent] = tree.object_id
                 found.append(message_to_proto(message))
                 trees.append(tree)
-                contents += _small_objects(state, tree)
+                contents += small
         if not found:
             return b""
         response = PullAppMessagesResponse(messages_list=found, message_object_trees=trees)
@@ -277,6 +300,32 @@ def end_runs(state: SqlLinkState) -> None:
         state.stop_run(run.run_id)
 
 
+def _give_out_again(state: SqlLinkState, node_id: int, last: str) -> None:
+    """Let a site's process have what was handed out and never got there: all that is not answered but ``last``."""
+    with state.session() as session:
+        answered = select(MessageRes.message_id).where(MessageRes.reply_to_message_id == MessageIns.message_id)
+        session.execute(
+            update(MessageIns)
+            .where(
+                MessageIns.dst_node_id == uint64_to_int64(node_id),
+                MessageIns.delivered_at != "",
+                MessageIns.message_id != last,
+                ~answered.exists(),
+            )
+            .values(delivered_at="")
+        )
+
+
+def _delete_answered(state: SqlLinkState, node_id: int, number: str) -> None:
+    """Forget the content of a message that this site has answered."""
+    with state.session() as session:
+        mine = select(MessageIns.message_id).where(
+            MessageIns.message_id == number, MessageIns.dst_node_id == uint64_to_int64(node_id)
+        )
+        if session.scalar(mine) is not None:
+            state.object_store.delete(number)
+
+
 def _answer_lost(state: SqlLinkState, node_id: int) -> bool:
     """Answer the messages that a site got and will not answer with an error; say whether there were any."""
     with state.session() as session, no_object_id_recompute():
@@ -335,8 +384,8 @@ def _store_one(state: SqlLinkState, run_id: int, object_id: str, session: str, c
         raise Refused(409)
 
 
-def _small_objects(state: SqlLinkState, tree: ObjectTree) -> list[bytes]:
-    """Return the small objects of a message that are there; if that is all of them, the message is done with."""
+def _small_objects(state: SqlLinkState, tree: ObjectTree) -> tuple[list[bytes], bool]:
+    """Return the small objects of a message that are there, and whether that is all of them."""
     ids = {node.object_id for node in iterate_object_tree(tree)}
     # not `state.get_object`: it would read whole models to find out that they are large
     small = select(StoredObject.content).where(
@@ -347,6 +396,4 @@ def _small_objects(state: SqlLinkState, tree: ObjectTree) -> list[bytes]:
     )
     with state.session() as session:
         contents = [content for content in session.scalars(small) if content is not None]
-    if len(contents) == len(ids):
-        state.object_store.delete(tree.object_id)
-    return contents
+    return contents, len(contents) == len(ids)

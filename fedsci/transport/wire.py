@@ -72,13 +72,13 @@ class Line:
         self._http, self._url, self._headers = client._client, client._base_url + prefix, dict(headers)
         self._heard = heard
 
-    def begin(self, forerunner: bytes, process: bytes) -> int:
-        """Be the process that serves this site; return the site's node.
+    def begin(self, forerunner: bytes, process: bytes, last: str) -> int:
+        """Be the process that serves this site and got message ``last`` as its last; return the site's node.
 
         Raises:
             httpx.HTTPError: no answer, or a refusal: 409 if another process serves it.
         """
-        return int(self._post("begin", pack_frames([forerunner, process]), {}, _CALL_S).content)
+        return int(self._post("begin", pack_frames([forerunner, process, last.encode("ascii")]), {}, _CALL_S).content)
 
     def receive(self, body: bytes, *, wait_s: float) -> list[bytes]:
         """Return the frames of the messages that are there, or that come in time.

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullAppMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import get_object_id, get_object_tree
@@ -29,7 +29,7 @@ from fedsci.transport import wire
 from fedsci.transport.asgi import respond
 from fedsci.transport.express import CALLER
 from fedsci.transport.flower_coordinator import connect_grid
-from fedsci.transport.frames import pack_frames
+from fedsci.transport.frames import pack_frames, unpack_frames
 from fedsci.transport.front import MAX_BODY_BYTES, Door
 from fedsci.transport.superlink_client import inner_client
 from fedsci.transport.superlink_sites import register_sites, unregister_site
@@ -62,8 +62,8 @@ class Site:
             verify=self.tls.context(),
         )
 
-    def begin(self, process: bytes = b"this", *, forerunner: bytes = b"") -> int:
-        return self.post(BEGIN, pack_frames([forerunner, process])).status_code
+    def begin(self, process: bytes = b"this", *, forerunner: bytes = b"", last: bytes = b"") -> int:
+        return self.post(BEGIN, pack_frames([forerunner, process, last])).status_code
 
     def post(self, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> httpx.Response:
         mine = {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self.public).decode()} if headers is None else headers
@@ -203,7 +203,7 @@ def test_a_site_cannot_sign_as_another(lab, other):
 def test_a_site_cannot_answer_for_another(lab, other):
     nodes = {lab: lab.register(), other: other.register()}
     for site, node in nodes.items():
-        assert site.post(BEGIN, pack_frames([b"", b"this"])).content == str(node).encode()
+        assert site.post(BEGIN, pack_frames([b"", b"this", b""])).content == str(node).encode()
     with connect_grid(lab.deployment.state) as grid:
         asked = Message(RecordDict({"c": ConfigRecord({"question": 1})}), nodes[other], "query.hello", ttl=60)
         [sent] = grid.push_messages([asked])
@@ -262,7 +262,7 @@ def test_one_process_serves_a_site_and_only_its_heir_takes_over_at_once(shared_d
     assert lab.begin(b"heir", forerunner=b"first") == 200
     assert lab.post(RECEIVE, b"first").status_code == 409
     assert lab.post(RECEIVE, b"heir").status_code == 200
-    for body in (b"", pack_frames([b"one"]), pack_frames([b"one", b"two", b"three"])):
+    for body in (b"", pack_frames([b"one", b"two"]), pack_frames([b"one", b"two", b"three", b"four"])):
         assert lab.post(BEGIN, body).status_code == 400
 
 
@@ -281,6 +281,47 @@ def test_what_a_site_was_given_and_lost_is_answered_when_it_begins_anew(shared_d
         assert lost.metadata.reply_to_message_id in ids
         assert lab.post(RECEIVE, b"second").content != b""  # the other one is still there to be taken
         assert lab.post(RECEIVE, b"second").content == b""
+
+
+def test_what_a_site_was_given_and_never_got_is_given_again_to_the_same_process(shared_deployment):
+    lab = Site(shared_deployment, "lab-24")
+    node = lab.register()
+    assert lab.begin(b"first") == 200
+    with connect_grid(lab.deployment.state) as grid:
+        both = [Message(RecordDict({"c": ConfigRecord({"n": n})}), node, "query.hello", ttl=60) for n in (1, 2)]
+        ids = list(grid.push_messages(both))
+        first, second = lab.post(RECEIVE, b"first").content, lab.post(RECEIVE, b"first").content
+        got = PullMessagesResponse.FromString(unpack_frames(first)[0]).messages_list[0].metadata.message_id
+        assert lab.begin(b"first", forerunner=b"first", last=got.encode()) == 200  # the second answer never came
+        [lost] = grid.pull_messages(ids)  # what it got it does not work on any more
+        assert lost.metadata.reply_to_message_id == got
+        assert lab.post(RECEIVE, b"first").content == second
+        assert lab.post(RECEIVE, b"first").content == b""
+
+
+def test_a_reply_whose_delivery_was_cut_off_is_delivered_again(shared_deployment):
+    lab = Site(shared_deployment, "lab-25")
+    node = lab.register()
+    assert lab.begin(b"this") == 200
+    with connect_grid(shared_deployment.state) as grid:
+        [sent] = grid.push_messages([Message(RecordDict({"c": ConfigRecord({"n": 1})}), node, "query.hello", ttl=60)])
+        received = PullMessagesResponse.FromString(unpack_frames(lab.post(RECEIVE, b"this").content)[0])
+        asked = message_from_proto(received.messages_list[0])
+        reply = Message(RecordDict({"c": ConfigRecord({"answer": 42})}), reply_to=asked)
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        request = PushMessagesRequest(
+            node=Node(node_id=node),
+            messages_list=[message_to_proto(remove_content_from_message(reply))],
+            message_object_trees=[get_object_tree(reply)],
+        )
+        assert lab.post(SEND, pack_frames([request.SerializeToString(), *wire.small_and_large([reply])[0]])).is_success
+        question = PullAppMessagesRequest(message_ids=[sent]).SerializeToString()
+        assert grid._line.receive(question, wait_s=1) != []  # and then the connection breaks
+        [again] = grid.pull_messages([sent])
+        assert again.content["c"]["answer"] == 42
+        assert grid._line.receive(b"", wait_s=0) == []  # nothing is asked for: it has arrived
+        [gone] = grid.pull_messages([sent])
+        assert gone.has_error()
 
 
 def test_a_revoked_site_is_refused_on_the_connection_it_has_and_on_a_new_one(shared_deployment):
