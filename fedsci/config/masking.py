@@ -62,3 +62,11 @@ def setup_for(plan: Plan, roster: Roster, *, run: str, batch: int) -> Setup:
         plan_digest=bytes.fromhex(plan.digest.removeprefix("sha256:")),
     )
     return Setup(roster=roster, cohort=cohort, run=hashlib.sha256(f"fedsci run|{run}".encode()).digest(), batch=batch)
+
+
+def lying_witnesses(plan: Plan) -> int:
+    """Return how many sites may lie as witnesses of the plan's log: as many as may collude against its masks.
+
+    Without masks nobody's secrecy rests on the log, and a plain majority witnesses it.
+    """
+    return terms_for(plan).corrupt if plan.study.secure_aggregation.enabled else 0

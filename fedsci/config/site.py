@@ -86,6 +86,7 @@ class Policy(Strict):
         exact_evaluation: unnoised holdout metrics may leave, inside sums over sites.
         show_own_metrics: this site's own metrics may be shown beside the sums.
         unmasked_updates: updates may travel without secure aggregation.
+        unlogged_studies: studies may run whose rounds nobody witnesses.
         min_colluding_sites: with distributed noise, the fewest colluding sites a study must allow for.
     """
 
@@ -98,6 +99,7 @@ class Policy(Strict):
     exact_evaluation: bool = False
     show_own_metrics: bool = False
     unmasked_updates: bool = False
+    unlogged_studies: bool = False
     min_colluding_sites: int = Field(default=1, ge=0)
 
 

@@ -254,6 +254,16 @@ class SecureAggregation(Strict):
     bound: float = Field(default=16.0, gt=0, le=1e6)
 
 
+class AuditLogging(Strict):
+    """Whether the run is written down in a log that its sites witness.
+
+    Attributes:
+        enabled: every round is logged and cosigned before the next; without it every site's policy must agree.
+    """
+
+    enabled: bool = True
+
+
 class Evaluation(Strict):
     """What is measured, how often, and against which baselines.
 
@@ -346,6 +356,7 @@ class Study(Strict):
     training: Training = Training()
     privacy: Privacy
     secure_aggregation: SecureAggregation = SecureAggregation()
+    audit_log: AuditLogging = AuditLogging()
     evaluation: Evaluation = Evaluation()
     personalise: Personalise = Personalise()
     sites: list[str] | str = Field(default_factory=list)

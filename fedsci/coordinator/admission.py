@@ -1,14 +1,18 @@
 """What a site says of itself when it lets a study in, checked before anything rests on it."""
 
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedsci.errors import InputError
 from fedsci.names import SiteId
 
 _MOST_RECORDS = 10**9
+MOST_STATEMENT = 1 << 20
+_KEY_TEXT = re.compile(r"([0-9a-f]{2}){0,2048}")
+_SIGNED = ("record", "permit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class Admission:
         rounds_allowed, measurements_allowed: how much of the study the site's budget pays for.
         advert: the site's part of the first setup, or empty.
         stops: where a budget ends before the study, the site stops it there and does not refuse it.
+        key, late_key: the site's verification keys in the audit log, hexadecimal; empty where nothing is logged.
+        statements: what the site signed when it let the study in, by kind.
     """
 
     train: int
@@ -38,6 +44,9 @@ class Admission:
     measurements_allowed: int
     advert: str
     stops: bool = False
+    key: str = ""
+    late_key: str = ""
+    statements: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
@@ -64,11 +73,26 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             measurements_allowed=_count(fields["measurements_allowed"]),
             advert=str(fields.get("advert", "")),
             stops=fields.get("stops") is True,
+            key=_key(fields.get("key", "")),
+            late_key=_key(fields.get("late_key", "")),
+            statements={kind: _statement(fields[kind]) for kind in _SIGNED if kind in fields},
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{site} answered with facts that make no sense", hint="are all sites on the same version of fedsci?"
         ) from None
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str) or not _KEY_TEXT.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _statement(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MOST_STATEMENT:
+        raise ValueError
+    return value
 
 
 def _count(value: Any) -> int:

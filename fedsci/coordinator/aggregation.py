@@ -17,6 +17,7 @@ from fedsci.errors import RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.training.metrics import MetricSums, classes_of, names_of
 from fedsci.training.sums import MetricTable
+from fedsci.transport.binding import receipt_of
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import DIVERGED, Reply, Request
 
@@ -58,6 +59,7 @@ class Collected:
         own: per site and label, the site's own metrics where it shows them.
         dropped: sites that are not in the sums, with the reason.
         each: the survivors' contributions, where the strategy sees each, else None.
+        receipts: per survivor, the digest of its upload.
         seconds_sites, seconds_masking, seconds_aggregation: wall time waiting for uploads, in the extra exchange(s) and
             removing masks, and adding up.
     """
@@ -72,6 +74,7 @@ class Collected:
     seconds_masking: float
     seconds_aggregation: float
     each: Mapping[SiteId, NDArray[np.float32]] | None = None
+    receipts: Mapping[SiteId, str] = field(default_factory=dict)
 
 
 class Aggregation(Protocol):
@@ -166,6 +169,7 @@ class PlainAggregation:
             seconds_masking=0.0,
             seconds_aggregation=time.monotonic() - answered,
             each=each,
+            receipts=receipts(replies, self.plan.sites, dropped),
         )
 
 
@@ -184,6 +188,14 @@ def require_enough(plan: Plan, dropped: Mapping[SiteId, str]) -> None:
             f"({'; '.join(dropped.values())})",
             hint=f"the model up to the last finished round is kept; {advice}",
         )
+
+
+def receipts(
+    replies: Mapping[SiteId, Reply | SiteFailed], sites: Collection[SiteId], dropped: Collection[SiteId]
+) -> dict[SiteId, str]:
+    """Return the digest of each survivor's upload, as the site reckons it too."""
+    there = {site: replies[site] for site in sites if site not in dropped}
+    return {site: receipt_of(reply) for site, reply in there.items() if isinstance(reply, Reply)}
 
 
 def metric_sums(plan: Plan, values: object) -> MetricSums | None:

@@ -14,7 +14,7 @@ from typing import Any
 from fedsci import secagg
 from fedsci.config.masking import grid_for, setup_for
 from fedsci.config.plan import Plan
-from fedsci.coordinator.aggregation import Ask, Collected, own_metrics, require_enough
+from fedsci.coordinator.aggregation import Ask, Collected, own_metrics, receipts, require_enough
 from fedsci.coordinator.progress import Keeper, Unkept
 from fedsci.errors import FedsciError, InputError, ProtocolError, SiteFailed
 from fedsci.names import SiteId
@@ -146,6 +146,7 @@ class MaskedAggregation:
             seconds_sites=answered - started,
             seconds_masking=opened - answered - adding,
             seconds_aggregation=adding + time.monotonic() - opened,
+            receipts=receipts(replies, tuple(cohort), dropped),
         )
 
     def _open(

@@ -10,6 +10,7 @@ from fedsci.coordinator.aggregation import Aggregation, PlainAggregation
 from fedsci.coordinator.evaluation import Meter
 from fedsci.coordinator.masked import MaskedAggregation
 from fedsci.coordinator.progress import Keeper, Progress
+from fedsci.coordinator.study_log import StudyLog
 from fedsci.errors import InputError, SiteFailed
 from fedsci.names import SiteId
 from fedsci.secagg import Roster, open_roster
@@ -37,7 +38,9 @@ class SignedRoster:
         return open_roster(self.content, consortium_key=self.consortium_key)
 
 
-def admit(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None) -> None:
+def admit(
+    link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster | None, *, log: StudyLog | None = None
+) -> None:
     """Ask every site to let the study in, and write down what it says of itself.
 
     Raises:
@@ -49,6 +52,8 @@ def admit(link: SiteLink, plan: Plan, progress: Progress, roster: SignedRoster |
         if roster is None:
             raise InputError("a masked study needs a signed roster")
         fields |= {"roster": pack(roster.content), "setup_batch": 0}
+    if log is not None:
+        fields |= log.ask_fields()
     replies = link.ask({site: Request(action="prepare", fields=fields) for site in plan.sites})
     refused = [reply for reply in replies.values() if isinstance(reply, SiteFailed)]
     for site, reply in replies.items():

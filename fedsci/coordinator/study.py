@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
@@ -15,6 +18,7 @@ from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
 from fedsci.coordinator.round import run_round
+from fedsci.coordinator.study_log import StudyLog
 from fedsci.errors import FedsciError, InputError
 from fedsci.names import SiteId
 from fedsci.strategies.base import BufferedStrategy, StrategyState
@@ -43,6 +47,7 @@ def run_study(
     roster: SignedRoster | None,
     keep: Keeper | None = None,
     admitted: Callable[[Progress], None] | None = None,
+    log: StudyLog | None = None,
 ) -> None:
     """Run the whole study, or what is left of it, keeping ``progress`` up to date at every step.
 
@@ -55,17 +60,26 @@ def run_study(
         keep: what is kept for the next process; nothing if left out.
         admitted: called once all sites have let the study in and nothing is computed; what it raises ends the study,
             and sites charge nothing.
+        log: what the run is written down in; needed where the study is logged.
 
     Raises:
-        InputError: the plan's scaling is yet to be measured.
+        InputError: the plan's scaling is yet to be measured, or there is no log.
         SiteFailed: a site refused the study; its own exit code says why.
         RoundAborted: fewer than ``min_survivors`` sites finished a round.
         Suspended: this process ends; sites are told nothing.
     """
     if plan.awaits_scaling:
         raise InputError("the study's scaling is yet to be measured", hint="run the pass that measures it first")
+    if plan.study.audit_log.enabled and log is None:
+        raise InputError("a logged study needs a log")
     conduct = _Conduct(
-        link=link, plan=plan, progress=progress, observer=observer, keep=keep or Unkept(), admitted=admitted
+        link=link,
+        plan=plan,
+        progress=progress,
+        observer=observer,
+        keep=keep or Unkept(),
+        admitted=admitted,
+        log=log if plan.study.audit_log.enabled else None,
     )
     try:
         conduct.run(roster)
@@ -77,27 +91,35 @@ def run_study(
     conduct.finish()
 
 
-def settle(link: SiteLink, progress: Progress, sites: Iterable[SiteId]) -> None:
-    """Tell sites that a study is over, and note what they charged; one that does not answer keeps its charge."""
-    finish = Request(action="finish", fields={"run": progress.run})
+def settle(link: SiteLink, progress: Progress, sites: Iterable[SiteId]) -> dict[SiteId, str]:
+    """Tell sites that a study is over, and note what they charged; one that does not answer keeps its charge.
+
+    Returns what they signed about that.
+    """
+    finish, spends = Request(action="finish", fields={"run": progress.run}), dict[SiteId, str]()
     try:
         replies = link.ask(dict.fromkeys(sites, finish))
     except (FedsciError, OSError):
-        return
+        return spends
     for site, reply in replies.items():
         if isinstance(reply, Reply):
             with contextlib.suppress(ValueError):
                 progress.privacy[site] = read_privacy(reply.fields.get("privacy"))
                 progress.settled.add(site)
+                spends[site] = str(reply.fields.get("spend", ""))
+    return spends
 
 
-def abandon_rounds(progress: Progress, observer: Observer) -> None:
+def abandon_rounds(
+    progress: Progress, observer: Observer, *, logged: Callable[[int], None] = lambda number: None
+) -> None:
     """Give up a round that was asked for when the process before this one ended; what it cost stays charged."""
     applied = progress.pending.number if progress.pending is not None else 0
     last = max([applied, *progress.abandoned])
     for number in range(last + 1, min(progress.asked, progress.rounds_allowed) + 1):
         show_pending(progress, observer, None)
         progress.abandoned.append(number)
+        logged(number)
         result = RoundResult(number=number, measured=None, survivors=0, dropped=(), seconds=None, abandoned=True)
         observer.round_finished(progress, result)
 
@@ -117,6 +139,7 @@ class _Conduct:
     observer: Observer
     keep: Keeper
     admitted: Callable[[Progress], None] | None
+    log: StudyLog | None
 
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
@@ -124,14 +147,20 @@ class _Conduct:
         self.observer.phase("preparing")
         self.link.round_deadline_s = self.plan.training.round_deadline_s
         if not progress.sites:
-            admit(self.link, plan, progress, roster)
+            admit(self.link, plan, progress, roster, log=self.log)
             if self.admitted is not None:
                 self.admitted(progress)
         self.keep.save(progress)
         aggregation, meter = assemble(self.link, plan, progress, roster, self.keep)
+        if progress.state is None:
+            inputs = progress.sites[plan.sites[0]].inputs
+            progress.state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
+        if self.log is not None:
+            self.log.open(self.link, progress, *self._models(progress.state))
         self.observer.phase("training")
         try:
-            abandon_rounds(progress, self.observer)
+            abandon_rounds(progress, self.observer, logged=self._log_abandoned)
+            self._witnessed()
             self._train(aggregation, meter)
             self._evaluate(aggregation, meter)
         except Suspended:
@@ -147,26 +176,40 @@ class _Conduct:
     def finish(self) -> None:
         """Tell the sites that let the study in that it is over."""
         self.observer.phase("finishing")
-        if self.progress.sites:
-            settle(self.link, self.progress, self.progress.sites)
+        if not self.progress.sites:
+            return
+        spends = settle(self.link, self.progress, self.progress.sites)
+        if self.log is not None:
+            self.log.finish(self.progress, spends)
+
+    def _models(self, state: StrategyState) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the model and what sites are sent of it."""
+        return state.model, self.plan.strategy.sends(state)
+
+    def _log_abandoned(self, number: int) -> None:
+        if self.log is not None and self.progress.state is not None:
+            self.log.round(number, None, *self._models(self.progress.state))
+
+    def _witnessed(self) -> None:
+        if self.log is not None:
+            self.log.witness()
 
     def _train(self, aggregation: Aggregation, meter: Meter) -> None:
         """Run the rounds. A round brings back the metrics of the model it started from: those of the round before."""
-        plan, progress = self.plan, self.progress
-        inputs = progress.sites[plan.sites[0]].inputs
-        if progress.state is None:
-            progress.state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
+        plan, progress, state = self.plan, self.progress, self.progress.state
+        if state is None:
+            return
         opener = self._opener()
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
             started, before = time.monotonic(), self._spent()
             wanted = meter.measures_after(number - 1)
             self._asking(number, measured=wanted and meter.noised)
-            opening = opener(number, progress.state, aggregation)
+            opening = opener(number, state, aggregation)
             outcome = run_round(
                 aggregation,
                 plan,
                 number,
-                progress.state,
+                state,
                 fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
                 tables=[meter.table] if wanted else [],
                 opening=opening,
@@ -176,7 +219,7 @@ class _Conduct:
             self._note(number, collected)
             progress.seconds["aggregation"] += outcome.seconds_strategy
             progress.seconds["training"] += collected.seconds_sites
-            progress.state = outcome.state
+            progress.state = state = outcome.state
             measured = meter.read(collected, "federated") if wanted else None
             progress.federated = measured or progress.federated
             self._show(measured)
@@ -190,7 +233,11 @@ class _Conduct:
                 traffic=(int(up), int(down)),
                 virtual_seconds=None if self.link.virtual_seconds is None else virtual,
             )
+            if self.log is not None:
+                before = measured.pooled() if measured is not None else None
+                self.log.round(number, collected, *self._models(state), metrics=before)
             self.keep.save_state(progress)
+            self._witnessed()
 
     def _opener(self) -> Callable[[int, StrategyState, Aggregation], Opening]:
         """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""

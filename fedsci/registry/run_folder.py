@@ -45,6 +45,14 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             raise _cannot_write(target, error) from None
 
+    def write_audit(self, name: str, content: bytes) -> None:
+        """Write a file of the audit log's folder, as :meth:`write` does."""
+        try:
+            (self.path / "audit").mkdir(exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path / "audit", error) from None
+        RunFolder(path=self.path / "audit").write(name, content)
+
     def adopt(self, other: Path, name: str) -> None:
         """Move the run folder ``other`` into this one, where it is called ``name``.
 

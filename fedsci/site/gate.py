@@ -49,6 +49,12 @@ def check_policy(plan: Plan, site: Site, *, approved: bool = False) -> Policy:
             "updates may not travel unmasked (policy.unmasked_updates is false)",
             "leave secure_aggregation.enabled at true",
         )
+    if not study.audit_log.enabled and not policy.unlogged_studies:
+        raise _refusal(
+            site,
+            "what is done must be logged and witnessed (policy.unlogged_studies is false)",
+            "leave audit_log.enabled at true",
+        )
     source = site.datasets.get(study.dataset)
     if source is None:
         held = ", ".join(site.datasets)

@@ -65,6 +65,29 @@ class Keystore:
             return
         write_private(path, public)
 
+    def post_quantum_seed(self) -> Seed:
+        """Return the secret from which the site's ML-DSA key grows, made at the first call."""
+        path = self._folder / "post-quantum.key"
+        if not path.exists():
+            write_private(path, random_seed())
+        return Seed(path.read_bytes())
+
+    def pin_coordinator(self, public: bytes) -> None:
+        """Know the coordinator that signs audit logs by this key from now on; done at the first run.
+
+        Raises:
+            PolicyRefused: another key is known.
+        """
+        path = self._folder / "coordinator.pub"
+        if not path.exists():
+            write_private(path, public)
+        elif path.read_bytes() != public:
+            raise PolicyRefused(
+                "the coordinator signs its log with another key than before",
+                hint=f"if it has told you of a new key, remove {path}",
+                public="the coordinator signs its log with another key than before",
+            )
+
     def consortium_key(self) -> bytes:
         """Return the pinned key.
 

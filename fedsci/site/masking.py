@@ -42,6 +42,11 @@ class SiteMasking:
         self._index = named[0]
         self._names = {member.name: member.index for member in self._roster.sites}
 
+    @property
+    def roster(self) -> secagg.Roster:
+        """The consortium's roster that the run goes by."""
+        return self._roster
+
     def require_newest_roster(self) -> None:
         """Pass if no newer roster was seen; for a run that begins. One that was let in goes on with its own.
 

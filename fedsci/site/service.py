@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsci.audit.statement import sign_statement
+from fedsci.audit.witness import Witness
 from fedsci.config.plan import Plan
 from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.site import Policy, Site
@@ -50,6 +52,7 @@ from fedsci.site.personal import keep_own_model, keep_personal_model, personal_m
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.site.waiting import Waiting
+from fedsci.site.witnessing import RunWitness
 from fedsci.strategies.base import BufferedStrategy
 from fedsci.training.accountant import Cost, cost_of
 from fedsci.training.device import pick_device
@@ -113,6 +116,7 @@ class SiteService:
             "alone": self._alone,
             "unmask": self._unmask,
             "votes": self._votes,
+            "witness": self._cosign,
             "finish": self._finish,
         }
         try:
@@ -181,6 +185,8 @@ class SiteService:
             cost, paid = self._charge(run, plan, policy, content)
             try:
                 masking, joined = self._join(request, run, plan)
+                if plan.study.audit_log.enabled:
+                    joined |= self._witness(run, plan, masking).join(request)
                 active = self._activate(plan, policy, cost, masking, content)
                 (folder / "plan.new").rename(folder / "plan.json")
             except BaseException:
@@ -290,6 +296,7 @@ class SiteService:
             message = f"{active.plan.strategy.name} has no buffers: a round is trained and sent as one"
             raise PolicyRefused(message, public=message)
         _require_round(active.plan, version + 1)
+        self._require_logged(active, request, after=version)
         model, waiting = _received(active, request), Waiting(self._run_folder(run))
         waiting.require_newer(version)
         if active.cost is not None:
@@ -304,6 +311,7 @@ class SiteService:
         run, number = _run_id(request), request.integer("round")
         active = self._active(run)
         _require_round(active.plan, number)
+        self._require_logged(active, request, after=number - 1)
         strategy, parameters = active.plan.strategy, active.worker.parameters
         if isinstance(strategy, BufferedStrategy):
             return self._train_in_buffer(active, strategy, request)
@@ -341,6 +349,7 @@ class SiteService:
         run, model = _run_id(request), request.model()
         active = self._active(run)
         last = _last_round(active, request)
+        self._require_logged(active, request, after=last)
         upload = Upload(active, request, slot=last, dimension=0, after=active.plan.training.rounds)
         if upload.absent is not None:
             return upload.absent
@@ -384,6 +393,7 @@ class SiteService:
         active = self._active(run)
         metrics: dict[str, MetricSums | None] = dict.fromkeys(active.plan.lab_models)
         last = _last_round(active, request)
+        self._require_logged(active, request, after=last)
         upload = Upload(active, request, slot=last + 1, dimension=0, tables=len(metrics))
         if upload.absent is not None:
             return upload.absent
@@ -455,6 +465,9 @@ class SiteService:
         reply, clipped = upload.seal(contribution, metrics)
         if clipped:
             self.log.write("clipped", coordinates=clipped, action=upload.request.action)
+        if upload.request.action == "train" and active.plan.study.audit_log.enabled:
+            run = _run_id(upload.request)
+            self._witness(run, active.plan, active.masking).sent(upload.request.integer("round"), reply)
         return Reply(fields=dict(reply.fields) | fields, vector=reply.vector)
 
     def _unmask(self, request: Request) -> Reply:
@@ -468,6 +481,30 @@ class SiteService:
     def _votes(self, request: Request) -> Reply:
         return Reply(fields=self._masking(request).votes(request))
 
+    def _cosign(self, request: Request) -> Reply:
+        """Cosign the run's log, also after the run is over; neither data nor policy is needed."""
+        run = _run_id(request)
+        plan, masking = self._known(run), None
+        if plan.study.secure_aggregation.enabled:
+            masking = SiteMasking(self.keystore, plan, self.site.site, run, self._roster(run))
+        return self._witness(run, plan, masking).cosign(request)
+
+    def _require_logged(self, active: ActiveRun, request: Request, *, after: int) -> None:
+        """Pass if the log holds all rounds up to ``after``, with a quorum of witnesses, and what this site sent in it."""
+        if active.plan.study.audit_log.enabled:
+            self._witness(_run_id(request), active.plan, active.masking).require_logged(request, after=after)
+
+    def _witness(self, run: str, plan: Plan, masking: SiteMasking | None) -> RunWitness:
+        return RunWitness(
+            self.keystore,
+            Witness(self.state / "witness", self.state.parent / "anchors" / f"{self.site.site}-logs"),
+            self._run_folder(run),
+            plan,
+            site=self.site.site,
+            run=run,
+            roster=None if masking is None else masking.roster,
+        )
+
     def _masking(self, request: Request) -> SiteMasking:
         masking = self._active(_run_id(request)).masking
         if masking is None:
@@ -478,7 +515,7 @@ class SiteService:
         run = _run_id(request)
         told = self._run_folder(run) / "told.json"
         if told.exists() and not (self._run_folder(run) / "plan.json").exists():  # the answer was lost on its way
-            return Reply(fields={"privacy": json.loads(told.read_bytes())})
+            return Reply(fields=json.loads(told.read_bytes()))
         plan = self._admitted(run)  # neither data nor policy is needed: what has changed meanwhile stops rounds only
         dataset, cost = plan.study.dataset, cost_for(plan)
         used = (0, 0)
@@ -489,11 +526,15 @@ class SiteService:
         StrategyMemory(self._run_folder(run)).erase()
         Waiting(self._run_folder(run)).erase()
         privacy = self._privacy(plan, cost, used)
-        replace_private(told, json.dumps(privacy).encode())
+        known = {name: value for name, value in privacy.items() if value is not None}
+        spend = {"run": run, "site": self.site.site, "plan": plan.digest, "dataset": dataset, "privacy": known}
+        envelope = sign_statement("spend", spend, [self.keystore.signing_key()]).decode()
+        fields = {"privacy": privacy, "spend": envelope}
+        replace_private(told, json.dumps(fields).encode())
         with contextlib.suppress(FileNotFoundError):  # a finished run answers nothing more
             (self._run_folder(run) / "plan.json").rename(self._run_folder(run) / "finished.json")
         self.log.write("finished", run=run, rounds=used[0], measurements=used[1])
-        return Reply(fields={"privacy": privacy})
+        return Reply(fields=fields)
 
     def _activate(
         self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None, content: str
@@ -531,14 +572,21 @@ class SiteService:
                 f"{self.site.site}: run {run} was never admitted here", public="this run was never admitted here"
             ) from None
 
+    def _known(self, run: str) -> Plan:
+        """Return the plan of a run that was let in, also when it is over."""
+        finished = self._run_folder(run) / "finished.json"
+        return self._plan(finished.read_bytes()) if finished.exists() else self._admitted(run)
+
+    def _roster(self, run: str) -> bytes:
+        return unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
+
     def _active(self, run: str) -> ActiveRun:
         if run not in self._runs:
             plan = self._admitted(run)
             # only an admitted run has a plan: where an approval was needed, it was used for this run
             policy, masking = check_policy(plan, self.site, approved=True), None
             if plan.study.secure_aggregation.enabled:
-                roster = unpack((self._run_folder(run) / "roster").read_text(encoding="ascii"))
-                masking = SiteMasking(self.keystore, plan, self.site.site, run, roster)
+                masking = SiteMasking(self.keystore, plan, self.site.site, run, self._roster(run))
             content = (self._run_folder(run) / "content").read_text(encoding="ascii")
             self._runs[run] = self._activate(plan, policy, cost_for(plan), masking, content)
         return self._runs[run]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsci.errors import InputError
+from fedsci.transport.messages import Reply
 
-#: Fields that carry a setup along; they are checked on their own. All others are bound into the masks.
-_UNBOUND = ("setup_batch", "setup_of", "setup_adverts", "setup_delivery")
+#: Fields that carry a setup or the audit log along; they are checked on their own. All others are bound into the masks.
+_UNBOUND = ("setup_batch", "setup_of", "setup_adverts", "setup_delivery", "log", "checkpoint")
 
 
 def config_digest(plan_digest: str, action: str, fields: Mapping[str, Any]) -> bytes:
@@ -38,3 +39,11 @@ def unpack(text: object) -> bytes:
 
 def _no_text(value: object) -> bytes:
     raise InputError(f"a field that should be base64 is a {type(value).__name__}")
+
+
+def receipt_of(reply: Reply) -> str:
+    """Return the digest of what an upload is: its vector, and what is said with it; both ends compute it."""
+    said = {name: value for name, value in reply.fields.items() if name in ("header", "metrics")}
+    vector = b"" if reply.vector is None else reply.vector.tobytes()
+    about = json.dumps({"said": said, "vector": hashlib.sha256(vector).hexdigest()}, sort_keys=True)
+    return "sha256:" + hashlib.sha256(about.encode()).hexdigest()

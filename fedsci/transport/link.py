@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -40,6 +41,7 @@ class SiteLink:
         registered: each site's node, where the connection itself proves which site a node is; else what the nodes
             say of themselves counts.
         check: called before anything is sent and while waiting; may raise to end it.
+        riding: returns fields that go along with a request to a site.
         traffic: bytes so far.
         traffic_of: the same by site.
         virtual_seconds: what the rounds' exchanges would have taken, where a simulation reckons it.
@@ -51,6 +53,7 @@ class SiteLink:
     round_deadline_s: float | None = None
     registered: Mapping[SiteId, int] | None = None
     check: Callable[[], None] = lambda: None
+    riding: Callable[[SiteId, Request], Mapping[str, Any]] = lambda site, request: {}
     traffic: Traffic = field(default_factory=Traffic)
     traffic_of: dict[SiteId, Traffic] = field(default_factory=dict)
     virtual_seconds: float | None = None
@@ -117,7 +120,7 @@ class SiteLink:
         started, limit = time.monotonic(), self.timeout_s
         if self.round_deadline_s is not None and any(request.action in TIMED for request in requests.values()):
             limit = min(limit, self.round_deadline_s)
-        by_node = {self._nodes[site]: request for site, request in requests.items() if site in self._nodes}
+        by_node = {self._nodes[site]: self._loaded(site, one) for site, one in requests.items() if site in self._nodes}
         replies = self._exchange(by_node, deadline=started + limit)
         results: dict[SiteId, Reply | SiteFailed] = {}
         for site in sorted(requests):
@@ -134,6 +137,10 @@ class SiteLink:
             else:
                 results[site] = reply
         return results
+
+    def _loaded(self, site: SiteId, request: Request) -> Request:
+        riding = self.riding(site, request)
+        return replace(request, fields={**request.fields, **riding}) if riding else request
 
     def _exchange(self, requests: Mapping[int, Request], *, deadline: float) -> dict[int, Reply | FedsciError]:
         self.check()  # before anything is sent

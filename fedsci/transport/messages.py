@@ -27,6 +27,7 @@ ACTIONS: dict[str, str] = {
     "alone": "evaluate.alone",
     "unmask": "query.unmask",
     "votes": "query.votes",
+    "witness": "query.witness",
     "finish": "query.finish",
 }
 
