@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from fedsci.audit.checkpoint import LARGEST, Checkpoint
 from fedsci.errors import ProtocolError, VerificationFailed
-from fedsci.secagg.keys import KEY_BYTES, check_exact
+from fedsci.secagg.keys import check_exact
 from fedsci.secagg.seed import Seed
 
+SEED_BYTES = 32
+ED25519_BYTES = 32
 POST_QUANTUM_BYTES = 1312
 _TIME_BYTES = 8
 _SUBTREE = b"subtree/v1\n\0"
@@ -58,7 +60,7 @@ class PostQuantumKey:
     __slots__ = ("_key", "public")
 
     def __init__(self, seed: Seed) -> None:
-        if len(seed) != KEY_BYTES:
+        if len(seed) != SEED_BYTES:
             raise ProtocolError("a signing key grows from 32 bytes", rule="weak-key")
         self._key = MLDSA44PrivateKey.from_seed_bytes(seed.reveal())
         self.public: bytes = self._key.public_key().public_bytes_raw()
@@ -152,7 +154,7 @@ def _is_post_quantum(public: bytes) -> bool:
 
 
 def _type(public: bytes, use: Use) -> bytes:
-    if len(public) == KEY_BYTES:
+    if len(public) == ED25519_BYTES:
         return b"\x01" if use is Use.LOG else b"\x04"
     if _is_post_quantum(public):
         if use is Use.LOG:
