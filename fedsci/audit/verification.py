@@ -1,0 +1,178 @@
+"""Whether a log's folder is what its coordinator signed and its sites cosigned: from its files alone, offline."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsci.audit.entries import FILE, Entry, read_entry
+from fedsci.audit.log import KEPT, NEWEST, STATEMENTS, statement_file, wrong_in
+from fedsci.audit.merkle import Tree
+from fedsci.audit.note import Note, open_checkpoint
+from fedsci.audit.quorum import check_cosigners, cosigned_by
+from fedsci.audit.statement import Statement, open_statement, peek
+from fedsci.errors import VerificationFailed
+
+BY_SITE = frozenset({"record", "permit", "spend"})
+_NOTE = re.compile(r"(0|[1-9][0-9]{0,18})\.note")
+
+SignersOf = Callable[[Entry, Mapping[str, Any]], Iterable[bytes]]
+"""Returns the public keys that must have signed a statement, and no others may have; raises VerificationFailed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedLog:
+    """A log that checks out.
+
+    Attributes:
+        entries: all of them, in their order.
+        statements: what they name, by digest.
+        newest: the checkpoint over all of them.
+        kept: every checkpoint that a quorum cosigned, by size.
+    """
+
+    entries: tuple[Entry, ...]
+    statements: Mapping[str, Statement]
+    newest: Note
+    kept: tuple[Note, ...]
+
+
+def usual_signers(coordinator: bytes, sites: Mapping[str, bytes]) -> SignersOf:
+    """Return who signs what without second signers or human decisions: a site its own, the coordinator the rest."""
+
+    def signers(entry: Entry, body: Mapping[str, Any]) -> tuple[bytes, ...]:
+        if entry.kind not in BY_SITE:
+            return (coordinator,)
+        public = sites.get(entry.site or "")
+        if public is None or body.get("site") != entry.site:
+            raise VerificationFailed(f"this {entry.kind} is of no site of the run", field="site")
+        return (public,)
+
+    return signers
+
+
+def verify_log(
+    folder: Path,
+    *,
+    origin: str,
+    coordinator: bytes,
+    sites: Mapping[str, bytes],
+    quorum: int,
+    others: Mapping[str, Iterable[bytes]] | None = None,
+    signers: SignersOf | None = None,
+) -> VerifiedLog:
+    """Return the log of a folder in which everything is as signed, and nothing is missing or left over.
+
+    Args:
+        folder: a run folder's ``audit/``.
+        origin: the log it must be.
+        coordinator: the key that signs it.
+        sites: the key by which each witness counts, from a source that is not the folder.
+        quorum: how many of them.
+        others: further keys of sites whose cosignatures may stand beside: ML-DSA-44.
+        signers: whose statements are whose; by default :func:`usual_signers`.
+
+    Raises:
+        VerificationFailed: ``file`` and ``field`` say where, from the first entry on.
+    """
+    check_cosigners(sites, coordinator=coordinator, quorum=quorum)
+    entries, tree = _read_entries(folder)
+    statements = _read_statements(folder, entries, signers or usual_signers(coordinator, sites))
+    keys = {site: {public, *(others or {}).get(site, ())} for site, public in sites.items()}
+
+    def open_note(name: str) -> Note:
+        with wrong_in(name):
+            note = open_checkpoint(_content(folder / name), origin=origin, coordinator=coordinator, cosigners=keys)
+            if note.unknown:
+                raise VerificationFailed(f"a signature of {note.unknown[0]} is of no key of the run", field="signature")
+            _check_against(note, tree)
+            if len(found := cosigned_by(note, sites)) < quorum:
+                raise VerificationFailed(f"{len(found)} sites cosigned it, {quorum} must", field="quorum")
+        return note
+
+    kept = []
+    names = [path.name for path in (folder / KEPT).iterdir()] if (folder / KEPT).is_dir() else []
+    if strange := sorted(name for name in names if not _NOTE.fullmatch(name)):
+        raise VerificationFailed("this file belongs to no checkpoint", file=f"{KEPT}/{strange[0]}")
+    for name in sorted(names, key=lambda name: int(name.removesuffix(".note"))):
+        kept.append(note := open_note(f"{KEPT}/{name}"))
+        if name != f"{note.checkpoint.size}.note":
+            raise VerificationFailed("the checkpoint is of another size", file=f"{KEPT}/{name}", field="size")
+    newest = open_note(NEWEST)
+    if newest.checkpoint.size != len(entries):
+        where = f"line {newest.checkpoint.size + 1}"
+        raise VerificationFailed("no checkpoint speaks of this entry", file=FILE, field=where)
+    if not kept or kept[-1].checkpoint != newest.checkpoint:
+        raise VerificationFailed("the newest checkpoint is not kept", file=f"{KEPT}/{newest.checkpoint.size}.note")
+    return VerifiedLog(entries=entries, statements=statements, newest=newest, kept=tuple(kept))
+
+
+def _read_entries(folder: Path) -> tuple[tuple[Entry, ...], Tree]:
+    *lines, half = _content(folder / FILE).split(b"\n")
+    entries, tree, seen = [], Tree(), dict[str, int]()
+    for index, line in enumerate(lines):
+        entry = read_entry(index, line)
+        if entry.digest in seen:
+            raise VerificationFailed(
+                f"line {seen[entry.digest] + 1} names this statement too", file=FILE, field=f"line {index + 1}: digest"
+            )
+        seen[entry.digest] = index
+        entries.append(entry)
+        tree.append(line)
+    if half:
+        raise VerificationFailed("the last line has no end", file=FILE, field=f"line {len(lines) + 1}")
+    return tuple(entries), tree
+
+
+def _read_statements(folder: Path, entries: Iterable[Entry], signers: SignersOf) -> dict[str, Statement]:
+    found, wanted = dict[str, Statement](), set()
+    for entry in entries:
+        name = statement_file(entry.digest)
+        wanted.add(name)
+        with wrong_in(name):
+            found[entry.digest] = _read_statement(_content(folder / name), entry, signers)
+    there = {f"{STATEMENTS}/{path.name}" for path in (folder / STATEMENTS).glob("*")}
+    if extra := sorted(there - wanted):
+        raise VerificationFailed("no entry names this statement", file=extra[0])
+    return found
+
+
+def _read_statement(content: bytes, entry: Entry, signers: SignersOf) -> Statement:
+    kind, body = peek(content)
+    if kind != entry.kind:
+        raise VerificationFailed(f"this is a {kind}, logged as a {entry.kind}", field="payloadType")
+    keys = tuple(signers(entry, body))
+    try:
+        statement = open_statement(entry.kind, content, keys)
+    except VerificationFailed as error:
+        error.field = error.field or "signatures"
+        raise
+    values = json.loads(content)
+    if len(values["signatures"]) != len(keys):
+        raise VerificationFailed("somebody else signed it as well", field="signatures")
+    if content != (json.dumps(values, sort_keys=True) + "\n").encode():
+        raise VerificationFailed("the envelope is spelt in another way")
+    if statement.digest != entry.digest:
+        raise VerificationFailed(f"the log names another statement, {entry.digest}", field="payload")
+    for name, value in (("round", entry.round), ("site", entry.site)):
+        if value is not None and name in body and body[name] != value:
+            raise VerificationFailed(f"the log says {value}", field=name)
+    return statement
+
+
+def _check_against(note: Note, tree: Tree) -> None:
+    size = note.checkpoint.size
+    if size > len(tree):
+        raise VerificationFailed(f"a checkpoint of {size} entries was signed", file=FILE, field=f"line {len(tree) + 1}")
+    if tree.root(size) != note.checkpoint.root:
+        raise VerificationFailed(f"it is not the root of the first {size} entries", field="root")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        file = path.name if path.parent.name not in (STATEMENTS, KEPT) else f"{path.parent.name}/{path.name}"
+        raise VerificationFailed(f"the file cannot be read: {error.strerror}", file=file) from None
