@@ -184,7 +184,7 @@ def test_who_signs_what_is_the_caller_s_to_say(audit):
 
 
 def test_another_log_key_quorum_or_cosigner_is_refused(audit):
-    refused(audit, "checkpoints/5.note", "signature", origin="fedsci/" + "0" * 32)
+    refused(audit, "checkpoints/5.note", "origin", origin="fedsci/" + "0" * 32)
     refused(audit, "checkpoints/5.note", "signature", coordinator=STRANGER.public)
     refused(audit, "checkpoints/5.note", "signature", sites={**SITES, "lab-3": STRANGER.public})
     revoked = {site: SITES[site] for site in ("lab-1", "lab-2")}
