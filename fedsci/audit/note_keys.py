@@ -123,7 +123,8 @@ class NoteKey:
             else:
                 check_exact(self.public, body, signature, rule="note", who=self.name)
         except (InvalidSignature, ProtocolError, ValueError):
-            raise VerificationFailed(f"the signature of {self.name} on the checkpoint is not valid") from None
+            problem = f"the signature of {self.name} on the checkpoint is not valid"
+            raise VerificationFailed(problem, field="signature") from None
         return time
 
 

@@ -75,43 +75,61 @@ def verify_log(
         signers: whose statements are whose; by default :func:`usual_signers`.
 
     Raises:
-        VerificationFailed: ``file`` and ``field`` say where, from the first entry on.
+        VerificationFailed: ``file`` and ``field`` say what is wrong first: an entry, a checkpoint, a statement.
     """
     check_cosigners(sites, coordinator=coordinator, quorum=quorum)
     entries, tree = _read_entries(folder)
-    statements = _read_statements(folder, entries, signers or usual_signers(coordinator, sites))
     keys = {site: {public, *(others or {}).get(site, ())} for site, public in sites.items()}
 
-    def open_note(name: str) -> Note:
+    def read_note(name: str) -> Note:
         with wrong_in(name):
-            note = open_checkpoint(_content(folder / name), origin=origin, coordinator=coordinator, cosigners=keys)
+            note = open_checkpoint(_content(folder, name), origin=origin, coordinator=coordinator, cosigners=keys)
             if note.unknown:
                 raise VerificationFailed(f"a signature of {note.unknown[0]} is of no key of the run", field="signature")
-            _check_against(note, tree)
             if len(found := cosigned_by(note, sites)) < quorum:
                 raise VerificationFailed(f"{len(found)} sites cosigned it, {quorum} must", field="quorum")
         return note
 
-    kept = []
-    names = [path.name for path in (folder / KEPT).iterdir()] if (folder / KEPT).is_dir() else []
-    if strange := sorted(name for name in names if not _NOTE.fullmatch(name)):
-        raise VerificationFailed("this file belongs to no checkpoint", file=f"{KEPT}/{strange[0]}")
-    for name in sorted(names, key=lambda name: int(name.removesuffix(".note"))):
-        kept.append(note := open_note(f"{KEPT}/{name}"))
-        if name != f"{note.checkpoint.size}.note":
-            raise VerificationFailed("the checkpoint is of another size", file=f"{KEPT}/{name}", field="size")
-    newest = open_note(NEWEST)
+    kept = _read_kept(folder, read_note)
+    newest = read_note(NEWEST)
+    _check_roots([*kept, newest], tree)
     if newest.checkpoint.size != len(entries):
         where = f"line {newest.checkpoint.size + 1}"
         raise VerificationFailed("no checkpoint speaks of this entry", file=FILE, field=where)
     if not kept or kept[-1].checkpoint != newest.checkpoint:
         raise VerificationFailed("the newest checkpoint is not kept", file=f"{KEPT}/{newest.checkpoint.size}.note")
+    statements = _read_statements(folder, entries, signers or usual_signers(coordinator, sites))
     return VerifiedLog(entries=entries, statements=statements, newest=newest, kept=tuple(kept))
 
 
+def _read_kept(folder: Path, read_note: Callable[[str], Note]) -> list[Note]:
+    names = [path.name for path in (folder / KEPT).glob("*")]
+    if strange := sorted(name for name in names if not _NOTE.fullmatch(name)):
+        raise VerificationFailed("this file belongs to no checkpoint", file=f"{KEPT}/{strange[0]}")
+    notes = []
+    for name in sorted(names, key=lambda name: int(name.removesuffix(".note"))):
+        notes.append(note := read_note(f"{KEPT}/{name}"))
+        if name != f"{note.checkpoint.size}.note":
+            raise VerificationFailed("the checkpoint is of another size", file=f"{KEPT}/{name}", field="size")
+    return notes
+
+
+def _check_roots(notes: Iterable[Note], tree: Tree) -> None:
+    """Refuse entries that are not those under the signed roots; all roots of one list are consistent."""
+    good = 0
+    for point in (note.checkpoint for note in notes):
+        if point.size > len(tree):
+            where = f"line {len(tree) + 1}"
+            raise VerificationFailed(f"a checkpoint of {point.size} entries was signed", file=FILE, field=where)
+        if tree.root(point.size) != point.root:
+            where = f"line {good + 1}" if point.size == good + 1 else f"lines {good + 1} to {point.size}"
+            raise VerificationFailed("these entries are not those that were signed", file=FILE, field=where)
+        good = point.size
+
+
 def _read_entries(folder: Path) -> tuple[tuple[Entry, ...], Tree]:
-    *lines, half = _content(folder / FILE).split(b"\n")
-    entries, tree, seen = [], Tree(), dict[str, int]()
+    *lines, half = _content(folder, FILE).split(b"\n")
+    entries, tree, seen = list[Entry](), Tree(), dict[str, int]()
     for index, line in enumerate(lines):
         entry = read_entry(index, line)
         if entry.digest in seen:
@@ -132,7 +150,7 @@ def _read_statements(folder: Path, entries: Iterable[Entry], signers: SignersOf)
         name = statement_file(entry.digest)
         wanted.add(name)
         with wrong_in(name):
-            found[entry.digest] = _read_statement(_content(folder / name), entry, signers)
+            found[entry.digest] = _read_statement(_content(folder, name), entry, signers)
     there = {f"{STATEMENTS}/{path.name}" for path in (folder / STATEMENTS).glob("*")}
     if extra := sorted(there - wanted):
         raise VerificationFailed("no entry names this statement", file=extra[0])
@@ -162,17 +180,8 @@ def _read_statement(content: bytes, entry: Entry, signers: SignersOf) -> Stateme
     return statement
 
 
-def _check_against(note: Note, tree: Tree) -> None:
-    size = note.checkpoint.size
-    if size > len(tree):
-        raise VerificationFailed(f"a checkpoint of {size} entries was signed", file=FILE, field=f"line {len(tree) + 1}")
-    if tree.root(size) != note.checkpoint.root:
-        raise VerificationFailed(f"it is not the root of the first {size} entries", field="root")
-
-
-def _content(path: Path) -> bytes:
+def _content(folder: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return (folder / name).read_bytes()
     except OSError as error:
-        file = path.name if path.parent.name not in (STATEMENTS, KEPT) else f"{path.parent.name}/{path.name}"
-        raise VerificationFailed(f"the file cannot be read: {error.strerror}", file=file) from None
+        raise VerificationFailed(f"the file cannot be read: {error.strerror}", file=name) from None
