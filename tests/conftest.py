@@ -37,6 +37,7 @@ STUDY: dict[str, Any] = {
     "training": {"rounds": 2, "sample_rate": 1.0, "learning_rate": 0.5},
     "privacy": {"mechanism": "local", "epsilon": 4.0, "delta": 1.0e-5},
     "evaluation": {"holdout": 0.25},
+    "audit_log": {"enabled": False},
     "seed": 3,
 }
 POLICY: dict[str, Any] = {
@@ -48,6 +49,7 @@ POLICY: dict[str, Any] = {
     "exact_evaluation": True,
     "show_own_metrics": True,
     "unmasked_updates": True,
+    "unlogged_studies": True,
 }
 
 

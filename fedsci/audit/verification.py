@@ -62,6 +62,7 @@ def verify_log(
     quorum: int,
     others: Mapping[str, Iterable[bytes]] | None = None,
     signers: SignersOf | None = None,
+    finished: bool = True,
 ) -> VerifiedLog:
     """Return the log of a folder in which everything is as signed, and nothing is missing or left over.
 
@@ -73,6 +74,7 @@ def verify_log(
         quorum: how many of them.
         others: further keys of sites whose cosignatures may stand beside: ML-DSA-44.
         signers: whose statements are whose; by default :func:`usual_signers`.
+        finished: whether the run came to its end; else its last checkpoint may stand without a quorum.
 
     Raises:
         VerificationFailed: ``file`` and ``field`` say what is wrong first: an entry, a checkpoint, a statement.
@@ -81,22 +83,22 @@ def verify_log(
     entries, tree = _read_entries(folder)
     keys = {site: {public, *(others or {}).get(site, ())} for site, public in sites.items()}
 
-    def read_note(name: str) -> Note:
+    def read_note(name: str, *, witnessed: bool = True) -> Note:
         with wrong_in(name):
             note = open_checkpoint(_content(folder, name), origin=origin, coordinator=coordinator, cosigners=keys)
             if note.unknown:
                 raise VerificationFailed(f"a signature of {note.unknown[0]} is of no key of the run", field="signature")
-            if len(found := cosigned_by(note, sites)) < quorum:
+            if witnessed and len(found := cosigned_by(note, sites)) < quorum:
                 raise VerificationFailed(f"{len(found)} sites cosigned it, {quorum} must", field="quorum")
         return note
 
     kept = _read_kept(folder, read_note)
-    newest = read_note(NEWEST)
+    newest = read_note(NEWEST, witnessed=finished)
     _check_roots([*kept, newest], tree)
     if newest.checkpoint.size != len(entries):
         where = f"line {newest.checkpoint.size + 1}"
         raise VerificationFailed("no checkpoint speaks of this entry", file=FILE, field=where)
-    if not kept or kept[-1].checkpoint != newest.checkpoint:
+    if finished and (not kept or kept[-1].checkpoint != newest.checkpoint):
         raise VerificationFailed("the newest checkpoint is not kept", file=f"{KEPT}/{newest.checkpoint.size}.note")
     statements = _read_statements(folder, entries, signers or usual_signers(coordinator, sites))
     return VerifiedLog(entries=entries, statements=statements, newest=newest, kept=tuple(kept))

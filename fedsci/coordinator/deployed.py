@@ -25,6 +25,7 @@ from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
+from fedsci.secagg import SigningKey
 from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid
 from fedsci.transport.link import SiteLink
 
@@ -53,6 +54,7 @@ class DeployedRun:
         out: parent of the run folder.
         publish: called with the run folder before the study counts as over.
         roster: the consortium's newest, asked for when the study begins.
+        log_key: signs the audit log.
         stopping: says why the study must end now, or None.
         suspending: says whether this process must end now; the study goes on in the next.
         turns: when it has its sites for itself; whoever runs this gives them back, and holds those of one taken up.
@@ -63,6 +65,7 @@ class DeployedRun:
     fleet: Path
     out: Path
     roster: Callable[[], SignedRoster]
+    log_key: SigningKey
     stopping: Callable[[], str | None]
     suspending: Callable[[], bool]
     turns: Turns
@@ -177,6 +180,7 @@ class DeployedRun:
                 roster=roster,
                 keep=self._checkpoint,
                 admitted=None if asked is None else partial(require_room, asked, plan),
+                log=record.log(self.log_key, roster),
             )
         record.write_model()
 
@@ -216,7 +220,8 @@ class DeployedRun:
             )
             if roster is not None and content is not None:
                 roster = replace(roster, content=content)
-            run_study(link, plan, kept, record, roster=roster, keep=self._checkpoint)
+            log = record.log(self.log_key, roster)
+            run_study(link, plan, kept, record, roster=roster, keep=self._checkpoint, log=log)
         record.write_model()
 
     def _known_link(self, plan: Plan, grid: SuperlinkGrid) -> SiteLink:

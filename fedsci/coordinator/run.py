@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult
+from fedsci.coordinator.study_log import StudyLog
 from fedsci.coordinator.summary import SCALING, summarise
-from fedsci.errors import InputError
+from fedsci.errors import FedsciError, InputError
 from fedsci.registry.run_folder import RunFolder, create_run_folder
+from fedsci.secagg import SigningKey
 from fedsci.strategies.fedbn import FedBN
 from fedsci.training.accountant import cost_of
 from fedsci.training.learner import module_for
@@ -20,6 +23,9 @@ from fedsci.training.models import layout_of, normalisation_of
 from fedsci.training.schema import schema_of
 from fedsci.transport.link import SiteLink, Traffic
 from fedsci.vectors.layout import Layout
+
+#: Files of a run folder that the audit log speaks of.
+_LOGGED = ("plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json")
 
 
 class Display(Protocol):
@@ -61,6 +67,7 @@ class RunRecord:
     scaling_folder: Path | None = None
     _began: float = field(default_factory=time.monotonic)
     _written: set[int] = field(default_factory=set)
+    _log: StudyLog | None = None
 
     @classmethod
     def begin(cls, plan: Plan, *, engine: str, out: Path, display: Display, progress: Progress) -> "RunRecord":
@@ -97,6 +104,14 @@ class RunRecord:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no run that measured a scaling: {error}") from None
         self.scaling_folder = folder
+
+    def log(self, key: SigningKey, roster: SignedRoster | None) -> StudyLog | None:
+        """Return the run's audit log, if the study is logged."""
+        if not self.plan.study.audit_log.enabled:
+            return None
+        content = b"" if roster is None else roster.content
+        self._log = StudyLog(folder=self.folder, plan=self.plan, key=key, roster=content)
+        return self._log
 
     def write_plan(self) -> None:
         """Write ``plan.yaml``."""
@@ -186,12 +201,20 @@ class RunRecord:
             summary |= {"virtual_hours": round(self.link.virtual_seconds / 3600, 9), "weather": self.weather}
         if status != "aborted":
             self.folder.write_json("summary.json", summary)
+            self._close_log()
             return summary
         with contextlib.suppress(InputError):
             self.folder.write_json("summary.json", summary)
             if self.progress.rounds_completed:
                 self.write_model()
+        with contextlib.suppress(FedsciError):
+            self._close_log()
         return summary
+
+    def _close_log(self) -> None:
+        """Log what the run leaves: no byte of it may change any more."""
+        if self._log is not None:
+            self._log.close(self.folder.contents(_LOGGED))
 
     def _epsilon_so_far(self, rounds: int) -> float | None:
         if not self.plan.private:

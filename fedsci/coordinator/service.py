@@ -13,6 +13,7 @@ from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
 from fedsci.coordinator.enrolment_service import serve_enrolment
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.queue import OVER, Job, StudyQueue
+from fedsci.coordinator.study_log import log_key
 from fedsci.coordinator.turns import Turns
 from fedsci.errors import FedsciError, InputError
 from fedsci.identity.files import replace_private
@@ -193,6 +194,7 @@ class CoordinatorService:
             fleet=fleet,
             out=self.out,
             roster=roster,
+            log_key=log_key(self.folder),
             stopping=stopping,
             suspending=self._stop.is_set,
             turns=self._turns,

@@ -86,7 +86,8 @@ def run_study(
     except Suspended:
         raise
     except BaseException:
-        conduct.finish()
+        with contextlib.suppress(FedsciError):  # the first error is the one to show
+            conduct.finish()
         raise
     conduct.finish()
 
@@ -234,8 +235,8 @@ class _Conduct:
                 virtual_seconds=None if self.link.virtual_seconds is None else virtual,
             )
             if self.log is not None:
-                before = measured.pooled() if measured is not None else None
-                self.log.round(number, collected, *self._models(state), metrics=before)
+                metrics = measured.pooled() if measured is not None else None
+                self.log.round(number, collected, *self._models(state), metrics=metrics)
             self.keep.save_state(progress)
             self._witnessed()
 

@@ -6,6 +6,7 @@ site that missed an exchange is shown what it missed along with the next request
 """
 
 import json
+import secrets
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -25,15 +26,17 @@ from fedsci.coordinator.admission import MOST_STATEMENT
 from fedsci.coordinator.aggregation import Collected
 from fedsci.coordinator.progress import Progress
 from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
+from fedsci.identity.files import write_private
 from fedsci.names import SiteId, digest
 from fedsci.registry.run_folder import RunFolder
-from fedsci.secagg import SigningKey
+from fedsci.secagg import Seed, SigningKey
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
 
 _CARRIES = frozenset({"train", "begin", "evaluate", "alone"})
 _PATIENCE_S, _PAUSE_S = 60.0, 0.5
 _SHOWN = ("sites", "round")
+KEYS, MANIFEST = "keys.json", "manifest.json"
 
 
 @dataclass(kw_only=True)
@@ -81,10 +84,10 @@ class StudyLog:
             RoundAborted: no quorum of sites witnesses it.
         """
         self._run, self._link = progress.run, link
-        keys = {site: bytes.fromhex(said.key) for site, said in progress.sites.items()}
+        keys = {str(site): bytes.fromhex(said.key) for site, said in progress.sites.items()}
         quorum = quorum_of(len(keys), lying_witnesses(self.plan))
         origin = f"fedsci/{progress.run}"
-        self._log = AuditLog(self.path, origin=origin, signer=self.key, sites=dict(keys), quorum=quorum)
+        self._log = AuditLog(self.path, origin=origin, signer=self.key, sites=keys, quorum=quorum)
         for site, said in progress.sites.items():
             if said.late_key:
                 self._log.trust(site, bytes.fromhex(said.late_key))
@@ -100,7 +103,7 @@ class StudyLog:
         model: NDArray[np.float32],
         sends: NDArray[np.float32],
         *,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float | None] | None = None,
     ) -> None:
         """Log a round, durably: who was in it, what came out; one that was given up has nothing collected.
 
@@ -183,20 +186,26 @@ class StudyLog:
         self.witness(last=True)
 
     def close(self, files: Mapping[str, bytes]) -> None:
-        """Log the digests of files that the run leaves, under the coordinator's signature, and let the log go."""
+        """Sign what the run leaves, next to the log and bound to its end, and let the log go."""
         log, self._log = self._log, None
         if log is None:
             return
-        body = {"run": self._run, "files": {name: digest(content) for name, content in sorted(files.items())}}
-        log.append("files", sign_statement("files", body, [self.key]))
         log.checkpoint()
+        point = log.newest().checkpoint
+        body = {
+            "run": self._run,
+            "size": point.size,
+            "root": b64encode(point.root).decode(),
+            "files": {name: digest(content) for name, content in sorted(files.items())},
+        }
+        self.folder.write_audit(MANIFEST, sign_statement("manifest", body, [self.key]))
         log.close()
 
     def _begin(
         self,
         log: AuditLog,
         progress: Progress,
-        keys: Mapping[SiteId, bytes],
+        keys: Mapping[str, bytes],
         quorum: int,
         model: NDArray[np.float32],
         sends: NDArray[np.float32],
@@ -212,7 +221,7 @@ class StudyLog:
             "plan": self.plan.digest,
             "roster": b64encode(self.roster).decode() if self.roster else None,
         }
-        self.folder.write_audit("keys.json", (json.dumps(about, indent=2) + "\n").encode())
+        self.folder.write_audit(KEYS, (json.dumps(about, indent=2) + "\n").encode())
         self._append("plan", {"run": progress.run, "plan": self.plan.to_bytes().decode(), "digest": self.plan.digest})
         for site, one in said.items():
             for kind, envelope in one.statements.items():
@@ -281,6 +290,14 @@ class StudyLog:
         newest = self._log.newest()
         behind = {} if self._seen.get(site) == newest.checkpoint.size else {"log": self._news(site)}
         return {"checkpoint": newest.content.decode(), **behind}
+
+
+def log_key(folder: Path) -> SigningKey:
+    """Return the key that signs a coordinator's logs, kept in its folder, made at the first call."""
+    path = folder / "log.key"
+    if not path.exists():
+        write_private(path, secrets.token_bytes(32))
+    return SigningKey(Seed(path.read_bytes()))
 
 
 def _is_final(reason: str) -> bool:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ class RunFolder:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _cannot_write(target, error) from None
+
+    def contents(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the files of these names that are there."""
+        return {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
 
     def write_audit(self, name: str, content: bytes) -> None:
         """Write a file of the audit log's folder, as :meth:`write` does."""

@@ -43,6 +43,11 @@ class SimulatedConsortium:
         """The key that labs pin."""
         return self._key.public
 
+    @property
+    def log_key(self) -> secagg.SigningKey:
+        """What signs the audit logs of its studies."""
+        return self._key
+
     def roster(self, plan: Plan, keys: Mapping[SiteId, bytes]) -> SignedRoster:
         """Return the signed roster of the plan's labs.
 

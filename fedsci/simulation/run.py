@@ -188,7 +188,8 @@ class SimulatedRun:
             keys = link.discover(plan.sites)
             if plan.study.secure_aggregation.enabled and self._consortium is not None:
                 roster = self._consortium.roster(plan, keys)
-            run_study(link, plan, self.progress, record, roster=roster, admitted=self.admitted)
+            log = None if self._consortium is None else record.log(self._consortium.log_key, roster)
+            run_study(link, plan, self.progress, record, roster=roster, admitted=self.admitted, log=log)
         except BaseException as error:
             if threading.current_thread() is threading.main_thread() and not isinstance(error, FedsciError):
                 raise

@@ -490,7 +490,7 @@ class SiteService:
         return self._witness(run, plan, masking).cosign(request)
 
     def _require_logged(self, active: ActiveRun, request: Request, *, after: int) -> None:
-        """Pass if the log holds all rounds up to ``after``, with a quorum of witnesses, and what this site sent in it."""
+        """Pass if a log that a quorum witnesses holds all rounds up to ``after``, and what this site sent in them."""
         if active.plan.study.audit_log.enabled:
             self._witness(_run_id(request), active.plan, active.masking).require_logged(request, after=after)
 

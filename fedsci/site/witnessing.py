@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedsci import names
 from fedsci.audit.entries import make_entry
 from fedsci.audit.note import open_checkpoint
-from fedsci.audit.note_keys import PostQuantumKey
+from fedsci.audit.note_keys import PostQuantumKey, Signer
 from fedsci.audit.quorum import quorum_of, require_receipt
 from fedsci.audit.statement import Statement, open_statement, peek
 from fedsci.audit.witness import Witness
@@ -56,7 +56,15 @@ class RunWitness:
     """
 
     def __init__(
-        self, keystore: Keystore, witness: Witness, folder: Path, plan: Plan, *, site: str, run: str, roster: Roster | None
+        self,
+        keystore: Keystore,
+        witness: Witness,
+        folder: Path,
+        plan: Plan,
+        *,
+        site: str,
+        run: str,
+        roster: Roster | None,
     ) -> None:
         self._keystore, self._witness, self._path = keystore, witness, folder / "witness.json"
         self._plan, self._site, self._run, self._roster = plan, site, run, roster
@@ -71,7 +79,8 @@ class RunWitness:
         coordinator = _key(request.fields.get("log_key"))
         self._keystore.pin_coordinator(coordinator)
         self._witness.begin(self._origin, coordinator=coordinator)
-        self._write({"coordinator": coordinator.hex(), "sites": {}, "quorum": 0, "round": -1, "models": [], "sent": {}, "followed": {}})
+        nothing: dict[str, Any] = {"sites": {}, "quorum": 0, "round": -1, "models": [], "sent": {}, "followed": {}}
+        self._write(nothing | {"coordinator": coordinator.hex()})
         return {"key": self._keystore.signing_key().public.hex(), "late_key": self._late_key().public.hex()}
 
     def cosign(self, request: Request) -> Reply:
@@ -105,7 +114,7 @@ class RunWitness:
             held, followed[str(index)] = held if known else self._follow(held, statement), statement.digest
         held = held | {"followed": followed}
         self._write(held)
-        keys = [self._keystore.signing_key(), *([self._late_key()] if fields.get("last") is True else [])]
+        keys: list[Signer] = [self._keystore.signing_key(), *([self._late_key()] if fields.get("last") is True else [])]
         proof = _hashes(fields.get("proof"))
         lines = [
             self._witness.cosign(

@@ -19,7 +19,9 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     from fedsci.coordinator.checkpoint import Checkpoint
     from fedsci.coordinator.progress import Progress, RoundResult, Suspended
     from fedsci.coordinator.study import run_study
+    from fedsci.coordinator.study_log import StudyLog
     from fedsci.errors import FedsciError
+    from fedsci.registry.run_folder import RunFolder
     from fedsci.simulation.consortium import SimulatedConsortium
     from fedsci.simulation.weather import WeatherLink
     from fedsci.site.service import SiteService
@@ -58,6 +60,7 @@ class Conducted:
         error: what ended it early, or None.
         exchanges: how often each action was asked for, however many labs got it.
         steps: every request and reply.
+        audit, log_key: the folder of its log, if it has one, and what signs it.
     """
 
     progress: Progress
@@ -65,6 +68,8 @@ class Conducted:
     error: FedsciError | None = None
     exchanges: Counter[str] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
+    audit: Path | None = None
+    log_key: Any = None
 
     def phase(self, name: str) -> None: ...
 
@@ -159,7 +164,15 @@ def conduct(
             keep = Checkpoint(state / "coordinator")
             for _ in range(len(dies) + 1):
                 try:
-                    run_study(link, study.plan, result.progress, result, roster=roster, keep=keep)
+                    log = None
+                    if study.plan.study.audit_log.enabled:  # as a new process would: from what lies in the folder
+                        run_folder = state / "run"
+                        run_folder.mkdir(exist_ok=True)
+                        log = StudyLog(
+                            folder=RunFolder(path=run_folder), plan=study.plan, key=consortium.log_key, patience_s=2.0
+                        )
+                        result.audit, result.log_key = log.path, consortium.log_key
+                    run_study(link, study.plan, result.progress, result, roster=roster, keep=keep, log=log)
                 except Suspended:
                     result.progress = keep.restore(study.plan)
                     continue

@@ -368,7 +368,7 @@ def test_nothing_but_sums_is_in_the_clear(conduct):
         "evaluate": {"header"},
         "alone": {"header"},
         "unmask": {"answer", "envelopes"},
-        "finish": {"privacy"},
+        "finish": {"privacy", "spend"},
     }
     uploads = []
     for step in result.steps:

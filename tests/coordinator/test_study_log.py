@@ -1,0 +1,217 @@
+"""A logged study: every round is witnessed before the next, whatever a coordinator tries or survives."""
+
+import json
+from base64 import b64encode
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedsci.audit.log import AuditLog
+from fedsci.audit.statement import sign_statement
+from fedsci.audit.verification import verify_log
+from fedsci.coordinator.study_log import StudyLog
+from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
+from fedsci.secagg import Seed, SigningKey
+from fedsci.transport.messages import Reply, Request
+
+LOGGED = {"audit_log": {"enabled": True}, "policy": {"unlogged_studies": False}}
+
+
+def kinds(result) -> list[str]:
+    return [json.loads(line)["kind"] for line in (result.audit / "entries.jsonl").read_text().splitlines()]
+
+
+def verified(result):
+    keys = json.loads((result.audit / "keys.json").read_bytes())
+    return verify_log(
+        result.audit,
+        origin=f"fedsci/{keys['run']}",
+        coordinator=result.log_key.public,
+        sites={site: bytes.fromhex(key) for site, key in keys["sites"].items()},
+        quorum=keys["quorum"],
+        others={site: [bytes.fromhex(key)] for site, key in keys["post_quantum"].items()},
+    )
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_everything_that_happens_is_in_a_log_that_verifies(conduct, masked):
+    result = conduct(training={"rounds": 3}, masked=masked, **LOGGED)
+    assert result.error is None
+    assert kinds(result) == ["plan", "sites", "round", "round", "round", *["spend"] * 4, "model"]
+    assert result.exchanges["witness"] == 5  # before the first round, after each, and at the end
+    verified(result)
+
+
+def test_no_site_begins_a_round_that_no_quorum_has_logged(conduct, monkeypatch):
+    monkeypatch.setattr(StudyLog, "witness", lambda self, **_: self._log.checkpoint())
+    result = conduct(training={"rounds": 2}, **LOGGED)
+    assert isinstance(result.error, RoundAborted)
+    refused = list(result.said("train").values())
+    assert refused
+    assert all(reply.error["exit_code"] == 6 for reply in refused)
+
+
+def test_a_site_that_missed_a_round_s_witnesses_catches_up_with_the_next_request(conduct):
+    def before(service, request):
+        if service.site.site == "lab-2" and request.action == "witness" and missed:
+            missed.pop()
+            raise RuntimeError("away")
+        return request
+
+    missed = [1, 1]
+    result = conduct(training={"rounds": 3}, before=before, **LOGGED)
+    assert result.error is None
+    assert not missed
+    assert not result.progress.dropped
+    verified(result)
+
+
+def test_without_a_quorum_the_study_ends(conduct):
+    def before(service, request):
+        if service.site.site in ("lab-1", "lab-2") and request.action == "witness":
+            raise RuntimeError("away")
+        return request
+
+    result = conduct(training={"rounds": 3}, before=before, **LOGGED)
+    assert isinstance(result.error, RoundAborted)
+    assert "only 2 of 4 sites witness the audit log, 3 must" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"receipts": {}}, "leaves out what this site sent"),
+        ({"receipts": "other"}, "another upload"),
+        ({"round": 7}, "does not follow"),
+        ({"run": "0" * 32}, "another run"),
+    ],
+)
+def test_a_site_cosigns_no_round_that_is_not_as_it_was(conduct, monkeypatch, change, words):
+    append = StudyLog._append
+
+    def lie(self, kind, body, **about):
+        if kind == "round" and body["round"] == 2:
+            body = body | change
+            if change.get("receipts") == "other":
+                body["receipts"] = dict.fromkeys(self.plan.sites, "sha256:" + "0" * 64)
+            about["round"] = body["round"]
+        append(self, kind, body, **about)
+
+    monkeypatch.setattr(StudyLog, "_append", lie)
+    result = conduct(training={"rounds": 3}, **LOGGED)
+    assert isinstance(result.error, RoundAborted)
+    assert words in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quorum": 1}, "quorum of 3"),
+        ({"sites": "fewer"}, "not the plan's sites"),
+        ({"sites": "mine"}, "another key"),
+        ({"plan": "sha256:" + "0" * 64}, "not of this plan"),
+        ({"coordinator": "00" * 32}, "not of this plan"),
+    ],
+)
+def test_a_site_cosigns_no_log_with_other_witnesses(conduct, monkeypatch, change, words):
+    append = StudyLog._append
+
+    def lie(self, kind, body, **about):
+        if kind == "sites":
+            body = body | {name: value for name, value in change.items() if name != "sites"}
+            if change.get("sites") == "fewer":
+                body["sites"] = dict(list(body["sites"].items())[1:])
+            if change.get("sites") == "mine":
+                body["sites"] = dict.fromkeys(body["sites"], "11" * 32)
+        append(self, kind, body, **about)
+
+    monkeypatch.setattr(StudyLog, "_append", lie)
+    result = conduct(training={"rounds": 2}, **LOGGED)
+    assert isinstance(result.error, RoundAborted)
+    assert words in result.error.message
+
+
+def test_a_model_that_the_log_does_not_name_is_not_trained_on(conduct):
+    def before(service, request):
+        if service.site.site == "lab-2" and request.action == "train" and request.fields["round"] == 2:
+            return replace(request, vector=request.vector + np.float32(1))
+        return request
+
+    result = conduct(training={"rounds": 3}, before=before, masked=False, **LOGGED)
+    assert result.progress.dropped == [("lab-2", 2)]
+    assert "not the model that the log names" in result.progress.reasons["lab-2", 2]
+    assert kinds(result).count("refusal") == 1
+    verified(result)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("number", [3, 4, 5, 6, 7])
+def test_a_coordinator_that_dies_goes_on_with_its_log(conduct, side, number):
+    result = conduct(training={"rounds": 3}, dies=[(number, side)], **LOGGED)
+    assert result.error is None
+    assert kinds(result)[-1] == "model"
+    verified(result)
+
+
+def test_another_coordinator_s_log_is_not_joined(conduct, monkeypatch):
+    other = SigningKey(Seed(b"o" * 32))
+
+    def before(service, request):
+        if service.site.site == "lab-1" and request.action == "prepare":
+            service.keystore.pin_coordinator(other.public)
+        return request
+
+    result = conduct(training={"rounds": 1}, before=before, **LOGGED)
+    assert isinstance(result.error, SiteFailed)
+    assert "another key than before" in result.error.message
+
+
+def test_an_unlogged_study_needs_every_site_s_consent(conduct):
+    result = conduct(training={"rounds": 1}, policy={"unlogged_studies": False})
+    assert isinstance(result.error, SiteFailed)
+    assert "policy.unlogged_studies is false" in result.error.message
+
+
+def test_two_histories_are_kept_as_proof_and_nothing_is_cosigned_any_more(conduct, tmp_path):
+    """After the study the coordinator shows lab-1 a log with another beginning, signed by its own key."""
+    services = {}
+
+    def after(service, request, reply):
+        services[service.site.site] = service
+        return reply
+
+    result = conduct(training={"rounds": 1}, after=after, **LOGGED)
+    keys = json.loads((result.audit / "keys.json").read_bytes())
+    sites = {site: bytes.fromhex(key) for site, key in keys["sites"].items()}
+    other = AuditLog(
+        tmp_path / "other", origin=f"fedsci/{keys['run']}", signer=result.log_key, sites=sites, quorum=keys["quorum"]
+    )
+    for number in range(12):
+        other.append("plan", sign_statement("plan", {"run": keys["run"], "number": number}, [result.log_key]))
+    note = other.checkpoint().decode()
+    lab = services["lab-1"]
+    size = len(kinds(result))
+    assert lab.handle(ask(keys["run"], note, 3, [])).fields == {"size": size}
+    proof = [b64encode(one).decode() for one in other.consistency_proof(size)]
+    assert "two histories" in lab.handle(ask(keys["run"], note, size, proof)).error["message"]
+    forks = lab.state / "witness" / "forks" / keys["run"]
+    assert {path.name for path in forks.iterdir()} == {"first.note", "second.note", "proof.json"}
+    assert (forks / "second.note").read_text() == note
+    honest = (result.audit / "checkpoint").read_text()
+    assert "two histories" in lab.handle(ask(keys["run"], honest, size, [])).error["message"]
+
+
+def ask(run, note, old_size, proof):
+    fields = {"run": run, "note": note, "old_size": old_size, "proof": proof, "statements": []}
+    return Request(action="witness", fields=fields)
+
+
+def test_a_reply_without_cosignatures_is_no_witness(conduct):
+    def after(service, request, reply):
+        return Reply(fields={"cosignatures": ["— lab-1 AAAA"]}) if request.action == "witness" else reply
+
+    result = conduct(training={"rounds": 1}, after=after, **LOGGED)
+    assert isinstance(result.error, RoundAborted)
+    with pytest.raises(VerificationFailed):
+        verified(result)
