@@ -154,7 +154,7 @@ class StudyLog:
         while True:
             cosigned = set(log.cosigners())
             asked = [site for site in self.plan.sites if site not in cosigned or (last and site not in reasons)]
-            for site, answer in self._ask(link, asked, last=last).items():
+            for site, answer in self._ask(link, asked, last=last).items() if asked else ():
                 reasons[site] = self._take(log, site, answer)
             if log.has_quorum():
                 return
