@@ -109,8 +109,8 @@ class RunRecord:
         """Return the run's audit log, if the study is logged."""
         if not self.plan.study.audit_log.enabled:
             return None
-        content = b"" if roster is None else roster.content
-        self._log = StudyLog(folder=self.folder, plan=self.plan, key=key, roster=content)
+        signed, signer = (b"", b"") if roster is None else (roster.content, roster.consortium_key)
+        self._log = StudyLog(folder=self.folder, plan=self.plan, key=key, roster=signed, consortium=signer)
         return self._log
 
     def write_plan(self) -> None:

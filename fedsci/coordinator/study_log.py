@@ -47,7 +47,7 @@ class StudyLog:
         folder: the run's.
         plan: what is run.
         key: signs the log; sites know the coordinator by it.
-        roster: the signed roster of a masked study, for who verifies later.
+        roster, consortium: the signed roster of a masked study and the key that signed it, for who verifies later.
         patience_s: how long a quorum is waited for.
     """
 
@@ -55,6 +55,7 @@ class StudyLog:
     plan: Plan
     key: SigningKey
     roster: bytes = b""
+    consortium: bytes = b""
     patience_s: float = _PATIENCE_S
     _log: AuditLog | None = None
     _link: SiteLink | None = None
@@ -192,11 +193,12 @@ class StudyLog:
             return
         log.checkpoint()
         point = log.newest().checkpoint
+        kept = self.folder.contents([f"{self.path.name}/{KEYS}"])
         body = {
             "run": self._run,
             "size": point.size,
             "root": b64encode(point.root).decode(),
-            "files": {name: digest(content) for name, content in sorted(files.items())},
+            "files": {name: digest(content) for name, content in sorted((dict(files) | kept).items())},
         }
         self.folder.write_audit(MANIFEST, sign_statement("manifest", body, [self.key]))
         log.close()
@@ -219,6 +221,7 @@ class StudyLog:
             "quorum": quorum,
             "run": progress.run,
             "plan": self.plan.digest,
+            "consortium": self.consortium.hex(),
             "roster": b64encode(self.roster).decode() if self.roster else None,
         }
         self.folder.write_audit(KEYS, (json.dumps(about, indent=2) + "\n").encode())

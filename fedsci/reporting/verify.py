@@ -1,0 +1,484 @@
+"""``fedsci verify``: a run folder checked with the network unplugged, by who trusts none of those that wrote it.
+
+What is taken on trust is one key, the consortium's, whose fingerprint is printed: the roster it signed says whose the
+sites' keys are, their cosignatures fix the log, and everything else has to agree with the log.
+"""
+
+import hashlib
+import json
+import math
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from fedsci.audit.entries import Entry
+from fedsci.audit.log import wrong_in
+from fedsci.audit.quorum import quorum_of
+from fedsci.audit.statement import Statement, open_statement
+from fedsci.audit.verification import VerifiedLog, usual_signers, verify_log
+from fedsci.config.masking import lying_witnesses
+from fedsci.config.plan import Plan
+from fedsci.coordinator.study_log import KEYS, MANIFEST
+from fedsci.coordinator.summary import SCALING
+from fedsci.errors import FedsciError, InputError, ProtocolError, VerificationFailed
+from fedsci.names import digest
+from fedsci.reporting.evidence import plan_of, read_evidence
+from fedsci.reporting.run_folder import items, mapping, read_run_folder
+from fedsci.secagg import open_roster
+
+AUDIT = "audit"
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A run folder that checks out.
+
+    Attributes:
+        plan: what was run.
+        run: its id.
+        status: as summary.json says.
+        log: its log.
+        coordinator: SHA-256 of the key that signs the log.
+        consortium: SHA-256 of the key that everything rests on; empty where the study had no roster.
+        sites: SHA-256 of each site's key.
+        rounds: applied.
+        checks: what was looked at, a line each.
+        scaling: the pass that measured the scaling.
+    """
+
+    plan: Plan
+    run: str
+    status: str
+    log: VerifiedLog
+    coordinator: str
+    consortium: str
+    sites: Mapping[str, str]
+    rounds: int
+    checks: tuple[str, ...]
+    scaling: "Verified | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Keys:
+    """Who is who, as ``audit/keys.json`` says."""
+
+    coordinator: bytes
+    consortium: bytes
+    sites: Mapping[str, bytes]
+    post_quantum: Mapping[str, bytes]
+    quorum: int
+    run: str
+    plan: str
+    roster: bytes
+
+
+def verify_run(folder: Path, *, consortium: bytes | None = None) -> Verified:
+    """Return what a run folder proves.
+
+    Args:
+        folder: as a run left it, or as it was exported.
+        consortium: the key that the reader knows to be the consortium's; without it the folder's own counts.
+
+    Raises:
+        InputError: this is no run folder.
+        VerificationFailed: ``file`` and ``field`` say what is wrong first.
+    """
+    run = read_run_folder(folder)
+    with _in("plan.yaml", "plan"):
+        plan = plan_of(run)
+    if run.plan.get("digest") != plan.digest:
+        raise VerificationFailed("this is not the digest of the plan", file="plan.yaml", field="digest")
+    if not plan.study.audit_log.enabled:
+        raise VerificationFailed(
+            "the study kept no audit log (audit_log.enabled: false), so nothing about it can be verified",
+            file=AUDIT,
+            hint="run it with audit_log.enabled: true",
+        )
+    with wrong_in(f"{AUDIT}/{KEYS}"):
+        keys = _keys(folder / AUDIT / KEYS, plan, known=consortium)
+    status = str(run.summary.get("status", ""))
+    finished = status in ("completed", "stopped_by_budget")
+    with _below(AUDIT):
+        manifest = _manifest(folder, keys)
+        log = verify_log(
+            folder / AUDIT,
+            origin=f"fedsci/{keys.run}",
+            coordinator=keys.coordinator,
+            sites=keys.sites,
+            quorum=keys.quorum,
+            others={site: [public] for site, public in keys.post_quantum.items()},
+            signers=_signers(plan, keys),
+            finished=finished,
+        )
+        story = _Story(log, plan, keys, finished=finished)
+        point = log.newest.checkpoint
+        if manifest.get("size") != point.size or b64decode(str(manifest.get("root", ""))) != point.root:
+            raise VerificationFailed("it is not bound to the end of the log", file=MANIFEST, field="root")
+    _check_model(folder, story)
+    _check_summary(run.summary, story)
+    _check_rounds(run.rounds, story)
+    if plan.private and story.rounds:
+        with _in("summary.json", "privacy"):
+            read_evidence(folder)
+        _check_spends(run.summary, story)
+    scaling = _scaling(folder, plan, consortium)
+    for check in DOCUMENTS:
+        check(folder)
+    return Verified(
+        plan=plan,
+        run=keys.run,
+        status=status,
+        log=log,
+        coordinator=_fingerprint(keys.coordinator),
+        consortium=_fingerprint(keys.consortium) if keys.roster else "",
+        sites={site: _fingerprint(public) for site, public in keys.sites.items()},
+        rounds=len(story.rounds),
+        checks=_said(story, log, keys, plan),
+        scaling=scaling,
+    )
+
+
+#: What checks the documents of a run folder against its files, each raising VerificationFailed.
+DOCUMENTS: list[Callable[[Path], None]] = []
+
+
+class _Story:
+    """What a log says happened, in order, and that it could have.
+
+    Raises:
+        VerificationFailed: it could not.
+    """
+
+    def __init__(self, log: VerifiedLog, plan: Plan, keys: _Keys, *, finished: bool) -> None:
+        self.plan, self.log = plan, log
+        kinds = [entry.kind for entry in log.entries]
+        if kinds[:1] != ["plan"] or kinds.count("plan") != 1 or kinds.count("sites") != 1:
+            raise _wrong(log.entries[0], "a log begins with its plan and names its witnesses once", "kind")
+        self.rounds: dict[int, Statement] = {}
+        self.abandoned: set[int] = set()
+        self.spends: dict[str, Statement] = {}
+        self.model: Statement | None = None
+        for entry in log.entries:
+            statement = log.statements[entry.digest]
+            if statement.body.get("run") != keys.run and entry.kind not in ("record", "permit"):
+                raise _wrong(entry, f"it is of another run than {keys.run}", "run")
+            read = getattr(self, f"_{entry.kind}", None)
+            if read is not None:
+                read(entry, statement.body, keys, statement)
+        if finished and self.model is None:
+            raise _wrong(log.entries[-1], "a finished run logs its model", "kind")
+
+    def _plan(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
+        if body.get("digest") != self.plan.digest or body.get("plan") != self.plan.to_bytes().decode():
+            raise _wrong(entry, "the log is of another plan than plan.yaml", "plan")
+
+    def _sites(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
+        for name, right in (
+            ("sites", {site: public.hex() for site, public in keys.sites.items()}),
+            ("coordinator", keys.coordinator.hex()),
+            ("quorum", keys.quorum),
+            ("plan", self.plan.digest),
+        ):
+            if body.get(name) != right:
+                raise _wrong(entry, "it is not what audit/keys.json says", name)
+        self.first_model = body.get("model")
+
+    def _round(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
+        number, last = body.get("round"), max([0, *self.rounds, *self.abandoned])
+        if self.model is not None:
+            raise _wrong(entry, "there is a round after the end", "round")
+        if body.get("abandoned") is True:
+            if number not in (last, last + 1):
+                raise _wrong(entry, f"round {number} does not follow round {last}", "round")
+            self.rounds.pop(last if number == last else 0, None)
+            self.abandoned.add(int(last if number == last else last + 1))
+            return
+        if number != last + 1:
+            raise _wrong(entry, f"round {number} does not follow round {last}", "round")
+        survivors, dropped, receipts = body.get("survivors"), body.get("dropped"), body.get("receipts")
+        if not isinstance(survivors, list) or not isinstance(dropped, dict) or not isinstance(receipts, dict):
+            raise _wrong(entry, "it does not say who was in it", "survivors")
+        if sorted([*survivors, *dropped]) != sorted(self.plan.sites):
+            raise _wrong(entry, "survivors and dropped sites are not the plan's", "survivors")
+        if sorted(receipts) != sorted(survivors):
+            raise _wrong(entry, "not every survivor has a receipt", "receipts")
+        if len(survivors) < self.plan.min_survivors:
+            raise _wrong(entry, f"it has {len(survivors)} survivors, {self.plan.min_survivors} must be", "survivors")
+        self.rounds[number] = statement
+
+    def _spend(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
+        if body.get("plan") != self.plan.digest or body.get("dataset") != self.plan.study.dataset:
+            raise _wrong(entry, "the charge is for another plan", "plan")
+        site = str(entry.site)
+        if site in self.spends:
+            raise _wrong(entry, f"{site} charged twice", "site")
+        self.spends[site] = statement
+
+    def _model(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
+        last = self.rounds[max(self.rounds)].body.get("model") if self.rounds else self.first_model
+        if self.model is not None or body.get("model") != last:
+            raise _wrong(entry, "it is not the model of the last round", "model")
+        if body.get("rounds_completed") != len(self.rounds):
+            raise _wrong(entry, f"the log has {len(self.rounds)} rounds", "rounds_completed")
+        self.model = statement
+
+
+def _keys(path: Path, plan: Plan, *, known: bytes | None) -> _Keys:
+    """Return who is who; of a masked study as the consortium's roster says."""
+    try:
+        values = json.loads(path.read_bytes())
+        keys = _Keys(
+            coordinator=bytes.fromhex(values["coordinator"]),
+            consortium=bytes.fromhex(values["consortium"] or ""),
+            sites={site: bytes.fromhex(public) for site, public in values["sites"].items()},
+            post_quantum={site: bytes.fromhex(public) for site, public in values["post_quantum"].items()},
+            quorum=int(values["quorum"]),
+            run=str(values["run"]),
+            plan=str(values["plan"]),
+            roster=b64decode(values["roster"] or "", validate=True),
+        )
+    except OSError as error:
+        raise VerificationFailed(f"the file cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VerificationFailed(f"it does not say who is who ({error})") from None
+    if keys.plan != plan.digest:
+        raise VerificationFailed("it is of another plan", field="plan")
+    if sorted(keys.sites) != sorted(plan.sites):
+        raise VerificationFailed("these are not the plan's sites", field="sites")
+    if not set(keys.post_quantum) <= set(keys.sites):
+        raise VerificationFailed("a key of no site of the run", field="post_quantum")
+    if keys.quorum != quorum_of(len(plan.sites), lying_witnesses(plan)):
+        raise VerificationFailed(f"{keys.quorum} is not the quorum of the plan", field="quorum")
+    if known is not None and keys.consortium != known:
+        raise VerificationFailed("this is not the consortium's key that you named", field="consortium")
+    if not plan.study.secure_aggregation.enabled:
+        return keys
+    try:
+        listed = open_roster(keys.roster, consortium_key=keys.consortium)
+    except ProtocolError as error:
+        raise VerificationFailed(error.message, field="roster") from None
+    named = {str(member.name): member.verification_key for member in listed.sites}
+    for site, public in keys.sites.items():
+        if named.get(site) != public:
+            raise VerificationFailed(f"the roster has another key for {site}", field="sites")
+    return keys
+
+
+def _signers(plan: Plan, keys: _Keys) -> Callable[[Entry, Mapping[str, Any]], Iterable[bytes]]:
+    return usual_signers(keys.coordinator, keys.sites)
+
+
+def _manifest(folder: Path, keys: _Keys) -> Mapping[str, Any]:
+    """Return what the coordinator signed at the end; refuse files that are not those the run left."""
+    with wrong_in(MANIFEST):
+        content = _content(folder / AUDIT / MANIFEST)
+        statement = open_statement("manifest", content, [keys.coordinator])
+        body = statement.body
+        if body.get("run") != keys.run:
+            raise VerificationFailed("it is of another run", field="run")
+        if content != (json.dumps(json.loads(content), sort_keys=True) + "\n").encode():
+            raise VerificationFailed("the envelope is spelt in another way")
+        if len(json.loads(content)["signatures"]) != 1:
+            raise VerificationFailed("somebody else signed it as well", field="signatures")
+    for name, right in mapping(body.get("files")).items():
+        try:
+            found = digest((folder / name).read_bytes())
+        except OSError as error:
+            raise VerificationFailed(f"the file cannot be read: {error.strerror}", file=f"../{name}") from None
+        if found != right:
+            raise VerificationFailed("the file is not what the run left", file=f"../{name}", field="digest")
+    for name in ("plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json"):
+        if (folder / name).exists() and name not in mapping(body.get("files")):
+            raise VerificationFailed("the run left no such file", file=f"../{name}")
+    return body
+
+
+def _check_model(folder: Path, story: _Story) -> None:
+    """Refuse a model file that holds other numbers than the log's last model."""
+    path = folder / "model.safetensors"
+    if story.model is None or not path.exists():
+        return
+    with wrong_in("model.safetensors"):
+        try:
+            arrays = load(path.read_bytes())
+        except (OSError, SafetensorError, ValueError) as error:
+            raise VerificationFailed(f"the file cannot be read: {error}") from None
+        about = json.loads(_content(folder / "model.json"))
+        try:
+            order = [entry["name"] for entry in about["tensors"]]
+            vector = np.concatenate([np.asarray(arrays[name], np.float32).reshape(-1) for name in order])
+        except (KeyError, TypeError, ValueError):
+            raise VerificationFailed(
+                "model.json and model.safetensors do not fit each other", field="tensors"
+            ) from None
+        if "sha256:" + hashlib.sha256(vector.tobytes()).hexdigest() != story.model.body.get("model"):
+            raise VerificationFailed("this is not the model that the log names", field="model")
+
+
+def _check_summary(summary: Mapping[str, object], story: _Story) -> None:
+    """Refuse a summary that says another study, other rounds or better metrics than the log."""
+    with wrong_in("summary.json"):
+        for key, right in (
+            ("study", story.plan.study.study),
+            ("plan_digest", story.plan.digest),
+            ("sites", list(story.plan.sites)),
+        ):
+            if summary.get(key) != right:
+                raise VerificationFailed(f"the plan says {right}", field=key)
+        if story.model is None:
+            return
+        if summary.get("rounds_completed") != len(story.rounds):
+            raise VerificationFailed(f"the log has {len(story.rounds)} rounds", field="rounds_completed")
+        if sorted(items(summary.get("rounds_abandoned")), key=str) != sorted(story.abandoned, key=str):
+            raise VerificationFailed(f"the log has {sorted(story.abandoned)}", field="rounds_abandoned")
+        logged, said = mapping(story.model.body.get("metrics")), mapping(summary, "metrics", "federated")
+        for name in sorted({*logged, *said}):
+            if not _same(said.get(name), logged.get(name)):
+                raise VerificationFailed(
+                    f"it says {said.get(name)}, the log {logged.get(name)}", field=f"metrics.federated.{name}"
+                )
+
+
+def _check_rounds(lines: Iterable[Mapping[str, object]], story: _Story) -> None:
+    """Refuse rounds that were otherwise than the log says."""
+    with wrong_in("metrics.jsonl"):
+        lines = list(lines)
+        asked = len(story.rounds) + len(story.abandoned)
+        if story.model is not None and len(lines) != asked:
+            raise VerificationFailed(f"it holds {len(lines)} rounds, the log {asked}", field="round")
+        for line in lines:
+            number = line.get("round")
+            statement = story.rounds.get(number) if isinstance(number, int) else None
+            if statement is None:
+                if number not in story.abandoned and story.model is not None:
+                    raise VerificationFailed(f"the log has no round {number}", field=f"round {number}")
+                continue
+            body = statement.body
+            if line.get("sites") != len(body["survivors"]):
+                raise VerificationFailed(
+                    f"the log has {len(body['survivors'])} survivors", field=f"round {number}: sites"
+                )
+            if sorted(map(str, items(line.get("dropped")))) != sorted(body["dropped"]):
+                raise VerificationFailed("the log names other dropped sites", field=f"round {number}: dropped")
+            later = story.rounds.get(int(body["round"]) + 1)
+            logged = later.body.get("metrics_before") if later is not None else None
+            if isinstance(logged, Mapping) and not _same(line.get("metrics"), logged):
+                raise VerificationFailed("the log has other metrics", field=f"round {number}: metrics")
+
+
+def _check_spends(summary: Mapping[str, object], story: _Story) -> None:
+    """Refuse figures of privacy that are not those the sites signed."""
+    names = {
+        "study": "epsilon_spent_study",
+        "enforced_total": "epsilon_enforced_total",
+        "budget": "epsilon_budget",
+        "noise_multiplier": "noise_multiplier",
+        "rounds_charged": "rounds_charged",
+        "rdp_study": "rdp_study",
+        "rdp_total": "rdp_total",
+    }
+    scaled = story.plan.study.scaled_by is not None  # then summary.json adds the pass to the study
+    for site, statement in sorted(story.spends.items()):
+        said, signed = mapping(summary, "privacy", "by_site", site), mapping(statement.body.get("privacy"))
+        for name, key in names.items():
+            if not (scaled and name == "study") and not _same(said.get(key), signed.get(name)):
+                raise VerificationFailed(
+                    f"{site} signed {signed.get(name)}, it says {said.get(key)}",
+                    file="summary.json",
+                    field=f"privacy.by_site.{site}.{key}",
+                )
+        budget, spent = signed.get("budget"), signed.get("enforced_total")
+        if isinstance(budget, float | int) and isinstance(spent, float | int) and spent > budget * (1 + _CLOSE):
+            raise VerificationFailed(f"{site} spent {spent} of a budget of {budget}", file="summary.json", field=site)
+
+
+def _scaling(folder: Path, plan: Plan, consortium: bytes | None) -> Verified | None:
+    if plan.study.scaled_by is None:
+        return None
+    try:
+        first = verify_run(folder / SCALING, consortium=consortium)
+    except VerificationFailed as error:
+        error.file = f"{SCALING}/{error.file}"
+        raise
+    except InputError as error:
+        raise VerificationFailed(error.message, file=SCALING) from None
+    if first.plan.digest != plan.study.scaled_by.plan:
+        raise VerificationFailed("it is another pass than the plan's", file=SCALING, field="plan")
+    return first
+
+
+def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan) -> tuple[str, ...]:
+    point = log.newest.checkpoint
+    late = sum(len(key.public) > 1000 for key in log.newest.signed_by)
+    lines = [
+        f"{len(log.entries)} log entries and their statements, {len(log.kept)} checkpoints with a quorum of "
+        f"{keys.quorum} of {len(keys.sites)} sites",
+        f"the last checkpoint: {point.size} entries, root {point.root.hex()[:16]}, {late} post-quantum cosignatures",
+        f"{len(story.rounds)} rounds: who was in each, receipts, the model after each",
+        "plan.yaml, metrics.jsonl, summary.json and the model are what the run left, and agree with the log",
+    ]
+    if plan.private:
+        lines.append(f"epsilon of {len(story.spends)} signed charges, recomputed by the accountant from the plan")
+    permits = sum(entry.kind == "permit" for entry in log.entries)
+    if permits:
+        lines.append(f"{permits} permits, field by field against the plan")
+    return tuple(lines)
+
+
+@contextmanager
+def _in(file: str, field: str) -> Any:
+    """Turn what is wrong with a run's files, however it is called, into a failed verification."""
+    try:
+        yield
+    except VerificationFailed as error:
+        error.file, error.field = error.file or file, error.field or field
+        raise
+    except FedsciError as error:
+        raise VerificationFailed(error.message, hint=error.hint, file=file, field=field) from None
+
+
+@contextmanager
+def _below(folder: str) -> Any:
+    """Let a failed verification name files from the run folder on."""
+    try:
+        yield
+    except VerificationFailed as error:
+        if error.file:
+            error.file = error.file.removeprefix("../") if error.file.startswith("../") else f"{folder}/{error.file}"
+        raise
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return set(one) == set(other) and all(_same(one[key], other[key]) for key in one)
+    numbers = [value for value in (one, other) if isinstance(value, float | int) and not isinstance(value, bool)]
+    if len(numbers) == 2:
+        return math.isclose(numbers[0], numbers[1], rel_tol=_CLOSE, abs_tol=1e-12)
+    return one == other
+
+
+def _wrong(entry: Entry, message: str, field: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"the {entry.kind} at line {entry.index + 1} of the log: {message}",
+        file=f"statements/{entry.digest.removeprefix('sha256:')}.json",
+        field=field,
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise VerificationFailed(f"the file cannot be read: {error.strerror}", file=path.name) from None
+
+
+def _fingerprint(public: bytes) -> str:
+    return "sha256:" + hashlib.sha256(public).hexdigest()
