@@ -1,0 +1,268 @@
+"""``fedsci verify`` names the first file and field that is not as it was signed; an honest run is verified whole."""
+
+import json
+import shutil
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+
+from fedsci.audit.statement import canonical, sign_statement
+from fedsci.cli.progress import SilentDisplay
+from fedsci.config.study_file import load_study
+from fedsci.errors import FedsciError, VerificationFailed
+from fedsci.names import digest
+from fedsci.reporting.verify import verify_run
+from fedsci.secagg import Seed, SigningKey
+from fedsci.simulation.run import SimulatedRun
+
+LABS = 4
+
+
+def write_labs(folder: Path) -> None:
+    for number in range(1, LABS + 1):
+        points = np.random.default_rng(number).uniform(size=(60, 2))
+        lines = ["a,b,above", *(f"{a:.6f},{b:.6f},{int(a > b)}" for a, b in points)]
+        (folder / f"lab-{number}.csv").write_text("\n".join(lines) + "\n")
+        source = {"path": f"lab-{number}.csv", "privacy": {"epsilon": 8.0, "delta": 1.0e-5}}
+        policy = {"approval": "auto", "min_cohort": 2, "max_epsilon_per_study": 5.0, "exact_evaluation": True}
+        policy |= {"strategies": ["dp_fedsgd"], "models": ["linear"]}
+        values = {"site": f"lab-{number}", "datasets": {"points": source}, "policy": policy}
+        (folder / f"lab-{number}.yaml").write_text(yaml.safe_dump(values))
+
+
+STUDY = {
+    "study": "tiny",
+    "dataset": "points",
+    "task": {"kind": "binary", "target": "above"},
+    "features": {"a": {"min": 0, "max": 1}, "b": {"min": 0, "max": 1}},
+    "model": {"name": "linear"},
+    "strategy": "dp_fedsgd",
+    "training": {"rounds": 3, "learning_rate": 0.5},
+    "privacy": {"mechanism": "distributed", "epsilon": 4.0, "delta": 1.0e-5, "colluding_sites": 1},
+    "evaluation": {"holdout": 0.25, "baselines": []},
+    "sites": [f"lab-{number}.yaml" for number in range(1, LABS + 1)],
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """A private, masked, logged run of four labs, and the key of its coordinator."""
+    folder = tmp_path_factory.mktemp("honest")
+    write_labs(folder)
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    run = SimulatedRun(
+        study=load_study(folder / "study.yaml"),
+        engine="local",
+        state=folder / "state",
+        out=folder / "runs",
+        display=SilentDisplay(),
+    )
+    assert run.run()["status"] == "completed"
+    key = SigningKey(Seed((folder / "state" / "consortium.key").read_bytes()))
+    return run.folder.path, key
+
+
+@pytest.fixture
+def copy(honest, tmp_path):
+    return Path(shutil.copytree(honest[0], tmp_path / "run"))
+
+
+def wrong(folder: Path, file: str, field: str = "") -> VerificationFailed:
+    with pytest.raises(VerificationFailed) as failed:
+        verify_run(folder)
+    assert failed.value.file == file, failed.value
+    assert field in failed.value.field, failed.value
+    return failed.value
+
+
+def statements(folder: Path, kind: str) -> list[Path]:
+    entries = [json.loads(line) for line in (folder / "audit" / "entries.jsonl").read_text().splitlines()]
+    named = [entry["digest"].removeprefix("sha256:") for entry in entries if entry["kind"] == kind]
+    return [folder / "audit" / "statements" / f"{name}.json" for name in named]
+
+
+def change(file: Path, **values) -> None:
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | values, indent=2) + "\n")
+
+
+def sign_anew(folder: Path, key: SigningKey) -> None:
+    """What a coordinator can do afterwards: sign other files as what the run left."""
+    manifest = folder / "audit" / "manifest.json"
+    body = json.loads(b64decode(json.loads(manifest.read_bytes())["payload"]))
+    body["files"] = {name: digest((folder / name).read_bytes()) for name in body["files"] if (folder / name).exists()}
+    manifest.write_bytes(sign_statement("manifest", body, [key]))
+
+
+def test_an_honest_run_is_verified_and_says_what_it_rests_on(honest):
+    folder, key = honest
+    found = verify_run(folder, consortium=key.public)
+    assert (found.status, found.rounds, len(found.sites)) == ("completed", 3, LABS)
+    assert found.log.newest.checkpoint.size == len(found.log.entries)
+    assert len({note.checkpoint.size for note in found.log.kept}) == 5
+    assert found.consortium == digest(key.public)
+
+
+def test_another_consortium_s_run_is_not_taken_for_one_s_own(honest):
+    with pytest.raises(VerificationFailed) as failed:
+        verify_run(honest[0], consortium=b"\1" * 32)
+    assert (failed.value.file, failed.value.field) == ("audit/keys.json", "consortium")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "plan.yaml",
+        "metrics.jsonl",
+        "summary.json",
+        "model.safetensors",
+        "model.json",
+        "audit/keys.json",
+        "audit/entries.jsonl",
+        "audit/checkpoint",
+        "audit/manifest.json",
+    ],
+)
+def test_a_missing_or_empty_file_is_named(copy, file):
+    (copy / file).write_bytes(b"")
+    assert wrong(copy, file)
+    (copy / file).unlink()
+    assert wrong(copy, file)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_every_byte_of_every_file_counts(honest, copy, data):
+    files = sorted(str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file())
+    file = data.draw(st.sampled_from([name for name in files if not name.endswith((".html", ".md", ".cdx.json"))]))
+    content = bytearray((copy / file).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (copy / file).write_bytes(content)
+    try:
+        with pytest.raises(VerificationFailed) as failed:
+            verify_run(copy)
+        named = failed.value.file
+        assert named == file or (file == "audit/keys.json" and named.startswith("audit/")), failed.value
+    finally:
+        shutil.copy(honest[0] / file, copy / file)
+
+
+def test_a_file_too_many_is_named(copy):
+    (copy / "audit" / "statements" / f"{'0' * 64}.json").write_bytes(b"{}")
+    assert wrong(copy, f"audit/statements/{'0' * 64}.json")
+
+
+@pytest.mark.parametrize("action", ["drop", "swap", "repeat", "cut"])
+def test_entries_cannot_be_dropped_reordered_or_repeated(copy, action):
+    file = copy / "audit" / "entries.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    changed = {
+        "drop": lines[:2] + lines[3:],
+        "swap": [*lines[:2], lines[3], lines[2], *lines[4:]],
+        "repeat": [*lines[:3], lines[2], *lines[3:]],
+        "cut": lines[:-1],
+    }[action]
+    file.write_bytes(b"".join(changed))
+    assert wrong(copy, "audit/entries.jsonl")
+
+
+def test_a_better_metric_is_found_even_if_the_coordinator_signs_it(honest, copy):
+    summary = json.loads((copy / "summary.json").read_bytes())
+    summary["metrics"]["federated"]["accuracy"] = 0.999
+    (copy / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    assert wrong(copy, "summary.json", "digest")
+    sign_anew(copy, honest[1])
+    assert wrong(copy, "summary.json", "metrics.federated.accuracy")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epsilon_spent_study", 0.5),
+        ("epsilon_enforced_total", 0.5),
+        ("epsilon_budget", 80.0),
+        ("noise_multiplier", 10.0),
+        ("rounds_charged", 1),
+    ],
+)
+def test_figures_of_privacy_are_those_that_sites_signed(honest, copy, key, value):
+    summary = json.loads((copy / "summary.json").read_bytes())
+    summary["privacy"]["by_site"]["lab-2"][key] = value
+    (copy / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    sign_anew(copy, honest[1])
+    assert wrong(copy, "summary.json", "privacy")
+
+
+def test_other_rounds_are_found_even_if_the_coordinator_signs_them(honest, copy):
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    lines[1]["metrics"]["accuracy"] = 0.999
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sign_anew(copy, honest[1])
+    assert wrong(copy, "metrics.jsonl", "round 2: metrics")
+
+
+def test_another_model_is_found_even_if_the_coordinator_signs_it(honest, copy):
+    arrays = load((copy / "model.safetensors").read_bytes())
+    arrays["bias"] = arrays["bias"] + np.float32(1e-6)
+    (copy / "model.safetensors").write_bytes(save(arrays))
+    sign_anew(copy, honest[1])
+    assert wrong(copy, "model.safetensors", "model")
+
+
+@pytest.mark.parametrize("kind", ["plan", "sites", "round", "spend", "model"])
+def test_a_statement_signed_by_somebody_else_is_found(copy, kind):
+    for path in statements(copy, kind)[:1]:
+        body = json.loads(b64decode(json.loads(path.read_bytes())["payload"]))
+        path.write_bytes(sign_statement(kind, body, [SigningKey(Seed(b"x" * 32))]))
+        assert wrong(copy, f"audit/statements/{path.name}", "signatures")
+
+
+def test_a_statement_of_other_content_is_found(honest, copy):
+    [path, *_] = statements(copy, "round")
+    body = json.loads(b64decode(json.loads(path.read_bytes())["payload"]))
+    path.write_bytes(sign_statement("round", body | {"weight": 0.5}, [honest[1]]))
+    assert wrong(copy, f"audit/statements/{path.name}", "payload")
+
+
+def test_keys_of_other_sites_are_found(copy):
+    keys = json.loads((copy / "audit" / "keys.json").read_bytes())
+    change(copy / "audit" / "keys.json", sites=keys["sites"] | {"lab-1": "11" * 32})
+    assert wrong(copy, "audit/keys.json", "sites")
+    change(copy / "audit" / "keys.json", sites=keys["sites"], quorum=1)
+    assert wrong(copy, "audit/keys.json", "quorum")
+
+
+def test_a_roster_that_the_consortium_did_not_sign_is_found(copy):
+    keys = json.loads((copy / "audit" / "keys.json").read_bytes())
+    roster = bytearray(b64decode(keys["roster"]))
+    roster[40] ^= 1
+    change(copy / "audit" / "keys.json", roster=b64encode(bytes(roster)).decode())
+    assert wrong(copy, "audit/keys.json", "roster")
+
+
+def test_a_run_without_a_log_is_not_verified(tmp_path):
+    write_labs(tmp_path)
+    for number in range(1, LABS + 1):
+        file = tmp_path / f"lab-{number}.yaml"
+        values = yaml.safe_load(file.read_text())
+        values["policy"]["unlogged_studies"] = True
+        file.write_text(yaml.safe_dump(values))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | {"audit_log": {"enabled": False}}))
+    study = load_study(tmp_path / "study.yaml", overrides=["training.rounds=1"])
+    run = SimulatedRun(study=study, engine="local", state=None, out=tmp_path / "runs", display=SilentDisplay())
+    run.run()
+    assert "no audit log" in wrong(run.folder.path, "audit").message
+
+
+def test_what_is_signed_is_what_anyone_can_read(honest):
+    [path] = statements(honest[0], "model")
+    body = json.loads(b64decode(json.loads(path.read_bytes())["payload"]))
+    assert digest(canonical(body)).removeprefix("sha256:") == path.stem
+    with pytest.raises(FedsciError):
+        verify_run(honest[0] / "audit")
