@@ -13,7 +13,8 @@ from typing import Any
 from fedsci.errors import InputError, PolicyRefused, ProtocolError
 from fedsci.identity.files import write_private
 from fedsci.secagg import Seed, SigningKey
-from fedsci.secagg.keys import KEY_BYTES, check_signature
+from fedsci.secagg.keys import check_signature
+from fedsci.secagg.profiles import DEFAULT
 from fedsci.site.keystore import random_seed
 
 _LABEL = "ledger change"
@@ -43,8 +44,10 @@ def officer_key(path: Path) -> tuple[SigningKey, bool]:
         raise InputError(
             f"the officer's key {path}: {error.strerror}", hint="name a file of your own with --key"
         ) from None
-    if len(seed) != KEY_BYTES:
-        raise InputError(f"{path} is not an officer's key", hint=f"a key is {KEY_BYTES} bytes; name another with --key")
+    if len(seed) != DEFAULT.seed_bytes:
+        raise InputError(
+            f"{path} is not an officer's key", hint=f"a key is {DEFAULT.seed_bytes} bytes; name another with --key"
+        )
     return SigningKey(Seed(seed)), fresh
 
 
