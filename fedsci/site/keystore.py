@@ -60,14 +60,24 @@ class Keystore:
         require_profile(key.profile, profile, "this site's identity")
         return key
 
+    def require_pinned(self, profile: Profile) -> None:
+        """Pass if no consortium is pinned, or one of this crypto profile.
+
+        Raises:
+            ProtocolError: ``wrong-profile``.
+        """
+        if (self._folder / "consortium.pub").exists():
+            require_profile(self.profile, profile, "the consortium that this site belongs to")
+
     def choose_profile(self, profile: Profile) -> None:
         """Take up a crypto profile, with a new identity, before the site joins a consortium; never back to ``default``.
 
         Raises:
             ProtocolError: ``wrong-profile``: a consortium of another is pinned, or the identity is of a stricter one.
         """
-        pinned, path = (self._folder / "consortium.pub").exists(), self._folder / "identity.key"
-        if profile is not self.profile and (pinned or (path.exists() and profile is DEFAULT)):
+        self.require_pinned(profile)
+        path = self._folder / "identity.key"
+        if path.exists() and profile is DEFAULT:
             require_profile(profile, self.profile, "the consortium")
         if not path.exists() or profile is not self.profile:
             replace_private(path, random_seed(profile))
