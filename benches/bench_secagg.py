@@ -19,6 +19,8 @@ from harness import Results, check, main
 
 from fedsci import secagg
 from fedsci.secagg.prg import add_masks
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, PROFILES
 
 SITES = 17
 Timed = Callable[[], object]
@@ -38,9 +40,17 @@ class Fleet:
     """Sites and a coordinator in memory after one setup, whose CPU time is kept."""
 
     def __init__(
-        self, sites: int, *, ring_bits: int, slots: int = 32, bound: int = 1000, only: int | None = None
+        self,
+        sites: int,
+        *,
+        ring_bits: int,
+        slots: int = 32,
+        bound: int = 1000,
+        only: int | None = None,
+        profile: Profile = DEFAULT,
     ) -> None:
-        self.keys = {i: secagg.SigningKey(secagg.Seed(os.urandom(32))) for i in range(1, sites + 1)}
+        seeds = {i: secagg.Seed(os.urandom(profile.seed_bytes)) for i in range(1, sites + 1)}
+        self.keys = {i: secagg.SigningKey(seed) for i, seed in seeds.items()}
         roster = secagg.Roster(
             serial=1,
             sites=tuple(
@@ -302,6 +312,20 @@ def measure_sparse(length: int, ring_bits: int) -> dict[str, float]:
     }
 
 
+def measure_profile(profile: Profile, length: int) -> dict[str, object]:
+    """A batch's setup and three rounds in one crypto profile."""
+    fleet = Fleet(SITES, ring_bits=16, profile=profile)
+    values = np.clip(np.random.default_rng(1).normal(0, 0.2, length), -1, 1).astype(np.float32)
+    rounds = [measure_round(fleet, slot, values, None) for slot in range(3)]
+    row: dict[str, object] = {"crypto_profile": profile.name, "parameters": length}
+    row |= {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    row |= {
+        "setup_ms": statistics.median(fleet.site_s.values()) * 1e3,
+        "setup_up_bytes": statistics.median(fleet.up_bytes.values()),
+    }
+    return row
+
+
 def measure(quick: bool) -> Results:
     """Measure all sizes in both rings, each beside plain averaging and the peers."""
     repeats = 3 if quick else 5
@@ -338,6 +362,8 @@ def measure(quick: bool) -> Results:
         rows.append({"parameters": min(length, 1_000_000), "peer": "tenseal CKKS", **(ckks or {"value": None})})
     sparse = {bits: measure_sparse(1_000_000 if quick else 10_000_000, bits) for bits in (16, 32)}
     rows += [{"sites": 200, "ring_bits": bits, **found} for bits, found in sparse.items()]
+    for size in (1_000, 1_000_000):
+        rows += [measure_profile(profile, size) for profile in PROFILES.values()]
     for row in rows:
         print("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedsci.cli.folders import using
+from fedsci.cli.profiles import CryptoProfile
 
 if TYPE_CHECKING:
     from fedsci.coordinator.enrolment import EnrolledSite, Enrolment
@@ -56,6 +57,10 @@ def init(
         float,
         typer.Option("--certificate-days", min=0.0001, max=398, help="How long certificates of sites are good."),
     ] = 90.0,
+    profile: Annotated[
+        CryptoProfile,
+        typer.Option("--crypto-profile", help="fips: P-384, SHA-384, AES-256 and nothing else; for life."),
+    ] = CryptoProfile.default,
 ) -> None:
     """Found a consortium: its root, the coordinator's certificate, the key that signs rosters.
 
@@ -64,6 +69,7 @@ def init(
     from fedsci.coordinator.authority import describe_root
     from fedsci.coordinator.enrolment import ENROLMENT_PORT, FLEET_PORT, Enrolment
     from fedsci.identity.address import parse_address
+    from fedsci.secagg.profiles import PROFILES
 
     enrolment = Enrolment.create(
         folder,
@@ -71,9 +77,12 @@ def init(
         fleet_port=fleet_port or FLEET_PORT,
         passphrase=passphrase(),
         site_days=days,
+        profile=PROFILES[profile],
     )
     typer.echo(f"founded a consortium in {folder}, for sites to join at {enrolment.address}")
     typer.echo(f"root: {describe_root(enrolment.authority.root)}")
+    if profile is not CryptoProfile.default:
+        typer.echo(f"crypto profile: {profile}, for life")
     typer.echo(f"next: move {folder / 'ca.key'} to a place that is offline; it is not needed for 16 months")
     typer.echo("next: fedsci coordinator enrol NAME, for each lab")
 

@@ -12,6 +12,7 @@ from fedsci.errors import InputError
 
 if TYPE_CHECKING:
     from fedsci.config.site import Site
+    from fedsci.secagg.profile import Profile
     from fedsci.site.ledger import Ledger
     from fedsci.site.ledger_keeping import Inspection
     from fedsci.site.ledger_report import BudgetReport
@@ -76,7 +77,7 @@ def ledger(
     """
     loaded, found = _open(site, state)
     if adopt:
-        signing, said = _key(loaded, key)
+        signing, said = _key(loaded, key, found.profile)
         what = found.adopt(reason=reason, key=signing)
         typer.echo(
             "\n".join([*said, f"{loaded.site}: adopted, signed by {signing.public.hex()[:16]}…", f"found: {what}"])
@@ -114,7 +115,7 @@ def set_budget(
     Raised after results were seen, what can be claimed of everything released is the highest budget there ever was.
     """
     loaded, found = _open(site, state)
-    signing, said = _key(loaded, key)
+    signing, said = _key(loaded, key, found.profile)
     old, new = found.change_budget(dataset, epsilon=epsilon, delta=delta, reason=reason, key=signing)
     spending = found.spending(dataset, new)
     said.append(
@@ -141,7 +142,7 @@ def _open(file: Path, state: Path | None) -> "tuple[Site, Ledger]":
     return site, open_ledger(site, base if (base / "site.name").is_file() else base / site.site)
 
 
-def _key(site: "Site", path: Path | None) -> tuple[Any, list[str]]:
+def _key(site: "Site", path: Path | None, profile: "Profile") -> tuple[Any, list[str]]:
     """Return the officer's key, and what to say if it was just made."""
     from fedsci.site.officer import default_key_path, officer_key
 
@@ -150,7 +151,7 @@ def _key(site: "Site", path: Path | None) -> tuple[Any, list[str]]:
         raise InputError(
             f"{site.site}: its officer's key is not in {path}", hint="name the file that holds it with --key"
         )
-    key, fresh = officer_key(path)
+    key, fresh = officer_key(path, profile)
     said = [f"made the officer's key {path}: keep it, and keep it from the site's machine"] if fresh else []
     if not site.officer:
         said.append(f'to let no other key sign, write in the site file: officer: "{key.public.hex()}"')

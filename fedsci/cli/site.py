@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsci.cli.folders import using
+from fedsci.cli.profiles import CryptoProfile
 
 if TYPE_CHECKING:
     from fedsci.site.identity import Facts, SiteIdentity
@@ -43,11 +44,17 @@ def init(
     new_keys: Annotated[
         bool, typer.Option("--new-keys", help="Throw the old keys away, after a theft; the site must join again.")
     ] = False,
+    profile: Annotated[
+        CryptoProfile | None,
+        typer.Option("--crypto-profile", help="Join no consortium of another one [default: as the consortium]."),
+    ] = None,
 ) -> None:
     """Make the site's keys, on this machine; they never leave it. Keys that are there are kept."""
+    from fedsci.secagg.profiles import PROFILES
+
     found = _identity(site_file, state)
     with using(found.state):
-        facts = found.create(new_keys=new_keys)
+        facts = found.create(new_keys=new_keys, profile=None if profile is None else PROFILES[profile])
     typer.echo(f"the keys of {facts.site} lie in {found.state}")
     typer.echo(f"verification key: {facts.verification_key}")
     if not facts.enrolled:
@@ -103,6 +110,7 @@ def _lines(facts: "Facts", state: Path) -> list[tuple[str, str]]:
         ("site", facts.site),
         ("state folder", str(state)),
         ("verification key", facts.verification_key),
+        ("crypto profile", facts.crypto_profile),
     ]
     if not facts.enrolled:
         return [*lines, ("certificate", "none: not enrolled yet")]

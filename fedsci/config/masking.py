@@ -5,6 +5,7 @@ import hashlib
 from fedsci.config.plan import Plan
 from fedsci.errors import ConfigError, ProtocolError
 from fedsci.secagg import Cohort, Quantisation, Roster, Setup, Terms, default_terms, plan_quantisation
+from fedsci.secagg.profiles import PROFILES, require_profile
 
 
 def terms_for(plan: Plan) -> Terms:
@@ -42,12 +43,25 @@ def grid_for(plan: Plan) -> Quantisation:
     return plan_quantisation(bound=chosen.bound, sites=len(plan.sites), ring_bits=chosen.ring_bits)
 
 
+def check_profile(plan: Plan, roster: Roster) -> None:
+    """Pass if the consortium is of the crypto profile that the plan asks for, if it asks for one.
+
+    Raises:
+        ProtocolError: ``wrong-profile``.
+    """
+    wanted = plan.study.secure_aggregation.crypto_profile
+    if wanted is not None:
+        require_profile(roster.profile, PROFILES[wanted], "the consortium's roster")
+
+
 def setup_for(plan: Plan, roster: Roster, *, run: str, batch: int) -> Setup:
     """Return what the sites of a run must agree on before a batch of slots.
 
     Raises:
-        ProtocolError: the roster lacks a site of the plan, or is stricter than the plan.
+        ProtocolError: the roster lacks a site of the plan, or is stricter than the plan, or is of another crypto
+            profile than the plan asks for (``wrong-profile``).
     """
+    check_profile(plan, roster)
     by_name = {site.name: site.index for site in roster.sites}
     absent = [name for name in plan.sites if name not in by_name]
     if absent:

@@ -139,8 +139,8 @@ class Site(Strict):
     @field_validator("officer")
     @classmethod
     def _public_key(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
-            raise ValueError("officer is not a public key | give its 64 hexadecimal digits, in quotes")
+        if value is not None and not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{194}", value):
+            raise ValueError("officer is not a public key | give its 64 hexadecimal digits (fips: 194), in quotes")
         return value
 
 

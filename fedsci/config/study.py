@@ -246,12 +246,15 @@ class SecureAggregation(Strict):
         min_survivors: fewest sites a sum may stand for; two thirds plus one if left out.
         ring_bits: width of the integers that are summed.
         bound: largest magnitude of one number of a weighted contribution; what lies outside is clipped.
+        crypto_profile: what the consortium must be of; left out, the study runs in whichever it is of. Simulated labs
+            make up a consortium of this profile, or of ``default``.
     """
 
     enabled: bool = True
     min_survivors: int | None = Field(default=None, ge=1)
     ring_bits: Literal[32, 64] = 32
     bound: float = Field(default=16.0, gt=0, le=1e6)
+    crypto_profile: Literal["default", "fips"] | None = None
 
 
 class AuditLogging(Strict):

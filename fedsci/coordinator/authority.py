@@ -1,9 +1,10 @@
 """The consortium's certificate authority: a root that can be kept offline, and an issuing key that stays.
 
-The root (P-384, ten years) signs one thing, the issuing certificate (P-256, two years), and is then not needed
-until that runs out. The issuing key signs certificates of sites and of the coordinator's server, and the list
-of those revoked. Everybody trusts the root. Certificates start an hour early, since clocks differ. The server's is good
-for a week only, since sites see no revocation list: it costs nothing, as it is renewed where it is used.
+The root (P-384, ten years) signs one thing, the issuing certificate (two years; P-256, or P-384 in the crypto profile
+``fips``), and is then not needed until that runs out. The issuing key signs certificates of sites and of the
+coordinator's server, and the list of those revoked. Everybody trusts the root. Certificates start an hour early, since
+clocks differ. The server's is good for a week only, since sites see no revocation list: it costs nothing, as it is
+renewed where it is used.
 """
 
 import datetime
@@ -26,6 +27,8 @@ from fedsci.identity.certificates import (
     is_due,
     key_pem,
     new_key,
+    profile_name,
+    profile_of,
     public_der,
     read_chain,
     read_key,
@@ -33,6 +36,8 @@ from fedsci.identity.certificates import (
 )
 from fedsci.identity.files import replace_pair, replace_private, settle_pair
 from fedsci.names import SiteId
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT
 
 ROOT_DAYS, ISSUING_DAYS, SITE_DAYS, SERVER_DAYS, CRL_DAYS = 3653, 730, 90, 7, 30
 BACKDATE = datetime.timedelta(hours=1)
@@ -85,6 +90,7 @@ class Authority:
         passphrase: str | None = None,
         clock: Clock = utc_now,
         site_days: float = SITE_DAYS,
+        profile: Profile = DEFAULT,
     ) -> "Authority":
         """Make the root, the issuing key, the server's certificate and an empty revocation list.
 
@@ -96,13 +102,15 @@ class Authority:
             passphrase: encrypts the root's key.
             clock: returns the time, in UTC.
             site_days: as above.
+            profile: the consortium's crypto profile; the root and the issuing certificate say so.
         """
-        key = new_key(ec.SECP384R1())
-        builder = _builder("fedsci consortium root", key.public_key(), clock(), ROOT_DAYS)
-        builder = _as_authority(builder, path_length=1).issuer_name(_name("fedsci consortium root"))
+        key, name = new_key(ec.SECP384R1()), _name("fedsci consortium root", profile)
+        builder = _builder(name, key.public_key(), clock(), ROOT_DAYS)
+        builder = _as_authority(builder, path_length=1).issuer_name(name)
         root = _with_keys(builder, key.public_key(), key.public_key()).sign(key, SHA384())
         replace_private(folder / "ca.key", key_pem(key, passphrase=passphrase))
-        replace_private(folder / "issuing.key", key_pem(new_key()))
+        curve = ec.SECP256R1() if profile is DEFAULT else ec.SECP384R1()
+        replace_private(folder / "issuing.key", key_pem(new_key(curve)))
         replace_private(folder / "ca.crt", chain_pem(root))
         authority = cls(folder, clock=clock, site_days=site_days)
         authority.renew_issuing(key)
@@ -152,7 +160,8 @@ class Authority:
     def renew_issuing(self, root_key: ec.EllipticCurvePrivateKey) -> None:
         """Certify the issuing key for two years from now; the key stays, so all it signed stays good."""
         key = self._issuing_key().public_key()
-        builder = _builder("fedsci issuing", key, self._clock(), ISSUING_DAYS, until=self.root.not_valid_after_utc)
+        name = _name("fedsci issuing", profile_of(self.root))
+        builder = _builder(name, key, self._clock(), ISSUING_DAYS, until=self.root.not_valid_after_utc)
         builder = _as_authority(builder, path_length=0).issuer_name(self.root.subject)
         issued = _with_keys(builder, key, root_key.public_key()).sign(root_key, SHA384())
         replace_private(self.folder / "issuing.crt", chain_pem(issued))
@@ -169,7 +178,7 @@ class Authority:
         names = x509.SubjectAlternativeName(
             [x509.IPAddress(ipaddress.ip_address(one)) if is_ip(one) else x509.DNSName(one) for one in listed]
         )
-        key = new_key()
+        key = new_key(ec.SECP256R1() if profile_of(self.root) is DEFAULT else ec.SECP384R1())
         days = min(SERVER_DAYS, self._site_days)
         leaf = self._leaf("fedsci coordinator", key.public_key(), names, ExtendedKeyUsageOID.SERVER_AUTH, days)
         certificate, private = self.server_pair
@@ -198,7 +207,7 @@ class Authority:
         for one in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(one.serial).revocation_date(one.at)
             builder = builder.add_revoked_certificate(entry.build())
-        signed = builder.sign(key, SHA256())
+        signed = builder.sign(key, _hash_for(key))
         replace_private(self.crl_path, signed.public_bytes(serialization.Encoding.PEM))
 
     def crl(self) -> x509.CertificateRevocationList:
@@ -226,12 +235,12 @@ class Authority:
                 f"the issuing certificate ran out on {issuer.not_valid_after_utc:%Y-%m-%d}",
                 hint="renew it with the root's key: fedsci coordinator renew-ca --ca-key FILE",
             )
-        builder = _builder(name, key, self._clock(), days, until=issuer.not_valid_after_utc)
+        builder = _builder(_name(name), key, self._clock(), days, until=issuer.not_valid_after_utc)
         builder = builder.issuer_name(issuer.subject).add_extension(names, critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signature=True), critical=True)
-        return _with_keys(builder, key, issuing_key.public_key()).sign(issuing_key, SHA256())
+        return _with_keys(builder, key, issuing_key.public_key()).sign(issuing_key, _hash_for(issuing_key))
 
 
 def describe_root(root: x509.Certificate) -> str:
@@ -240,7 +249,7 @@ def describe_root(root: x509.Certificate) -> str:
 
 
 def _builder(
-    name: str,
+    name: x509.Name,
     key: ec.EllipticCurvePublicKey,
     now: datetime.datetime,
     days: float,
@@ -249,7 +258,7 @@ def _builder(
 ) -> x509.CertificateBuilder:
     lifetime = datetime.timedelta(days=days)
     end = now + lifetime
-    builder = x509.CertificateBuilder().subject_name(_name(name)).public_key(key)
+    builder = x509.CertificateBuilder().subject_name(name).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
     return builder.not_valid_before(now - min(BACKDATE, lifetime)).not_valid_after(min(end, until or end))
 
@@ -284,8 +293,12 @@ def _usage(*, signature: bool) -> x509.KeyUsage:
     )
 
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+def _name(text: str, profile: Profile = DEFAULT) -> x509.Name:
+    return x509.Name([*profile_name(profile), x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _hash_for(key: ec.EllipticCurvePrivateKey) -> SHA256 | SHA384:
+    return SHA384() if key.curve.key_size > 256 else SHA256()
 
 
 def _spki(key: object) -> bytes:

@@ -36,6 +36,8 @@ from fedsci.identity.files import replace_private, write_private
 from fedsci.identity.messages import Answer, EnrolRequest, RenewRequest, refuse
 from fedsci.identity.token import SECRET_BYTES, Token
 from fedsci.names import SiteId, site_id
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, profile_of_key
 from fedsci.secagg.terms import SMALLEST_COHORT
 
 ENROLMENT_PORT, FLEET_PORT = 9443, 9444
@@ -52,7 +54,7 @@ class EnrolledSite:
         state: ``invited`` (a token waits), ``active`` or ``revoked``.
         index: its number in rosters; 0 while invited.
         until: when its newest certificate ends; for ``invited``, its token.
-        verification_key: Ed25519, 32 bytes; empty while invited.
+        verification_key: of its signatures; empty while invited.
         certificate: the newest, PEM, with the issuing one; empty while invited.
     """
 
@@ -91,6 +93,7 @@ class Enrolment:
         passphrase: str | None = None,
         site_days: float = SITE_DAYS,
         clock: Clock = utc_now,
+        profile: Profile = DEFAULT,
     ) -> "Enrolment":
         """Found a consortium in a new or empty folder.
 
@@ -101,6 +104,7 @@ class Enrolment:
             passphrase: encrypts the root's key.
             site_days: how long certificates of sites are good.
             clock: returns the time, in UTC.
+            profile: the crypto profile of all its members, for life.
 
         Raises:
             InputError: the folder holds something already, or cannot be written.
@@ -110,9 +114,11 @@ class Enrolment:
                 raise InputError(f"{folder} is not empty", hint="a consortium starts in a folder of its own")
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
-            write_private(folder / "consortium.key", secrets.token_bytes(32))
+            write_private(folder / "consortium.key", secrets.token_bytes(profile.seed_bytes))
             hosts = [address.host for address in addresses]
-            Authority.create(folder, hosts=hosts, passphrase=passphrase, clock=clock, site_days=site_days)
+            Authority.create(
+                folder, hosts=hosts, passphrase=passphrase, clock=clock, site_days=site_days, profile=profile
+            )
             values = {
                 "address": str(addresses[0]),
                 "fleet_address": str(Address(addresses[0].host, fleet_port)),
@@ -147,6 +153,11 @@ class Enrolment:
         with self._store.reading() as db:
             return bytes.fromhex(fact(db, "consortium"))
 
+    @property
+    def profile(self) -> Profile:
+        """The crypto profile of the consortium; its key is of it, so no note in a file can change it."""
+        return profile_of_key(self.consortium_key) or DEFAULT
+
     def invite(self, site: SiteId, *, who: str, hours: float = TOKEN_HOURS) -> Token:
         """Return a token that enrols ``site`` once; one that still waits for it is void from now on.
 
@@ -177,6 +188,8 @@ class Enrolment:
             EnrolmentRefused: see docs/enrolment.md for the rules.
         """
         site = _named(request.site)
+        if profile_of_key(request.verification_key) is not self.profile:
+            refuse("wrong-profile", f"the key of {site} is not of the crypto profile {self.profile.name}")
         request.check()
         key = requested_key(request.csr, site)
         with self._store.writing() as db:
@@ -262,7 +275,12 @@ class Enrolment:
             db.execute("UPDATE tokens SET state = 'void' WHERE state = 'open'")
             hosts = json.loads(fact(db, "hosts"))
             self.authority = Authority.create(
-                self.folder, hosts=hosts, passphrase=passphrase, clock=self._clock, site_days=self._site_days
+                self.folder,
+                hosts=hosts,
+                passphrase=passphrase,
+                clock=self._clock,
+                site_days=self._site_days,
+                profile=profile_of_key(bytes.fromhex(fact(db, "consortium"))) or DEFAULT,
             )
             self._write_crl(db)
             self._note(db, who, "new root", "")

@@ -10,6 +10,7 @@ from fedsci import secagg
 from fedsci.coordinator.enrolment_store import fact, one, set_fact
 from fedsci.errors import InputError
 from fedsci.names import SiteId
+from fedsci.secagg.profiles import profile_of_seed
 from fedsci.secagg.terms import SMALLEST_COHORT
 
 
@@ -59,8 +60,8 @@ def read_consortium_key(path: Path) -> secagg.SigningKey:
         InputError: the file holds no such key.
     """
     seed = path.read_bytes()
-    if len(seed) != 32:
+    if profile_of_seed(seed) is None:
         raise InputError(
-            f"{path} is not a consortium's key", hint="it holds exactly 32 bytes; restore it from a backup"
+            f"{path} is not a consortium's key", hint="it has neither 32 nor 48 bytes; restore it from a backup"
         )
     return secagg.SigningKey(secagg.Seed(seed))

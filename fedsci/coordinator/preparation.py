@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedsci.config.masking import check_profile
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_admission
 from fedsci.coordinator.aggregation import Aggregation, PlainAggregation
@@ -46,11 +47,13 @@ def admit(
     Raises:
         SiteFailed: a site refused; its own exit code says why.
         InputError: sites read the study differently, or a masked study has no roster.
+        ProtocolError: ``wrong-profile``: the study asks for another crypto profile than the consortium's.
     """
     fields: dict[str, Any] = {"run": progress.run, "plan": plan.to_bytes().decode()}
     if plan.study.secure_aggregation.enabled:
         if roster is None:
             raise InputError("a masked study needs a signed roster")
+        check_profile(plan, roster.open())
         fields |= {"roster": pack(roster.content), "setup_batch": 0}
     if log is not None:
         fields |= log.ask_fields()
@@ -93,11 +96,13 @@ def assemble(
     weights = _weights(plan, progress, cost)
     if roster is None or not plan.study.secure_aggregation.enabled:
         return PlainAggregation(link=link, plan=plan, weights=weights), meter
+    opened = roster.open()
+    progress.crypto_profile = opened.profile.name
     aggregation = MaskedAggregation(
         link=link,
         plan=plan,
         run=progress.run,
-        roster=roster.open(),
+        roster=opened,
         weights=weights,
         slots=progress.rounds_allowed + 2,
         step=step_of(plan, cost),

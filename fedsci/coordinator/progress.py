@@ -38,6 +38,7 @@ class Progress:
         dropped: sites that did not finish a round, and which.
         reasons: why, for each of these.
         seconds: wall time by phase.
+        crypto_profile: the roster's, once there is a masked sum to set up; else None.
     """
 
     run: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -59,6 +60,7 @@ class Progress:
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("training", "masking", "aggregation", "evaluation", "transport"), 0.0)
     )
+    crypto_profile: str | None = None
 
     @property
     def rounds_completed(self) -> int:

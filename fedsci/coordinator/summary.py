@@ -112,6 +112,7 @@ def summarise(
             "enabled": study.secure_aggregation.enabled,
             "protocol": SECAGG_PROTOCOL if study.secure_aggregation.enabled else None,
             "ring_bits": study.secure_aggregation.ring_bits if study.secure_aggregation.enabled else None,
+            "crypto_profile": progress.crypto_profile,
             "min_survivors": plan.min_survivors,
             "smallest_sum": plan.smallest_sum,
             "dropped": [[site, number] for site, number in progress.dropped],

@@ -18,8 +18,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fedsci.errors import InputError
 from fedsci.identity.messages import refuse
 from fedsci.names import SiteId, site_id
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, PROFILES
 
 _SITE = "fedsci:site/"
+_PROFILE = "crypto profile "
 
 
 def new_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey:
@@ -84,6 +87,30 @@ def chain_pem(*certificates: x509.Certificate) -> bytes:
 def fingerprint(certificate: x509.Certificate) -> bytes:
     """Return SHA-256 of the DER, 32 bytes; what people compare."""
     return certificate.fingerprint(SHA256())
+
+
+def profile_name(profile: Profile) -> list[x509.NameAttribute[str]]:
+    """Return what a consortium's root and issuing certificate say of its crypto profile; nothing of ``default``."""
+    if profile is DEFAULT:
+        return []
+    return [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, _PROFILE + profile.name)]
+
+
+def profile_of(certificate: x509.Certificate) -> Profile:
+    """Return the crypto profile of the consortium under whose root, or issuing certificate, this one is.
+
+    Sites hold the root by its fingerprint, so nobody between can change what it says.
+
+    Raises:
+        InputError: one that is not known.
+    """
+    units = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    named = [str(unit.value).removeprefix(_PROFILE) for unit in units if str(unit.value).startswith(_PROFILE)]
+    if not named:
+        return DEFAULT
+    if len(named) > 1 or named[0] not in PROFILES:
+        raise InputError("the consortium is of a crypto profile that is not known here", hint="update fedsci")
+    return PROFILES[named[0]]
 
 
 def is_due(certificate: x509.Certificate, now: datetime.datetime) -> bool:

@@ -11,10 +11,13 @@ from fedsci.errors import EnrolmentRefused, ProtocolError
 from fedsci.identity.token import secret_digest
 from fedsci.secagg import SigningKey
 from fedsci.secagg.keys import check_signature, labelled
+from fedsci.secagg.profiles import PROFILES
 
 REQUEST_LIMIT = 16 * 1024
 ANSWER_LIMIT = 2 * 1024 * 1024
 _ENROL, _RENEW = "enrolment", "renewal"
+_LONGEST_KEY = max(profile.verification_bytes for profile in PROFILES.values())
+_LONGEST_SIGNATURE = max(profile.signature_bytes for profile in PROFILES.values())
 
 
 class _Message(BaseModel):
@@ -35,15 +38,15 @@ class EnrolRequest(_Message):
     Attributes:
         secret: the token's.
         csr: DER, PKCS #10 over a P-256 key, signed by it.
-        verification_key: the site's Ed25519 key, 32 bytes: what the roster will name.
+        verification_key: of the site's signatures: what the roster will name. Its size says of which crypto profile.
         signature: by that key over everything else, so that no other can be put in its place.
     """
 
     site: str = Field(max_length=64)
     secret: bytes = Field(repr=False, max_length=32)
     csr: bytes = Field(max_length=2048)
-    verification_key: bytes = Field(max_length=32)
-    signature: bytes = Field(default=b"", max_length=64)
+    verification_key: bytes = Field(max_length=_LONGEST_KEY)
+    signature: bytes = Field(default=b"", max_length=_LONGEST_SIGNATURE)
 
     def body(self) -> bytes:
         """Return what is signed; the secret by its digest."""
@@ -66,7 +69,7 @@ class RenewRequest(_Message):
         time: the site's clock, seconds since 1970.
         csr: as in :class:`EnrolRequest`; signed afresh, which makes every request another.
         tls_signature: ECDSA by the key of the certificate it has.
-        signature: Ed25519 by the site's identity: a stolen TLS key alone does not outlive its certificate.
+        signature: by the site's identity: a stolen TLS key alone does not outlive its certificate.
     """
 
     site: str = Field(max_length=64)
@@ -74,7 +77,7 @@ class RenewRequest(_Message):
     time: int
     csr: bytes = Field(max_length=2048)
     tls_signature: bytes = Field(default=b"", max_length=128)
-    signature: bytes = Field(default=b"", max_length=64)
+    signature: bytes = Field(default=b"", max_length=_LONGEST_SIGNATURE)
 
     def body(self) -> bytes:
         """Return what both keys sign."""
@@ -138,4 +141,4 @@ def _check(key: bytes, label: str, body: bytes, signature: bytes) -> None:
     try:
         check_signature(key, label, body, signature, rule="signature", who="the site")
     except ProtocolError as error:
-        refuse("signature", error.message)
+        refuse(error.rule, error.message)

@@ -11,7 +11,12 @@ from typing import Any, NoReturn
 from cryptography import x509
 
 from fedsci.errors import ConfigError
+from fedsci.identity.certificates import parse_chain, profile_of, read_chain
 from fedsci.identity.files import settle_pair
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import FIPS
+
+_AES_GCM = ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256")
 
 
 class ServerTls(ssl.SSLContext):
@@ -131,9 +136,39 @@ def client_context(root: bytes, *, certificate: Path | None = None, key: Path | 
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=root.decode("ascii"))
+    restrict(context, profile_of(parse_chain(root, where="the root")[0]))
     if certificate is not None and key is not None:
         context.load_cert_chain(certificate, key)
     return context
+
+
+def restrict(context: ssl.SSLContext, profile: Profile) -> None:
+    """Let a context agree on nothing outside ``profile``.
+
+    In ``fips``: keys are agreed on over P-384 alone. Python cannot choose among TLS 1.3's ciphers, so that AES-GCM is
+    in use is checked when a handshake ends, before anything is sent or read: another cipher is an ``SSLError``.
+    """
+    if profile is FIPS:
+        context.set_ecdh_curve("secp384r1")
+        context.sslsocket_class, context.sslobject_class = _CheckedSocket, _CheckedObject
+
+
+def _check_cipher(cipher: tuple[str, str, int] | None) -> None:
+    name = cipher[0] if cipher else "none"
+    if name not in _AES_GCM:
+        raise ssl.SSLError(f"wrong-profile: the cipher {name} is not of the crypto profile fips")
+
+
+class _CheckedSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _check_cipher(self.cipher())
+
+
+class _CheckedObject(ssl.SSLObject):
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _check_cipher(self.cipher())
 
 
 def load(action: Callable[[], Any], path: Path) -> Any:
@@ -165,6 +200,7 @@ def _server(
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     load(lambda: context.load_cert_chain(certificate, key), certificate)
+    restrict(context, profile_of(read_chain(certificate)[0]))
     if root is None or revoked is None:
         return context, frozenset()
     context.verify_mode = ssl.CERT_REQUIRED

@@ -10,6 +10,8 @@ from fedsci.errors import InputError
 from fedsci.identity.address import Address, parse_address
 from fedsci.names import SiteId, site_id
 from fedsci.secagg import Seed
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, profile_of_key
 
 PREFIX = "fedsci1."
 SECRET_BYTES = 32
@@ -25,7 +27,7 @@ class Token:
         site: the only name it can enrol.
         root: SHA-256 of the root certificate's DER, 32 bytes. Whoever answers at ``address`` must show that
             certificate before it is sent anything secret.
-        consortium_key: the Ed25519 key that signs rosters, 32 bytes; the site pins it.
+        consortium_key: the key that signs rosters; the site pins it, and with it the consortium's crypto profile.
         secret: 256 random bits; the coordinator keeps only :attr:`digest`.
         expires: seconds since 1970; judged by the coordinator's clock alone.
     """
@@ -36,6 +38,11 @@ class Token:
     consortium_key: bytes
     secret: Seed
     expires: int
+
+    @property
+    def profile(self) -> Profile:
+        """The consortium's crypto profile."""
+        return profile_of_key(self.consortium_key) or DEFAULT
 
     @property
     def digest(self) -> bytes:
@@ -69,7 +76,9 @@ class Token:
             if set(fields) != {"address", "site", "root", "consortium", "secret", "expires"}:
                 raise ValueError
             root, key, secret = (_bytes(fields[name]) for name in ("root", "consortium", "secret"))
-            if (len(root), len(key), len(secret)) != (32, 32, SECRET_BYTES) or type(fields["expires"]) is not int:
+            if (len(root), len(secret)) != (32, SECRET_BYTES) or type(fields["expires"]) is not int:
+                raise ValueError
+            if profile_of_key(key) is None:
                 raise ValueError
             return cls(
                 address=parse_address(fields["address"], port=0),

@@ -5,6 +5,8 @@ from functools import cached_property
 
 from fedsci.errors import ProtocolError
 from fedsci.secagg.keys import tagged_hash
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import require_profile
 from fedsci.secagg.ring import RingSpec, check_headroom, sum_bound
 from fedsci.secagg.roster import Roster, decode_terms, encode_terms
 from fedsci.secagg.terms import LARGEST_COMPLETE, Terms, default_terms
@@ -137,6 +139,11 @@ class Setup:
             malformed("a run is not named by 32 bytes")
         self.cohort.check_within(self.roster)
 
+    @property
+    def profile(self) -> Profile:
+        """The roster's crypto profile."""
+        return self.roster.profile
+
     @cached_property
     def context(self) -> bytes:
         """SHA-256 over all of it: in every message, every signature, and the salt of every derived key."""
@@ -152,14 +159,15 @@ class Setup:
     def encode(self) -> bytes:
         """Return bytes that :meth:`decode` reads; the roster's signature was checked when it was opened."""
         tail = self.run + number(self.batch, 4) + self.cohort.encode()
-        return opening(SETUP_KIND) + blob(self.roster.encode()) + tail
+        return opening(SETUP_KIND, self.profile) + blob(self.roster.encode()) + tail
 
     @classmethod
     def decode(cls, content: bytes) -> "Setup":
         """Return the setup in ``content``."""
         reader = Reader(content, limit=_LIMIT)
-        reader.opening(SETUP_KIND)
+        profile = reader.opening(SETUP_KIND)
         roster, run, batch = Roster.decode(reader.blob()), reader.take(32), reader.number(4)
         cohort = Cohort.read(reader)
         reader.end()
+        require_profile(roster.profile, profile, "a setup's roster")
         return cls(roster=roster, cohort=cohort, run=run, batch=batch)

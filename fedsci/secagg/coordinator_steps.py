@@ -17,7 +17,8 @@ from fedsci.errors import ProtocolError, RoundAborted
 from fedsci.secagg.cohort import Setup
 from fedsci.secagg.masking import RoundCall, bind_call, pair_masks, self_key
 from fedsci.secagg.messages import Advert, AdvertSet, Envelopes
-from fedsci.secagg.prg import MaskEngine, add_masks
+from fedsci.secagg.prg import MaskEngine, add_masks, engine_of
+from fedsci.secagg.profiles import require_profile
 from fedsci.secagg.recovery import Suspicion, open_mask_key, open_self_mask
 from fedsci.secagg.ring import RingVector, SignedVector
 from fedsci.secagg.round_messages import Header, SurvivorList, SurvivorVote, UnmaskShares, VoteList
@@ -50,16 +51,18 @@ class ReadySetup:
 
     def encode(self) -> bytes:
         """Return bytes from which a restarted coordinator goes on with the next unused slot."""
-        adverts = AdvertSet(context=self.setup.context, adverts=self.transcript.adverts)
-        return opening(READY_KIND) + blob(self.setup.encode()) + blob(adverts.encode()) + numbers(self.ready)
+        adverts = AdvertSet(context=self.setup.context, adverts=self.transcript.adverts, profile=self.setup.profile)
+        head = opening(READY_KIND, self.setup.profile) + blob(self.setup.encode())
+        return head + blob(adverts.encode()) + numbers(self.ready)
 
     @classmethod
     def decode(cls, content: bytes) -> "ReadySetup":
         """Return the setup in ``content``, all signatures checked again."""
         reader = Reader(content, limit=_READY_LIMIT)
-        reader.opening(READY_KIND)
+        profile = reader.opening(READY_KIND)
         setup, adverts, ready = Setup.decode(reader.blob()), AdvertSet.decode(reader.blob()), reader.numbers()
         reader.end()
+        require_profile(setup.profile, profile, "a setup")
         transcript = check_adverts(adverts, setup)
         if not set(ascending(ready)) <= set(transcript.members):
             malformed("a site is ready that never advertised")
@@ -96,7 +99,7 @@ class SetupCollector:
         if len(self._adverts) < least:
             raise RoundAborted(f"{len(self._adverts)} sites advertised, {least} are needed")
         adverts = tuple(self._adverts[site] for site in sorted(self._adverts))
-        offered = AdvertSet(context=self._setup.context, adverts=adverts)
+        offered = AdvertSet(context=self._setup.context, adverts=adverts, profile=self._setup.profile)
         self._transcript = check_adverts(offered, self._setup)
         return offered.encode()
 
@@ -104,7 +107,7 @@ class SetupCollector:
         """Take one site's sealed shares and return the site."""
         transcript = self._closed()
         message = Envelopes.decode(content, delivered=False)
-        check_context(message.context, self._setup)
+        check_context(message, self._setup)
         if message.transcript != transcript.digest:
             raise ProtocolError("the envelopes belong to another transcript", rule="other-transcript")
         expected = transcript.graph.neighbours(message.site)
@@ -130,6 +133,7 @@ class SetupCollector:
                 site=site,
                 transcript=transcript.digest,
                 sealed=tuple((sender, self._sealed[sender][site]) for sender in senders),
+                profile=self._setup.profile,
             )
             deliveries[site] = message.encode()
         return ReadySetup(transcript=transcript, ready=ready), deliveries
@@ -242,7 +246,8 @@ class RoundCollector:
                 public="too few sites uploaded",
             )
         headers = tuple(self._headers[site] for site in self.uploaded)
-        self._listed = SurvivorList(context=self._ready.setup.context, slot=self._call.slot, headers=headers)
+        setup = self._ready.setup
+        self._listed = SurvivorList(context=setup.context, slot=self._call.slot, headers=headers, profile=setup.profile)
         return self._listed.encode()
 
     @property
@@ -263,7 +268,8 @@ class RoundCollector:
         if len(self._votes) < least:
             raise RoundAborted(f"{len(self._votes)} survivors voted, {least} are needed")
         votes = tuple(self._votes[site] for site in sorted(self._votes))
-        return VoteList(context=self._ready.setup.context, slot=self._call.slot, votes=votes).encode()
+        setup = self._ready.setup
+        return VoteList(context=setup.context, slot=self._call.slot, votes=votes, profile=setup.profile).encode()
 
     def add_shares(self, content: bytes) -> int:
         """Take one survivor's shares and return the site."""
@@ -297,7 +303,7 @@ class RoundCollector:
         if self._total is None:
             raise ProtocolError("this round is finished", rule="wrong-phase")
         ready, slot = self._ready, self._call.slot
-        transcript, context = ready.transcript, ready.setup.context
+        transcript, context, profile = ready.transcript, ready.setup.context, ready.setup.profile
         least = transcript.graph.degree.threshold
         self_shares = self._by_dealer("self_mask")
         key_shares = self._by_dealer("mask_key")
@@ -306,7 +312,8 @@ class RoundCollector:
         for site in listed.survivors:
             advert = transcript.by_site[site]
             seed, wrong = open_self_mask(advert, slot, self_shares.get(site, {}), least)
-            masks.append((self_key(seed, context=context, site=site, slot=slot, bind=self._bind), -1))
+            key = self_key(seed, context=context, site=site, slot=slot, bind=self._bind, profile=profile)
+            masks.append((key, -1))
             suspicions += wrong
         for site in self._to_open()[len(listed.survivors) :]:
             advert = transcript.by_site[site]
@@ -321,10 +328,11 @@ class RoundCollector:
                 slot=slot,
                 transcript=transcript.digest,
                 bind=self._bind,
+                profile=profile,
             )
             suspicions += wrong
         total, self._total = self._total, None
-        add_masks(total, masks, engine=self._engine)
+        add_masks(total, masks, engine=self._engine or engine_of(profile))
         return RoundSum(
             total=ready.setup.cohort.ring.to_signed(total),
             survivors=listed.survivors,

@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedsci.errors import ProtocolError
 from fedsci.secagg.keys import RandomBytes, derive, exchange, labelled
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT
 from fedsci.secagg.seed import Seed
 from fedsci.secagg.shamir import ELEMENT_BYTES, decode_element
 from fedsci.secagg.wire import number
@@ -17,9 +19,9 @@ PAIR_BYTES = 2 * ELEMENT_BYTES
 _NONCE_BYTES = 12
 
 
-def _cipher(shared: Seed, context: bytes, sender: int, recipient: int) -> AESGCM:
+def _cipher(shared: Seed, context: bytes, sender: int, recipient: int, profile: Profile) -> AESGCM:
     parts = (number(sender, 2), number(recipient, 2))
-    return AESGCM(derive(shared, salt=context, label="share envelope", parts=parts).reveal())
+    return AESGCM(derive(shared, salt=context, label="share envelope", parts=parts, profile=profile).reveal())
 
 
 def _associated(context: bytes, transcript: bytes, sender: int, recipient: int) -> bytes:
@@ -35,13 +37,15 @@ def seal(
     context: bytes,
     transcript: bytes,
     random_bytes: RandomBytes,
+    profile: Profile = DEFAULT,
 ) -> tuple[tuple[int, bytes], ...]:
     """Return one envelope per recipient of ``plain``, by rising recipient."""
     recipients = tuple(sorted(plain))
     sealed = []
-    for to, shared in zip(recipients, exchange(channel, tuple(channel_keys[r] for r in recipients)), strict=True):
+    shared_secrets = exchange(channel, tuple(channel_keys[to] for to in recipients), profile)
+    for to, shared in zip(recipients, shared_secrets, strict=True):
         nonce = random_bytes(_NONCE_BYTES)
-        cipher = _cipher(shared, context, sender, to)
+        cipher = _cipher(shared, context, sender, to, profile)
         sealed.append((to, nonce + cipher.encrypt(nonce, plain[to], _associated(context, transcript, sender, to))))
     return tuple(sealed)
 
@@ -55,6 +59,7 @@ def unseal(
     context: bytes,
     transcript: bytes,
     slots: int,
+    profile: Profile = DEFAULT,
 ) -> dict[int, bytes]:
     """Return each sender's shares: for every slot a self-mask share and a mask-key share.
 
@@ -65,9 +70,9 @@ def unseal(
     """
     opened = {}
     senders = tuple(sender for sender, _ in sealed)
-    shared_secrets = exchange(channel, tuple(channel_keys[sender] for sender in senders))
+    shared_secrets = exchange(channel, tuple(channel_keys[sender] for sender in senders), profile)
     for (sender, content), shared in zip(sealed, shared_secrets, strict=True):
-        cipher = _cipher(shared, context, sender, recipient)
+        cipher = _cipher(shared, context, sender, recipient, profile)
         nonce, body = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
         try:
             plain = cipher.decrypt(nonce, body, _associated(context, transcript, sender, recipient))

@@ -1,6 +1,6 @@
-"""Key agreement, derivation and signatures, each under its own label.
+"""Key agreement, derivation and signatures, each under its own label, in the primitives of a crypto profile.
 
-X25519 (RFC 7748), Ed25519 (RFC 8032), HKDF-SHA256 (RFC 5869), SHA-256 (FIPS 180-4). Every derived key and
+SHA-256 (FIPS 180-4); the rest is the profile's (:mod:`fedsci.secagg.profiles`). Every derived key and
 every signed or hashed message starts with a label that names its purpose, and every variable-length part is
 preceded by its length, so that no two different inputs ever read the same.
 """
@@ -9,33 +9,16 @@ import hashlib
 from collections.abc import Callable
 from typing import NoReturn
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from fedsci.errors import ProtocolError
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, PROFILES, profile_of_key, profile_of_seed, require_profile
 from fedsci.secagg.seed import Seed
 
 RandomBytes = Callable[[int], bytes]
 """Returns that many uniform secret bytes: the operating system's in production, seeded in tests."""
 
-KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 _PREFIX = b"fedsci/secagg/v1/"
-
-_P = 2**255 - 19
-# The u-coordinates of points of small order (RFC 7748, section 6.1; the list of curve25519's author).
-_SMALL_ORDER = frozenset(
-    {
-        0,
-        1,
-        _P - 1,
-        325606250916557431795983626356110631294008115727848805560023387167927233504,
-        39382357235489614581723060781553021112529911719440698176882885853963445705823,
-    }
-)
+_EXCHANGE = "exchange key"
 
 
 def labelled(label: str, *parts: bytes) -> bytes:
@@ -49,60 +32,68 @@ def tagged_hash(label: str, *parts: bytes) -> bytes:
     return hashlib.sha256(labelled(label, *parts)).digest()
 
 
-def derive(secret: Seed, *, salt: bytes, label: str, parts: tuple[bytes, ...] = ()) -> Seed:
-    """Return the 32-byte HKDF-SHA256 key of ``secret`` for the purpose ``label`` and context ``parts``."""
-    hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=labelled(label, *parts))
-    return Seed(hkdf.derive(secret.reveal()))
+def derive(secret: Seed, *, salt: bytes, label: str, parts: tuple[bytes, ...] = (), profile: Profile = DEFAULT) -> Seed:
+    """Return the 32-byte HKDF key of ``secret`` for the purpose ``label`` and context ``parts``."""
+    return Seed(profile.stretch(secret.reveal(), salt=salt, info=labelled(label, *parts)))
 
 
-def check_exchange_key(public: bytes) -> bytes:
-    """Return an X25519 public key that is 32 bytes long and not of small order.
+def check_exchange_key(public: bytes, profile: Profile = DEFAULT) -> bytes:
+    """Return a public key that is sound.
 
     Raises:
-        ProtocolError: ``weak-key``; such a key would fix the shared secret in advance.
+        ProtocolError: ``weak-key``: it has another size, is no point of the curve, or is of small order, which would
+            fix the shared secret in advance.
     """
-    if len(public) != KEY_BYTES or (int.from_bytes(public, "little") & (2**255 - 1)) % _P in _SMALL_ORDER:
-        raise ProtocolError("an exchange key has small order", rule="weak-key")
+    try:
+        profile.check_exchange_key(public)
+    except ValueError as error:
+        raise _weak() from error
     return public
 
 
-def _private(seed: Seed) -> X25519PrivateKey:
-    key = derive(seed, salt=b"", label="exchange key")
-    return X25519PrivateKey.from_private_bytes(key.reveal())
+def exchange_public(seed: Seed, profile: Profile = DEFAULT) -> bytes:
+    """Return the public key of key agreement that grows from ``seed``."""
+    return profile.exchange_public(seed.reveal(), labelled(_EXCHANGE))
 
 
-def exchange_public(seed: Seed) -> bytes:
-    """Return the X25519 public key that grows from ``seed``."""
-    return _private(seed).public_key().public_bytes_raw()
-
-
-def exchange(seed: Seed, publics: tuple[bytes, ...]) -> tuple[Seed, ...]:
-    """Return the X25519 shared secret of ``seed`` with each public key; refuses keys of small order."""
-    private = _private(seed)
+def exchange(seed: Seed, publics: tuple[bytes, ...], profile: Profile = DEFAULT) -> tuple[Seed, ...]:
+    """Return the shared secret of ``seed`` with each public key; refuses weak keys."""
     try:
-        return tuple(Seed(private.exchange(X25519PublicKey.from_public_bytes(public))) for public in publics)
+        return tuple(Seed(shared) for shared in profile.exchange(seed.reveal(), labelled(_EXCHANGE), publics))
     except ValueError as error:
-        raise ProtocolError("an exchange key has small order", rule="weak-key") from error
+        raise _weak() from error
+
+
+def _weak() -> ProtocolError:
+    return ProtocolError("an exchange key has small order, or is none", rule="weak-key")
 
 
 class SigningKey:
-    """A site's (or the consortium's) long-term Ed25519 key; prints as ``SigningKey(…)``.
+    """A site's (or the consortium's) long-term key; prints as ``SigningKey(…)``.
+
+    The size of the seed says of which crypto profile: Ed25519 from 32 bytes, ECDSA over P-384 from 48.
+
+    Attributes:
+        profile: its crypto profile.
+        public: the verification key.
 
     >>> SigningKey(Seed(bytes(32)))
     SigningKey(…)
     """
 
-    __slots__ = ("_key", "public")
+    __slots__ = ("_sign", "profile", "public")
 
     def __init__(self, seed: Seed) -> None:
-        if len(seed) != KEY_BYTES:
-            raise ProtocolError("a signing key grows from 32 bytes", rule="weak-key")
-        self._key = Ed25519PrivateKey.from_private_bytes(seed.reveal())
-        self.public: bytes = self._key.public_key().public_bytes_raw()
+        profile = profile_of_seed(seed.reveal())
+        if profile is None:
+            sizes = " or ".join(str(one.seed_bytes) for one in PROFILES.values())
+            raise ProtocolError(f"a signing key grows from {sizes} bytes", rule="weak-key")
+        self.profile: Profile = profile
+        self.public, self._sign = profile.signer(seed.reveal())
 
     def sign(self, label: str, body: bytes) -> bytes:
         """Return the signature of ``body`` for the purpose ``label``."""
-        return self._key.sign(labelled(label, body))
+        return self._sign(labelled(label, body))
 
     def sign_exact(self, body: bytes) -> bytes:
         """Return the signature of ``body`` as it stands: for formats of others that name their own purpose first.
@@ -112,7 +103,7 @@ class SigningKey:
         """
         if body.startswith(_PREFIX):
             raise ProtocolError("a labelled message is signed under its label", rule="not-ours")
-        return self._key.sign(body)
+        return self._sign(body)
 
     def __repr__(self) -> str:
         return "SigningKey(…)"
@@ -122,16 +113,31 @@ class SigningKey:
 
 
 def check_signature(public: bytes, label: str, body: bytes, signature: bytes, *, rule: str, who: str) -> None:
-    """Refuse, under ``rule``, a signature that ``public`` did not make over ``body`` for ``label``."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, labelled(label, body))
-    except (InvalidSignature, ValueError) as error:
-        raise ProtocolError(f"the {label} signature of {who} is not valid", rule=rule) from error
+    """Refuse, under ``rule``, a signature that ``public`` did not make over ``body`` for ``label``.
+
+    Raises:
+        ProtocolError: ``rule``, or ``wrong-profile`` if the signature is of another crypto profile than the key.
+    """
+    _check(public, labelled(label, body), signature, rule=rule, what=f"the {label} signature of {who}")
 
 
 def check_exact(public: bytes, body: bytes, signature: bytes, *, rule: str, who: str) -> None:
-    """Refuse, under ``rule``, what :meth:`SigningKey.sign_exact` of ``public``'s owner did not return for ``body``."""
+    """Refuse, under ``rule``, what :meth:`SigningKey.sign_exact` of ``public``'s owner did not return for ``body``.
+
+    Raises:
+        ProtocolError: ``rule``, or ``wrong-profile`` if the signature is of another crypto profile than the key.
+    """
+    _check(public, body, signature, rule=rule, what=f"the signature of {who}")
+
+
+def _check(public: bytes, body: bytes, signature: bytes, *, rule: str, what: str) -> None:
+    profile = profile_of_key(public)
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, body)
-    except (InvalidSignature, ValueError) as error:
-        raise ProtocolError(f"the signature of {who} is not valid", rule=rule) from error
+        if profile is None:
+            raise ValueError("no verification key")
+        for other in PROFILES.values():
+            if other is not profile and len(signature) == other.signature_bytes:
+                require_profile(other, profile, what)
+        profile.verify(public, body, signature)
+    except ValueError as error:
+        raise ProtocolError(f"{what} is not valid", rule=rule) from error

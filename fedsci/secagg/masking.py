@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from fedsci.errors import ProtocolError
 from fedsci.secagg.keys import derive, exchange, tagged_hash
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT
 from fedsci.secagg.seed import Seed
 from fedsci.secagg.wire import ascending, number, numbers
 
@@ -49,9 +51,10 @@ def bind_call(call: RoundCall, *, transcript: bytes, length: int) -> bytes:
     return tagged_hash("bind", transcript, *parts)
 
 
-def self_key(secret: Seed, *, context: bytes, site: int, slot: int, bind: bytes) -> Seed:
+def self_key(secret: Seed, *, context: bytes, site: int, slot: int, bind: bytes, profile: Profile = DEFAULT) -> Seed:
     """Return the key of the mask that only the site's own seed makes."""
-    return derive(secret, salt=context, label="self mask", parts=(number(slot, 2), number(site, 2), bind))
+    parts = (number(slot, 2), number(site, 2), bind)
+    return derive(secret, salt=context, label="self mask", parts=parts, profile=profile)
 
 
 def pair_masks(
@@ -63,15 +66,16 @@ def pair_masks(
     slot: int,
     transcript: bytes,
     bind: bytes,
+    profile: Profile = DEFAULT,
 ) -> list[tuple[Seed, int]]:
     """Return ``site``'s masks with ``peers``: the lower index adds, the higher subtracts.
 
     ``secret`` is the site's mask-key seed of this slot, ``peers`` maps an index to its mask key of this slot.
     """
     masks = []
-    for peer, shared in zip(peers, exchange(secret, tuple(peers.values())), strict=True):
+    for peer, shared in zip(peers, exchange(secret, tuple(peers.values()), profile), strict=True):
         low, high = min(site, peer), max(site, peer)
         parts = (number(slot, 2), number(low, 2), number(high, 2), transcript, bind)
-        key = derive(shared, salt=context, label="pair mask", parts=parts)
+        key = derive(shared, salt=context, label="pair mask", parts=parts, profile=profile)
         masks.append((key, 1 if site == low else -1))
     return masks

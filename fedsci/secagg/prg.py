@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedsci.errors import ProtocolError
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import FIPS
 from fedsci.secagg.ring import RingVector
 from fedsci.secagg.seed import Seed
 
@@ -80,6 +82,15 @@ def usable_engines() -> tuple[MaskEngine, ...]:
 
 
 DEFAULT_ENGINE = usable_engines()[0]
+
+
+def engine_of(profile: Profile) -> MaskEngine:
+    """Return the engine that a profile uses unless told otherwise.
+
+    In ``fips`` it is counter mode (SP 800-38A) called by its name: the GCM of a validated module may refuse nonces that
+    the caller chose, or count them as no approved service.
+    """
+    return CTR if profile is FIPS else DEFAULT_ENGINE
 
 
 def calibrate(clock: Callable[[], float], *, repeats: int = 5) -> MaskEngine:

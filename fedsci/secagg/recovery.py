@@ -64,7 +64,7 @@ def open_mask_key(
     """Return the mask-key seed of ``advert.site``, and whose shares of it were wrong."""
 
     def confirms(value: int) -> bool:
-        return hmac.compare_digest(exchange_public(Seed(encode_element(value))), advert.mask_keys[slot])
+        return hmac.compare_digest(exchange_public(Seed(encode_element(value)), advert.profile), advert.mask_keys[slot])
 
     found = recover(shares, threshold=threshold, confirms=confirms)
     found = _open(shares, threshold, advert.site, "mask-key seed", found)

@@ -8,10 +8,12 @@ from functools import cached_property
 
 from fedsci.errors import InputError, ProtocolError
 from fedsci.names import SiteId, site_id
-from fedsci.secagg.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, check_signature, tagged_hash
+from fedsci.secagg.keys import SigningKey, check_signature, tagged_hash
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, profile_of_key, profile_of_message, require_profile
 from fedsci.secagg.ring import RingSpec
 from fedsci.secagg.terms import SMALLEST_COHORT, Terms
-from fedsci.secagg.wire import Reader, ascending, blob, malformed, number, opening
+from fedsci.secagg.wire import MAGIC, Reader, ascending, blob, malformed, number, opening
 
 ROSTER_KIND = 1
 MOST_SITES = 4096
@@ -27,7 +29,7 @@ class RosterSite:
     Attributes:
         index: 1 to 65535, never given to another lab; also the point of its Shamir shares.
         name: the lab's name.
-        verification_key: Ed25519 public key, 32 bytes.
+        verification_key: of its signatures; its size names the crypto profile.
     """
 
     index: int
@@ -67,12 +69,19 @@ class Roster:
             raise ProtocolError("two sites of the roster share a name or a key", rule="duplicate-site")
         if not 1 <= self.batch_slots <= MOST_SLOTS:
             raise ProtocolError(f"a batch of {self.batch_slots} slots is not 1 to {MOST_SLOTS}", rule="batch-slots")
-        if any(len(key) != KEY_BYTES for key in keys) or len(self.parameters_digest) != 32:
-            malformed("a key or digest of the roster is not 32 bytes")
+        if any(profile_of_key(key) is None for key in keys) or len(self.parameters_digest) != 32:
+            malformed("a key or digest of the roster has a size that none has")
+        for key in keys:
+            require_profile(profile_of_key(key), self.profile, "a key of the roster")
         if self.smallest_cohort < SMALLEST_COHORT:
             raise ProtocolError(f"cohorts below {SMALLEST_COHORT} protect nobody", rule="cohort-too-small")
         RingSpec(bits=self.ring_bits)
         self.terms.check(len(self.sites))
+
+    @property
+    def profile(self) -> Profile:
+        """The crypto profile of all keys in it."""
+        return (profile_of_key(self.sites[0].verification_key) if self.sites else None) or DEFAULT
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -97,7 +106,7 @@ class Roster:
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
-        head = opening(ROSTER_KIND) + number(self.serial, 8) + encode_terms(self.terms)
+        head = opening(ROSTER_KIND, self.profile) + number(self.serial, 8) + encode_terms(self.terms)
         head += number(self.smallest_cohort, 2) + number(self.batch_slots, 2) + number(self.ring_bits, 1)
         sites = b"".join(
             number(site.index, 2) + blob(site.name.encode()) + site.verification_key for site in self.sites
@@ -108,11 +117,11 @@ class Roster:
     def decode(cls, content: bytes) -> "Roster":
         """Return the roster in ``content``; its signature is checked by :func:`open_roster`."""
         reader = Reader(content, limit=_LIMIT)
-        reader.opening(ROSTER_KIND)
+        profile = reader.opening(ROSTER_KIND)
         serial, terms = reader.number(8), decode_terms(reader)
         smallest, slots, bits = reader.number(2), reader.number(2), reader.number(1)
         parameters, count = reader.take(32), reader.number(2)
-        sites = tuple(_decode_site(reader) for _ in range(count))
+        sites = tuple(_decode_site(reader, profile) for _ in range(count))
         reader.end()
         return cls(
             serial=serial,
@@ -135,17 +144,22 @@ def decode_terms(reader: Reader) -> Terms:
     return Terms(threshold=reader.number(2), corrupt=reader.number(2), min_survivors=reader.number(2))
 
 
-def _decode_site(reader: Reader) -> RosterSite:
+def _decode_site(reader: Reader, profile: Profile) -> RosterSite:
     index, name = reader.number(2), reader.blob()
     try:
         checked = site_id(name.decode("ascii"))
     except (InputError, UnicodeDecodeError):
         malformed("a site's name in the roster is not usable")
-    return RosterSite(index=index, name=checked, verification_key=reader.take(KEY_BYTES))
+    return RosterSite(index=index, name=checked, verification_key=reader.take(profile.verification_bytes))
 
 
 def sign_roster(roster: Roster, consortium: SigningKey) -> bytes:
-    """Return the roster's bytes followed by the consortium's signature."""
+    """Return the roster's bytes followed by the consortium's signature.
+
+    Raises:
+        ProtocolError: ``wrong-profile``: the consortium's key is of another crypto profile than the sites'.
+    """
+    require_profile(roster.profile, consortium.profile, "the roster")
     content = roster.encode()
     return content + consortium.sign(_LABEL, content)
 
@@ -154,8 +168,12 @@ def open_roster(signed: bytes, *, consortium_key: bytes) -> Roster:
     """Return the roster that the consortium signed.
 
     Raises:
-        ProtocolError: ``roster-signature`` if the consortium's key did not sign exactly these bytes.
+        ProtocolError: ``roster-signature`` if the consortium's key did not sign exactly these bytes; ``wrong-profile``
+            if they say that they are of another crypto profile than that key.
     """
-    content, signature = signed[:-SIGNATURE_BYTES], signed[-SIGNATURE_BYTES:]
+    wanted, named = profile_of_key(consortium_key) or DEFAULT, profile_of_message(signed, MAGIC)
+    if named is not None:
+        require_profile(named, wanted, "the roster")
+    content, signature = signed[: -wanted.signature_bytes], signed[-wanted.signature_bytes :]
     check_signature(consortium_key, _LABEL, content, signature, rule="roster-signature", who="the consortium")
     return Roster.decode(content)

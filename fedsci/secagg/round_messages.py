@@ -3,13 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from fedsci.secagg.keys import SIGNATURE_BYTES, SigningKey, tagged_hash
+from fedsci.secagg.keys import SigningKey, tagged_hash
 from fedsci.secagg.messages import SET_LIMIT, SMALL_LIMIT
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT
 from fedsci.secagg.shamir import ELEMENT_BYTES
 from fedsci.secagg.wire import Reader, ascending, number, numbers, opening
 
-HEADER_BYTES = 177
-VOTE_BYTES = 169
+_HEADER_BYTES = 113  # and the signature
+_VOTE_BYTES = 105
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,26 +34,28 @@ class Header:
     bind: bytes
     payload_digest: bytes
     length: int
-    signature: bytes = bytes(SIGNATURE_BYTES)
+    profile: Profile = DEFAULT
+    signature: bytes = bytes(DEFAULT.signature_bytes)
 
     def body(self) -> bytes:
         """Return everything before the signature."""
-        head = opening(self.kind) + self.context + number(self.site, 2) + number(self.slot, 2)
+        head = opening(self.kind, self.profile) + self.context + number(self.site, 2) + number(self.slot, 2)
         return head + self.bind + self.payload_digest + number(self.length, 8)
 
     def signed_by(self, key: SigningKey) -> Self:
-        """Return the message signed by ``key`` under its own label."""
-        return replace(self, signature=key.sign(self.label, self.body()))
+        """Return the message in the key's profile, signed by it under its own label."""
+        unsigned = replace(self, profile=key.profile)
+        return replace(unsigned, signature=key.sign(self.label, unsigned.body()))
 
     def encode(self) -> bytes:
-        """Return the message's 177 bytes."""
+        """Return the message's bytes: 177 in the default profile."""
         return self.body() + self.signature
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
         """Return the header in ``content``."""
-        reader = Reader(content, limit=HEADER_BYTES)
-        reader.opening(cls.kind)
+        reader = Reader(content, limit=SMALL_LIMIT)
+        profile = reader.opening(cls.kind)
         header = cls(
             context=reader.take(32),
             site=reader.number(2),
@@ -59,7 +63,8 @@ class Header:
             bind=reader.take(32),
             payload_digest=reader.take(32),
             length=reader.number(8),
-            signature=reader.take(SIGNATURE_BYTES),
+            profile=profile,
+            signature=reader.take(profile.signature_bytes),
         )
         reader.end()
         return header
@@ -74,6 +79,7 @@ class SurvivorList:
     context: bytes
     slot: int
     headers: tuple[Header, ...]
+    profile: Profile = DEFAULT
 
     @property
     def survivors(self) -> tuple[int, ...]:
@@ -87,18 +93,19 @@ class SurvivorList:
 
     def encode(self) -> bytes:
         """Return the message's bytes."""
-        head = opening(self.kind) + self.context + number(self.slot, 2)
+        head = opening(self.kind, self.profile) + self.context + number(self.slot, 2)
         return head + number(len(self.headers), 2) + b"".join(header.encode() for header in self.headers)
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
         """Return the list in ``content``; refuses duplicates and disorder."""
         reader = Reader(content, limit=SET_LIMIT)
-        reader.opening(cls.kind)
+        profile = reader.opening(cls.kind)
         context, slot, count = reader.take(32), reader.number(2), reader.number(2)
-        headers = tuple(Header.decode(reader.take(HEADER_BYTES)) for _ in range(count))
+        size = _HEADER_BYTES + profile.signature_bytes
+        headers = tuple(Header.decode(reader.take(size)) for _ in range(count))
         reader.end()
-        return cls(context=context, slot=slot, headers=headers)
+        return cls(context=context, slot=slot, headers=headers, profile=profile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,33 +121,36 @@ class SurvivorVote:
     slot: int
     bind: bytes
     survivors: bytes
-    signature: bytes = bytes(SIGNATURE_BYTES)
+    profile: Profile = DEFAULT
+    signature: bytes = bytes(DEFAULT.signature_bytes)
 
     def body(self) -> bytes:
         """Return everything before the signature."""
-        head = opening(self.kind) + self.context + number(self.site, 2) + number(self.slot, 2)
+        head = opening(self.kind, self.profile) + self.context + number(self.site, 2) + number(self.slot, 2)
         return head + self.bind + self.survivors
 
     def signed_by(self, key: SigningKey) -> Self:
-        """Return the message signed by ``key`` under its own label."""
-        return replace(self, signature=key.sign(self.label, self.body()))
+        """Return the message in the key's profile, signed by it under its own label."""
+        unsigned = replace(self, profile=key.profile)
+        return replace(unsigned, signature=key.sign(self.label, unsigned.body()))
 
     def encode(self) -> bytes:
-        """Return the message's 169 bytes."""
+        """Return the message's bytes: 169 in the default profile."""
         return self.body() + self.signature
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
         """Return the vote in ``content``."""
-        reader = Reader(content, limit=VOTE_BYTES)
-        reader.opening(cls.kind)
+        reader = Reader(content, limit=SMALL_LIMIT)
+        profile = reader.opening(cls.kind)
         vote = cls(
             context=reader.take(32),
             site=reader.number(2),
             slot=reader.number(2),
             bind=reader.take(32),
             survivors=reader.take(32),
-            signature=reader.take(SIGNATURE_BYTES),
+            profile=profile,
+            signature=reader.take(profile.signature_bytes),
         )
         reader.end()
         return vote
@@ -155,21 +165,23 @@ class VoteList:
     context: bytes
     slot: int
     votes: tuple[SurvivorVote, ...]
+    profile: Profile = DEFAULT
 
     def encode(self) -> bytes:
         """Return the message's bytes."""
-        head = opening(self.kind) + self.context + number(self.slot, 2)
+        head = opening(self.kind, self.profile) + self.context + number(self.slot, 2)
         return head + number(len(self.votes), 2) + b"".join(vote.encode() for vote in self.votes)
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
         """Return the votes in ``content``."""
         reader = Reader(content, limit=SET_LIMIT)
-        reader.opening(cls.kind)
+        profile = reader.opening(cls.kind)
         context, slot, count = reader.take(32), reader.number(2), reader.number(2)
-        votes = tuple(SurvivorVote.decode(reader.take(VOTE_BYTES)) for _ in range(count))
+        size = _VOTE_BYTES + profile.signature_bytes
+        votes = tuple(SurvivorVote.decode(reader.take(size)) for _ in range(count))
         reader.end()
-        return cls(context=context, slot=slot, votes=votes)
+        return cls(context=context, slot=slot, votes=votes, profile=profile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,14 +206,15 @@ class UnmaskShares:
     survivors: bytes
     self_mask: tuple[tuple[int, bytes], ...]
     mask_key: tuple[tuple[int, bytes], ...]
-    signature: bytes = bytes(SIGNATURE_BYTES)
+    profile: Profile = DEFAULT
+    signature: bytes = bytes(DEFAULT.signature_bytes)
 
     def __repr__(self) -> str:
         return f"UnmaskShares(site={self.site}, slot={self.slot}, …)"
 
     def body(self) -> bytes:
         """Return everything before the signature."""
-        head = opening(self.kind) + self.context + number(self.site, 2) + number(self.slot, 2)
+        head = opening(self.kind, self.profile) + self.context + number(self.site, 2) + number(self.slot, 2)
         lists = b"".join(
             numbers(dealer for dealer, _ in shares) + b"".join(share for _, share in shares)
             for shares in (self.self_mask, self.mask_key)
@@ -209,8 +222,9 @@ class UnmaskShares:
         return head + self.bind + self.survivors + lists
 
     def signed_by(self, key: SigningKey) -> Self:
-        """Return the message signed by ``key`` under its own label."""
-        return replace(self, signature=key.sign(self.label, self.body()))
+        """Return the message in the key's profile, signed by it under its own label."""
+        unsigned = replace(self, profile=key.profile)
+        return replace(unsigned, signature=key.sign(self.label, unsigned.body()))
 
     def encode(self) -> bytes:
         """Return the message's bytes."""
@@ -220,14 +234,14 @@ class UnmaskShares:
     def decode(cls, content: bytes) -> Self:
         """Return the shares in ``content``."""
         reader = Reader(content, limit=SMALL_LIMIT)
-        reader.opening(cls.kind)
+        profile = reader.opening(cls.kind)
         context, site, slot = reader.take(32), reader.number(2), reader.number(2)
         bind, survivors = reader.take(32), reader.take(32)
         lists = []
         for _ in range(2):
             dealers = ascending(reader.numbers())
             lists.append(tuple((dealer, reader.take(ELEMENT_BYTES)) for dealer in dealers))
-        signature = reader.take(SIGNATURE_BYTES)
+        signature = reader.take(profile.signature_bytes)
         reader.end()
         return cls(
             context=context,
@@ -237,5 +251,6 @@ class UnmaskShares:
             survivors=survivors,
             self_mask=lists[0],
             mask_key=lists[1],
+            profile=profile,
             signature=signature,
         )

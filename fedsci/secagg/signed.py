@@ -5,18 +5,29 @@ from typing import ClassVar, Protocol
 from fedsci.errors import ProtocolError
 from fedsci.secagg.cohort import Setup
 from fedsci.secagg.keys import check_signature
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import require_profile
 
 
-class Signed(Protocol):
-    """What :func:`sign` and :func:`check_sender` need of a message."""
-
-    label: ClassVar[str]
-    forged: ClassVar[str]
+class InSetup(Protocol):
+    """What :func:`check_context` needs of a message."""
 
     @property
     def context(self) -> bytes:
         """The setup's context."""
         ...
+
+    @property
+    def profile(self) -> Profile:
+        """The crypto profile it says it is of."""
+        ...
+
+
+class Signed(InSetup, Protocol):
+    """What :func:`check_sender` needs of a message."""
+
+    label: ClassVar[str]
+    forged: ClassVar[str]
 
     @property
     def site(self) -> int:
@@ -25,7 +36,7 @@ class Signed(Protocol):
 
     @property
     def signature(self) -> bytes:
-        """Ed25519, 64 bytes."""
+        """By the sender, over the body."""
         ...
 
     def body(self) -> bytes:
@@ -33,15 +44,16 @@ class Signed(Protocol):
         ...
 
 
-def check_context(context: bytes, setup: Setup) -> None:
-    """Refuse a message of another roster, cohort, run or batch."""
-    if context != setup.context:
+def check_context(message: InSetup, setup: Setup) -> None:
+    """Refuse a message of another crypto profile, roster, cohort, run or batch."""
+    require_profile(message.profile, setup.profile, "a message")
+    if message.context != setup.context:
         raise ProtocolError("a message belongs to another setup", rule="other-setup")
 
 
 def check_sender(message: Signed, setup: Setup) -> None:
     """Refuse a message of another setup, of no member, or not signed by the member it names."""
-    check_context(message.context, setup)
+    check_context(message, setup)
     who = f"site {message.site}"
     key = setup.verification_key(message.site)
     check_signature(key, message.label, message.body(), message.signature, rule=message.forged, who=who)

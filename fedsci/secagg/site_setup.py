@@ -11,6 +11,7 @@ from fedsci.secagg.cohort import Setup
 from fedsci.secagg.envelopes import PAIR_BYTES, seal, unseal
 from fedsci.secagg.keys import RandomBytes, SigningKey, exchange_public
 from fedsci.secagg.messages import Advert, AdvertSet, Envelopes
+from fedsci.secagg.profiles import FIPS
 from fedsci.secagg.seed import ERASED, Seed
 from fedsci.secagg.shamir import draw_elements, encode_element, split
 from fedsci.secagg.signed import check_context
@@ -33,10 +34,17 @@ def advertise(
         SlotSecrets(self_mask=Seed(b), mask_key=Seed(k)) for b, k in zip(drawn[:slots], drawn[slots:], strict=True)
     )
     channel = Seed(random_bytes(32))
-    content = _advert(setup, site, channel, own, signing_key)
-    digest = hashlib.sha256(content).digest()
+    advert = _advert(setup, site, channel, own).signed_by(signing_key)
+    content = advert.encode()
     state = SiteState(
-        setup=setup, site=site, phase=Phase.ADVERTISED, revision=1, advert=digest, channel=channel, own=own
+        setup=setup,
+        site=site,
+        phase=Phase.ADVERTISED,
+        revision=1,
+        advert=hashlib.sha256(content).digest(),
+        channel=channel,
+        own=own,
+        advert_signature=advert.signature if setup.profile is FIPS else b"",
     )
     return state, content
 
@@ -47,22 +55,28 @@ def advertise_again(state: SiteState, *, signing_key: SigningKey) -> bytes:
     Only before the site has shared: from then on the coordinator has what it needs (``one-transcript``).
     """
     require_phase(state, Phase.ADVERTISED, rule="one-transcript")
-    content = _advert(state.setup, state.site, state.channel, state.own, signing_key)
-    if hashlib.sha256(content).digest() != state.advert:
+    advert = _advert(state.setup, state.site, state.channel, state.own).signed_by(signing_key)
+    if state.advert_signature:  # signing again may not give the same bytes
+        advert = replace(advert, signature=state.advert_signature)
+    content = advert.encode()
+    if (
+        signing_key.public != state.setup.verification_key(state.site)
+        or hashlib.sha256(content).digest() != state.advert
+    ):
         raise ProtocolError("the signing key is not the one this batch was begun with", rule="wrong-signing-key")
     return content
 
 
-def _advert(setup: Setup, site: int, channel: Seed, own: tuple[SlotSecrets, ...], signing_key: SigningKey) -> bytes:
+def _advert(setup: Setup, site: int, channel: Seed, own: tuple[SlotSecrets, ...]) -> Advert:
     seeds = [secrets.self_mask.reveal() for secrets in own]
-    advert = Advert(
+    return Advert(
         context=setup.context,
         site=site,
-        channel_key=exchange_public(channel),
-        mask_keys=tuple(exchange_public(secrets.mask_key) for secrets in own),
+        channel_key=exchange_public(channel, setup.profile),
+        mask_keys=tuple(exchange_public(secrets.mask_key, setup.profile) for secrets in own),
         commitments=tuple(self_mask_commitment(setup.context, site, r, b) for r, b in enumerate(seeds)),
+        profile=setup.profile,
     )
-    return advert.signed_by(signing_key).encode()
 
 
 def share(state: SiteState, adverts: bytes, *, random_bytes: RandomBytes) -> tuple[SiteState, bytes]:
@@ -102,8 +116,16 @@ def share(state: SiteState, adverts: bytes, *, random_bytes: RandomBytes) -> tup
         context=setup.context,
         transcript=transcript.digest,
         random_bytes=random_bytes,
+        profile=setup.profile,
     )
-    message = Envelopes(context=setup.context, delivered=False, site=site, transcript=transcript.digest, sealed=sealed)
+    message = Envelopes(
+        context=setup.context,
+        delivered=False,
+        site=site,
+        transcript=transcript.digest,
+        sealed=sealed,
+        profile=setup.profile,
+    )
     content = message.encode()
     after = replace(
         state,
@@ -131,7 +153,7 @@ def accept_shares(state: SiteState, delivery: bytes) -> SiteState:
     require_phase(state, Phase.SHARED)
     setup, site = state.setup, state.site
     message = Envelopes.decode(delivery, delivered=True)
-    check_context(message.context, setup)
+    check_context(message, setup)
     if message.site != site:
         raise ProtocolError("the envelopes are for another site", rule="other-recipient")
     if message.transcript != state.transcript:
@@ -153,6 +175,7 @@ def accept_shares(state: SiteState, delivery: bytes) -> SiteState:
         context=setup.context,
         transcript=state.transcript,
         slots=slots,
+        profile=setup.profile,
     )
     opened[site] = b"".join(shares.reveal() for shares in state.held)
     held = tuple(

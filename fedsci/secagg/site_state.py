@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from fedsci.errors import ProtocolError
 from fedsci.secagg.cohort import Setup
-from fedsci.secagg.keys import KEY_BYTES
+from fedsci.secagg.profiles import FIPS, require_profile
 from fedsci.secagg.seed import ERASED, Seed
 from fedsci.secagg.wire import Reader, ascending, blob, malformed, number, numbers, opening
 
@@ -93,6 +93,7 @@ class SiteState:
         phase: how far the setup has come.
         revision: rises by one with every step, so that a stored older state can be told from a newer one.
         advert: digest of the site's own advert.
+        advert_signature: its signature, kept where signing again may give another (``fips``); else empty.
         channel: seed of the key that opens envelopes; erased once they are open.
         own: this site's secrets by slot, erased when the slot is used.
         transcript: ``T``; empty before the adverts were seen.
@@ -101,7 +102,7 @@ class SiteState:
         share_threshold: shares that open a secret in this site's neighbourhood.
         channel_keys: the neighbours' channel keys, until their envelopes are open.
         envelopes: the sealed shares this site sent, kept to be sent again until the neighbours' are open.
-        mask_keys: for each neighbour, its mask keys of all slots, 32 bytes each.
+        mask_keys: for each neighbour, its mask keys of all slots, one after the other.
         dealers: sites whose shares this one holds, itself included, rising.
         held: by slot, for each dealer 32 bytes of self-mask share and 32 of mask-key share; erased when
             spent.
@@ -127,10 +128,16 @@ class SiteState:
     held: tuple[Seed, ...] = ()
     next_slot: int = 0
     open_slot: OpenSlot | None = None
+    advert_signature: bytes = field(default=b"", repr=False)
 
     def encode(self) -> bytes:
         """Return the state's bytes. They hold secrets: store them where only the site's own process reads."""
-        parts = [opening(STATE_KIND), blob(self.setup.encode()), number(self.site, 2), number(self.phase, 1)]
+        parts = [
+            opening(STATE_KIND, self.setup.profile),
+            blob(self.setup.encode()),
+            number(self.site, 2),
+            number(self.phase, 1),
+        ]
         parts += [
             number(self.revision, 8),
             self.advert,
@@ -145,13 +152,15 @@ class SiteState:
         parts += [number(self.next_slot, 2), number(self.open_slot is not None, 1)]
         if self.open_slot is not None:
             parts.append(self.open_slot.encode())
+        if self.setup.profile is FIPS:
+            parts.append(blob(self.advert_signature))
         return b"".join(parts)
 
     @classmethod
     def decode(cls, content: bytes) -> "SiteState":
         """Return the state in ``content``; refuses damaged bytes as ``malformed-message``."""
         reader = Reader(content, limit=_LIMIT)
-        reader.opening(STATE_KIND)
+        profile = reader.opening(STATE_KIND)
         setup, site, phase = Setup.decode(reader.blob()), reader.number(2), reader.number(1)
         if phase not in tuple(Phase):
             malformed(f"a state has no phase {phase}")
@@ -170,13 +179,16 @@ class SiteState:
         held = tuple(Seed(reader.blob()) for _ in range(reader.number(2)))
         next_slot, has_open = reader.number(2), reader.number(1)
         open_slot = OpenSlot.read(reader) if has_open else None
+        advert_signature = reader.blob() if profile is FIPS else b""
         reader.end()
+        require_profile(setup.profile, profile, "a state's setup")
         slots = setup.roster.batch_slots
         if len(own) != slots or len(held) not in (0, slots) or next_slot > slots or has_open > 1:
             malformed("a state does not fit its batch")
-        if len(channel_keys) not in (0, KEY_BYTES * len(neighbours)):
+        size = profile.exchange_bytes
+        if len(channel_keys) not in (0, size * len(neighbours)):
             malformed("a state's channel keys do not fit its neighbours")
-        if any(len(keys) != KEY_BYTES * slots for keys in mask_keys):
+        if any(len(keys) != size * slots for keys in mask_keys):
             malformed("a state does not fit its batch")
         if any(len(shares) not in (0, 64 * len(dealers)) for shares in held):
             malformed("a state's shares do not fit its dealers")
@@ -192,13 +204,14 @@ class SiteState:
             members=members,
             neighbours=neighbours,
             share_threshold=threshold,
-            channel_keys=tuple(channel_keys[i : i + KEY_BYTES] for i in range(0, len(channel_keys), KEY_BYTES)),
+            channel_keys=tuple(channel_keys[i : i + size] for i in range(0, len(channel_keys), size)),
             envelopes=envelopes,
             mask_keys=mask_keys,
             dealers=dealers,
             held=held,
             next_slot=next_slot,
             open_slot=open_slot,
+            advert_signature=advert_signature,
         )
 
 

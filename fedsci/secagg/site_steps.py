@@ -25,7 +25,7 @@ from fedsci.errors import ProtocolError
 from fedsci.secagg.envelopes import PAIR_BYTES
 from fedsci.secagg.keys import SigningKey
 from fedsci.secagg.masking import RoundCall, bind_call, pair_masks, self_key
-from fedsci.secagg.prg import MaskEngine, add_masks
+from fedsci.secagg.prg import MaskEngine, add_masks, engine_of
 from fedsci.secagg.ring import RingVector
 from fedsci.secagg.round_messages import Header, SurvivorList, SurvivorVote, UnmaskShares, VoteList
 from fedsci.secagg.seed import ERASED
@@ -99,11 +99,14 @@ def mask(
     if vector.size == 0:
         raise ProtocolError("an empty vector has no sum", rule="wrong-length")
     bind = bind_call(call, transcript=state.transcript, length=vector.size)
-    at = slice(32 * slot, 32 * slot + 32)
+    size = setup.profile.exchange_bytes
+    at = slice(size * slot, size * slot + size)
     all_keys = zip(state.neighbours, state.mask_keys, strict=True)
     peers = {peer: keys[at] for peer, keys in all_keys if peer in call.cohort}
     secrets, context = state.own[slot], setup.context
-    masks = [(self_key(secrets.self_mask, context=context, site=site, slot=slot, bind=bind), 1)]
+    profile = setup.profile
+    own = self_key(secrets.self_mask, context=context, site=site, slot=slot, bind=bind, profile=profile)
+    masks = [(own, 1)]
     masks += pair_masks(
         secrets.mask_key,
         site=site,
@@ -112,9 +115,10 @@ def mask(
         slot=slot,
         transcript=state.transcript,
         bind=bind,
+        profile=profile,
     )
     payload = vector if in_place else vector.copy()
-    add_masks(payload, masks, engine=engine)
+    add_masks(payload, masks, engine=engine or engine_of(profile))
     header = Header(
         context=context,
         site=site,
@@ -151,7 +155,7 @@ def answer_survivors(state: SiteState, survivor_list: bytes, *, signing_key: Sig
     """
     _check_key(state, signing_key)
     offered = SurvivorList.decode(survivor_list)
-    check_context(offered.context, state.setup)
+    check_context(offered, state.setup)
     current = _open_slot(state, offered.slot)
     if current.committed and current.committed != offered.digest:
         raise ProtocolError("this site committed to another survivor list for the slot", rule="two-survivor-sets")
@@ -205,7 +209,7 @@ def answer_votes(state: SiteState, vote_list: bytes, *, signing_key: SigningKey)
     """
     _check_key(state, signing_key)
     offered = VoteList.decode(vote_list)
-    check_context(offered.context, state.setup)
+    check_context(offered, state.setup)
     current = _open_slot(state, offered.slot)
     if not current.committed:
         raise ProtocolError("votes came before a survivor list", rule="votes-before-survivors")

@@ -27,7 +27,7 @@ def check_advert(advert: Advert, setup: Setup) -> Advert:
             rule="batch-slots",
         )
     for key in (advert.channel_key, *advert.mask_keys):
-        check_exchange_key(key)
+        check_exchange_key(key, setup.profile)
     return advert
 
 
@@ -72,7 +72,7 @@ def check_adverts(offered: AdvertSet, setup: Setup) -> Transcript:
         ``duplicate-key``,
             ``batch-slots``, ``other-setup`` or ``cohort-too-small``.
     """
-    check_context(offered.context, setup)
+    check_context(offered, setup)
     sites = [advert.site for advert in offered.adverts]
     if any(a >= b for a, b in pairwise(sites)):
         raise ProtocolError("adverts are not by rising site", rule="duplicate-site")

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from fedsci.errors import ProtocolError
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, profile_of_message
 
 MAGIC = b"FSA"
-VERSION = 1
 
 
 def malformed(reason: str) -> NoReturn:
@@ -37,9 +38,9 @@ def blob(content: bytes) -> bytes:
     return number(len(content), 4) + content
 
 
-def opening(kind: int) -> bytes:
-    """Return the five bytes every message starts with: magic, version, kind."""
-    return MAGIC + bytes((VERSION, kind))
+def opening(kind: int, profile: Profile = DEFAULT) -> bytes:
+    """Return the five bytes every message starts with: magic, the profile's version, kind."""
+    return MAGIC + bytes((profile.version, kind))
 
 
 class Reader:
@@ -75,10 +76,13 @@ class Reader:
         """Return bytes written by :func:`blob`."""
         return self.take(self.number(4))
 
-    def opening(self, kind: int) -> None:
-        """Check the first five bytes."""
-        if self.take(5) != opening(kind):
+    def opening(self, kind: int) -> Profile:
+        """Check the first five bytes and return the profile they name; who reads it checks that it is the right one."""
+        start = self.take(5)
+        profile = profile_of_message(start, MAGIC)
+        if profile is None or start != opening(kind, profile):
             malformed("a message has another magic, version or kind")
+        return profile
 
     def end(self) -> None:
         """Refuse bytes that are left over."""

@@ -13,6 +13,7 @@ from fedsci.coordinator.preparation import SignedRoster
 from fedsci.errors import InputError
 from fedsci.identity.files import write_private
 from fedsci.names import SiteId
+from fedsci.secagg.profiles import DEFAULT, PROFILES
 from fedsci.site.keystore import random_seed
 
 
@@ -21,22 +22,29 @@ class SimulatedConsortium:
 
     Args:
         state: the folder that holds the labs' state folders.
+        profile: the crypto profile that the study asks for; None: as it is there, ``default`` if it is new.
 
     Raises:
-        InputError: the key cannot be kept there.
+        InputError: the key cannot be kept there, or the consortium there is of another profile.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, profile: str | None = None) -> None:
         path = state / "consortium.key"
         try:
             if not path.exists():
-                write_private(path, random_seed())
+                write_private(path, random_seed(PROFILES[profile or DEFAULT.name]))
             self._key = secagg.SigningKey(secagg.Seed(path.read_bytes()))
         except OSError as error:
             raise InputError(
                 f"cannot keep the consortium's key in {path}: {error.strerror}",
                 hint="choose another folder with --state",
             ) from None
+
+        if profile not in (None, self._key.profile.name):
+            raise InputError(
+                f"the labs in {state} are of the crypto profile {self._key.profile.name}, not of {profile}",
+                hint="a consortium has one profile for life: choose another folder with --state",
+            )
 
     @property
     def public(self) -> bytes:
@@ -53,7 +61,7 @@ class SimulatedConsortium:
 
         Args:
             plan: a plan with secure aggregation.
-            keys: each lab's Ed25519 verification key.
+            keys: each lab's verification key.
         """
         members = tuple(
             secagg.RosterSite(index=number, name=site, verification_key=keys[site])

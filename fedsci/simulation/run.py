@@ -90,7 +90,7 @@ class SimulatedRun:
                     (first / "state").rename(state)
             record.write_plan()
             labs.make_states()
-            self._consortium = SimulatedConsortium(state)
+            self._consortium = SimulatedConsortium(state, plan.study.secure_aggregation.crypto_profile)
             labs.enrol(self._consortium.public)
             self._exchange(labs)
             self._ask_silent_labs(labs)

@@ -25,6 +25,7 @@ from fedsci.identity.certificates import (
     look_every_s,
     new_key,
     parse_chain,
+    profile_of,
     read_chain,
     read_key,
     signing_request,
@@ -34,6 +35,8 @@ from fedsci.identity.messages import Answer, EnrolRequest, RenewRequest, refuse
 from fedsci.identity.tls import client_context
 from fedsci.identity.token import Token
 from fedsci.names import SiteId
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, require_profile
 from fedsci.site.keystore import Keystore
 from fedsci.transport import enrolment_client
 
@@ -55,7 +58,8 @@ class Facts:
     Attributes:
         site: its name.
         enrolled: whether it holds a certificate.
-        verification_key: Ed25519, hexadecimal; what the roster names.
+        verification_key: hexadecimal; what the roster names.
+        crypto_profile: of its keys and, once it has joined, of its consortium.
         certificate: SHA-256 of the certificate's DER; empty without one.
         until: when the certificate ends.
         root: SHA-256 of the root certificate's DER.
@@ -70,6 +74,7 @@ class Facts:
     site: SiteId
     enrolled: bool
     verification_key: str
+    crypto_profile: str
     certificate: str = ""
     until: datetime.datetime | None = None
     root: str = ""
@@ -84,9 +89,9 @@ class Facts:
 class SiteIdentity:
     """A site's keys and certificate, in its state folder.
 
-    ``identity.key`` (Ed25519) signs statements; ``tls/site.key`` (P-256) serves TLS and Flower's node authentication,
-    and stays when its certificate, ``tls/site.crt``, is renewed: Flower knows the site by it. The folder also holds
-    ``tls/ca.crt``, ``consortium.pub``, ``consortium.json`` and ``roster``.
+    ``identity.key`` (Ed25519, or P-384 in the crypto profile ``fips``) signs statements; ``tls/site.key`` (P-256)
+    serves TLS and Flower's node authentication, and stays when its certificate, ``tls/site.crt``, is renewed: Flower
+    knows the site by it. The folder also holds ``tls/ca.crt``, ``consortium.pub``, ``consortium.json`` and ``roster``.
 
     Args:
         site: the site's name.
@@ -98,21 +103,28 @@ class SiteIdentity:
         self._tls = state / "tls"
         self._keystore = Keystore(state)
 
-    def create(self, *, new_keys: bool = False) -> Facts:
+    def create(self, *, new_keys: bool = False, profile: Profile | None = None) -> Facts:
         """Make the site's keys, or keep those that are there.
 
         Args:
             new_keys: throw the old ones away; the site must enrol again, under a new number.
+            profile: the crypto profile that the site will have and no other; None: that of the keys that are there, or
+                of the consortium it will join.
 
         Raises:
             InputError: the folder cannot be written, or is another site's.
+            ProtocolError: ``wrong-profile``: its keys or its consortium are of another.
         """
         try:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():
                 self._claim()
+                if profile is not None:
+                    self._keystore.require_pinned(profile)
                 if new_keys:
                     self._forget_keys()
+                if profile is not None:
+                    self._keystore.choose_profile(profile)
                 self._keystore.signing_key()
                 write_private(self._key_path, key_pem(new_key()))
         except OSError as error:
@@ -129,6 +141,7 @@ class SiteIdentity:
             InputError: the token is another site's.
             PolicyRefused: the site belongs to another consortium.
             ConnectionFailed: no connection, a stranger at the address, or a refusal (EnrolmentRefused).
+            ProtocolError: ``wrong-profile``: the consortium is of a crypto profile that this site does not go back to.
         """
         if token.site != self.site:
             raise InputError(
@@ -141,7 +154,11 @@ class SiteIdentity:
                     "this site belongs to another consortium",
                     hint=f"its key is pinned in {self.state / 'consortium.pub'}",
                 )
-            root = enrolment_client.fetch_root(token.address, expected=token.root)
+            if token.profile is DEFAULT:
+                require_profile(token.profile, self._keystore.profile, "the consortium of this token")
+            root = enrolment_client.fetch_root(token.address, expected=token.root, profile=token.profile)
+            require_profile(profile_of(root), token.profile, "the coordinator's root certificate")
+            self._keystore.choose_profile(token.profile)  # keys of a site that has joined nowhere are made anew
             answer = enrolment_client.enrol(token.address, root, lambda: self._request(token))
             self._keep(answer, root, address=token.address, consortium_key=token.consortium_key)
         return self.describe()
@@ -230,6 +247,7 @@ class SiteIdentity:
             site=self.site,
             enrolled=False,
             verification_key=self._keystore.signing_key().public.hex(),
+            crypto_profile=self._keystore.profile.name,
         )
         if not self._enrolled():
             return facts

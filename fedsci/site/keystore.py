@@ -1,6 +1,6 @@
 """A site's keys: one identity for life, and the secrets of secure aggregation for as long as a batch lasts.
 
-The identity (Ed25519) and the consortium's public key lie in the state folder, readable by their owner only.
+The identity and the consortium's public key lie in the state folder, readable by their owner only.
 Batch secrets lie in memory-backed storage outside of it (``/dev/shm``): they survive the death of the site's
 process, which may be in the middle of a round, but not a reboot, and no backup or disk snapshot holds them.
 So a site that was restored from an older copy of itself has no batch to go on with: it sits out until the
@@ -17,8 +17,10 @@ import time
 from pathlib import Path
 
 from fedsci.errors import PolicyRefused, ProtocolError
-from fedsci.identity.files import write_private
+from fedsci.identity.files import replace_private, write_private
 from fedsci.secagg import Seed, SigningKey, SiteState
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, profile_of_key, profile_of_seed, require_profile
 
 _STALE_S = 7 * 24 * 3600.0
 
@@ -38,12 +40,47 @@ class Keystore:
         self._batches = root / f"fedsci-{os.getuid()}-{tag}"
         self._cached: dict[Path, tuple[bytes, SiteState]] = {}
 
+    @property
+    def profile(self) -> Profile:
+        """The crypto profile: the pinned consortium's; before there is one the identity's; else ``default``."""
+        pinned, path = self._folder / "consortium.pub", self._folder / "identity.key"
+        found = profile_of_key(pinned.read_bytes()) if pinned.exists() else None
+        return found or (profile_of_seed(path.read_bytes()) if path.exists() else None) or DEFAULT
+
     def signing_key(self) -> SigningKey:
-        """Return the site's identity, made at the first call."""
-        path = self._folder / "identity.key"
+        """Return the site's identity, made at the first call.
+
+        Raises:
+            ProtocolError: ``wrong-profile``: it is of another crypto profile than the pinned consortium.
+        """
+        path, profile = self._folder / "identity.key", self.profile
         if not path.exists():
-            write_private(path, random_seed())
-        return SigningKey(Seed(path.read_bytes()))
+            write_private(path, random_seed(profile))
+        key = SigningKey(Seed(path.read_bytes()))
+        require_profile(key.profile, profile, "this site's identity")
+        return key
+
+    def require_pinned(self, profile: Profile) -> None:
+        """Pass if no consortium is pinned, or one of this crypto profile.
+
+        Raises:
+            ProtocolError: ``wrong-profile``.
+        """
+        if (self._folder / "consortium.pub").exists():
+            require_profile(self.profile, profile, "the consortium that this site belongs to")
+
+    def choose_profile(self, profile: Profile) -> None:
+        """Take up a crypto profile, with a new identity, before the site joins a consortium; never back to ``default``.
+
+        Raises:
+            ProtocolError: ``wrong-profile``: a consortium of another is pinned, or the identity is of a stricter one.
+        """
+        self.require_pinned(profile)
+        path = self._folder / "identity.key"
+        if path.exists() and profile is DEFAULT:
+            require_profile(profile, self.profile, "the consortium")
+        if not path.exists() or profile is not self.profile:
+            replace_private(path, random_seed(profile))
 
     def split_key(self) -> bytes:
         """Return the secret under which records are held out in private studies, made at the first call."""
@@ -193,6 +230,6 @@ class Keystore:
                     path.unlink()
 
 
-def random_seed() -> bytes:
-    """Return 32 fresh bytes from the operating system."""
-    return secrets.token_bytes(32)
+def random_seed(profile: Profile = DEFAULT) -> bytes:
+    """Return fresh bytes from the operating system: what a signing key grows from, 32 unless the profile says more."""
+    return secrets.token_bytes(profile.seed_bytes)

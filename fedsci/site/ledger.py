@@ -35,6 +35,7 @@ from fedsci.privacy.budget import (
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import to_json
 from fedsci.secagg import SigningKey
+from fedsci.site.keystore import Keystore
 from fedsci.site.ledger_books import Account, Books, Charge, opening_policy
 from fedsci.site.ledger_keeping import KeptLedger, check_reason
 from fedsci.site.ledger_store import read_url
@@ -356,7 +357,8 @@ def open_ledger(site: Site, state: Path) -> Ledger:
     if url is not None and url.drivername == "sqlite":  # a path in a file is relative to that file
         url = url.set(database=str(site.folder / str(url.database)))
     anchor = None if site.anchor is None else site.folder / site.anchor
-    return Ledger(state, site=site.site, url=url, anchor=anchor, officer=site.officer or "")
+    profile = Keystore(state).profile
+    return Ledger(state, site=site.site, url=url, anchor=anchor, officer=site.officer or "", profile=profile)
 
 
 def spending_of(books: Books, dataset: str, policy: BudgetPolicy) -> Spending:

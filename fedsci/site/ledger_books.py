@@ -13,6 +13,8 @@ from fedsci.errors import BudgetRefused
 from fedsci.privacy.budget import BudgetPolicy, budget_policy, budget_policy_at
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import from_json, neighbouring_of
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT
 from fedsci.site.anchor import Spent
 from fedsci.site.ledger_store import GENESIS, Entry, LedgerBroken
 from fedsci.site.officer import is_signed
@@ -84,6 +86,7 @@ class Books:
         site: whose ledger it is.
         writer: the installation that reads it.
         pinned: the officer's public key (hex), from the site file or the first signed entry; empty if neither.
+        profile: the site's crypto profile: the officer's key must be of it.
         ledger: the id: the hash of the first entry.
         sequence, head, before: the last entry's number and hash, and the hash of the one before it.
         accounts: by data set.
@@ -97,6 +100,7 @@ class Books:
     site: str
     writer: str
     pinned: str = ""
+    profile: Profile = DEFAULT
     ledger: str = ""
     sequence: int = 0
     head: str = GENESIS
@@ -230,6 +234,8 @@ class Books:
         key, signature = str(entry.body["key"]), str(entry.body["signature"])
         if self.pinned and key != self.pinned:
             raise LedgerBroken(entry.sequence, "key", f"it is not the officer's ({self.pinned[:16]}…)")
+        if len(key) != 2 * self.profile.verification_bytes:
+            raise LedgerBroken(entry.sequence, "key", f"it is not of the crypto profile {self.profile.name}")
         if not is_signed(self.to_sign(entry), public=key, signature=signature):
             raise LedgerBroken(entry.sequence, "signature", "it is not the officer's over this entry")
         self.pinned = key

@@ -13,6 +13,8 @@ from sqlalchemy import URL, Connection
 from fedsci.errors import BudgetRefused, InputError, PolicyRefused, VerificationFailed
 from fedsci.identity.files import write_private
 from fedsci.secagg import SigningKey
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, require_profile
 from fedsci.site.anchor import Anchor, Spent, read_anchor, write_anchor
 from fedsci.site.keystore import random_seed
 from fedsci.site.ledger_books import Account, Books, signed_part
@@ -73,16 +75,24 @@ class KeptLedger:
         url: where the entries lie, as ``read_url`` returns it; by default ``ledger.sqlite`` in ``state``.
         anchor: the file that keeps the head a second time; by default ``anchors/<site>.json`` beside ``state``.
         officer: the officer's public key in hex; by default the first that signs.
+        profile: the site's crypto profile; an officer's key of another signs nothing.
     """
 
     def __init__(
-        self, state: Path, *, site: str = "", url: URL | None = None, anchor: Path | None = None, officer: str = ""
+        self,
+        state: Path,
+        *,
+        site: str = "",
+        url: URL | None = None,
+        anchor: Path | None = None,
+        officer: str = "",
+        profile: Profile = DEFAULT,
     ) -> None:
         self.site = site or state.name
         self._state = state
         self._store = Store(url or URL.create("sqlite", database=str(state / "ledger.sqlite")), site=self.site)
         self._anchor_path = anchor or state.parent / "anchors" / f"{self.site}.json"
-        self._officer = officer
+        self._officer, self.profile = officer, profile
         self._lock = threading.RLock()
         self._books: Books | None = None
 
@@ -286,10 +296,11 @@ class KeptLedger:
             writer = path.read_text(encoding="ascii") if path.exists() else ""
         except OSError as error:
             raise self._unusable(error) from None
-        return Books(site=self.site, writer=writer, pinned=self._officer)
+        return Books(site=self.site, writer=writer, pinned=self._officer, profile=self.profile)
 
     def _signed(self, books: Books, kind: str, dataset: str, body: dict[str, Any], key: SigningKey) -> dict[str, Any]:
         public = key.public.hex()
+        require_profile(key.profile, self.profile, "the officer's key")
         if books.pinned and public != books.pinned:
             raise PolicyRefused(
                 f"{self.site}: this key ({public[:16]}…) is not the privacy officer's ({books.pinned[:16]}…)",

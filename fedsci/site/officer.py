@@ -1,6 +1,6 @@
 """The privacy officer's key and signature: nobody else changes a budget or takes a strange ledger as the site's own.
 
-An Ed25519 key in a file of its own, readable by its owner only. Its public half is written in the site file
+A key in a file of its own, readable by its owner only. Its public half is written in the site file
 (``officer:``), which is the safe way, or pinned by the ledger with the first change that is signed.
 """
 
@@ -13,7 +13,9 @@ from typing import Any
 from fedsci.errors import InputError, PolicyRefused, ProtocolError
 from fedsci.identity.files import write_private
 from fedsci.secagg import Seed, SigningKey
-from fedsci.secagg.keys import KEY_BYTES, check_signature
+from fedsci.secagg.keys import check_signature
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, profile_of_seed, require_profile
 from fedsci.site.keystore import random_seed
 
 _LABEL = "ledger change"
@@ -25,17 +27,18 @@ def default_key_path() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "fedsci" / "officer.key"
 
 
-def officer_key(path: Path) -> tuple[SigningKey, bool]:
-    """Return the key in ``path``, and whether it was made just now.
+def officer_key(path: Path, profile: Profile = DEFAULT) -> tuple[SigningKey, bool]:
+    """Return the key in ``path``, and whether it was made just now, of the site's crypto profile.
 
     Raises:
         InputError: the file cannot be read or written, or is no key.
         PolicyRefused: others may read it.
+        ProtocolError: ``wrong-profile``: it is of another crypto profile.
     """
     try:
         fresh = not path.exists()
         if fresh:
-            write_private(path, random_seed())
+            write_private(path, random_seed(profile))
         if path.stat().st_mode & 0o077:
             raise PolicyRefused(f"the officer's key {path} is open to other users", hint=f"chmod 600 {path}")
         seed = path.read_bytes()
@@ -43,9 +46,13 @@ def officer_key(path: Path) -> tuple[SigningKey, bool]:
         raise InputError(
             f"the officer's key {path}: {error.strerror}", hint="name a file of your own with --key"
         ) from None
-    if len(seed) != KEY_BYTES:
-        raise InputError(f"{path} is not an officer's key", hint=f"a key is {KEY_BYTES} bytes; name another with --key")
-    return SigningKey(Seed(seed)), fresh
+    if profile_of_seed(seed) is None:
+        raise InputError(
+            f"{path} is not an officer's key", hint="a key has 32 bytes, or 48 in fips; name another with --key"
+        )
+    key = SigningKey(Seed(seed))
+    require_profile(key.profile, profile, f"the officer's key {path}")
+    return key, fresh
 
 
 def sign(key: SigningKey, content: Mapping[str, Any]) -> str:

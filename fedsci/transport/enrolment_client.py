@@ -18,7 +18,9 @@ from fedsci.errors import ConnectionFailed, EnrolmentRefused, InputError
 from fedsci.identity.address import Address
 from fedsci.identity.certificates import chain_pem, fingerprint, parse_chain
 from fedsci.identity.messages import ANSWER_LIMIT, Answer, EnrolRequest, RenewRequest, decode
-from fedsci.identity.tls import client_context
+from fedsci.identity.tls import client_context, restrict
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT
 
 TIMEOUT_S = 30.0
 _CLOCK_SLACK_S, _CLOCK_LIMIT_S = 300.0, 2700.0
@@ -36,6 +38,8 @@ HINTS = {
     "expired": "the certificate ran out before it was renewed; ask the coordinator for a new token",
     "unknown-site": "the coordinator does not know this certificate; ask for a new token",
     "clock": "set this machine's clock; the coordinator's differs by more than an hour",
+    "wrong-profile": "make keys of the consortium's crypto profile: fedsci site init SITE_FILE --new-keys "
+    "--crypto-profile default or fips",
     "too-many": "too many refused requests came from this address; wait ten minutes",
     "internal": "the coordinator had an error; its operator finds it in its log",
 }
@@ -50,10 +54,11 @@ _SAY = {
     "revoked": "the site was revoked",
     "expired": "the certificate ran out",
     "clock": "this machine's clock is off",
+    "wrong-profile": "the site's keys are of another crypto profile than the consortium",
 }
 
 
-def fetch_root(address: Address, *, expected: bytes) -> x509.Certificate:
+def fetch_root(address: Address, *, expected: bytes, profile: Profile = DEFAULT) -> x509.Certificate:
     """Return the root certificate that the other end shows, if it is the expected one.
 
     The connection is not authenticated, and nothing but the public path is sent on it.
@@ -61,6 +66,7 @@ def fetch_root(address: Address, *, expected: bytes) -> x509.Certificate:
     Args:
         address: the enrolment service.
         expected: SHA-256 of the certificate, from the token.
+        profile: the consortium's crypto profile, from the token.
 
     Raises:
         ConnectionFailed: nobody answers, or somebody else does, or the clocks are 45 minutes apart.
@@ -68,6 +74,7 @@ def fetch_root(address: Address, *, expected: bytes) -> x509.Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
+    restrict(context, profile)
     context.verify_mode = ssl.CERT_NONE  # what is fetched is checked against the token
     body, date = _call(address, context, "GET", "/root", b"")
     try:

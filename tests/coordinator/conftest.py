@@ -116,7 +116,7 @@ def conduct(
         values = {"privacy": PLAIN, "evaluation": {"baselines": []}, "secure_aggregation": {"enabled": masked}}
         study = load_study(write_study(sites=[file.name for file in files], **values | changes))
         state = tmp_path / secrets.token_hex(4)
-        consortium = SimulatedConsortium(state)
+        consortium = SimulatedConsortium(state, study.plan.study.secure_aggregation.crypto_profile)
         mine = [SiteService(load_site(file), state / str(load_site(file).site)) for file in study.site_files]
         for service in mine:
             service.keystore.pin_consortium(consortium.public)

@@ -56,10 +56,10 @@ class Deployment:
     def start_site(self, lab: str, environment: Mapping[str, str] | None = None) -> None:
         self.start(lab, "site", "start", f"{lab}.yaml", environment=environment)
 
-    def found(self) -> None:
+    def found(self, *options: str) -> None:
         """Found a consortium, start its coordinator, and let all labs join with tokens."""
         enrolment, fleet = self.ports
-        self.good("coordinator", "init", "--address", f"127.0.0.1:{enrolment}", "--fleet-port", str(fleet))
+        self.good("coordinator", "init", "--address", f"127.0.0.1:{enrolment}", "--fleet-port", str(fleet), *options)
         self.start_coordinator()
         for lab in self.study.labs:
             self.good("site", "init", f"{lab}.yaml")

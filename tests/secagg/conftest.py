@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
 
 from fedsci import secagg
 from fedsci.secagg import RoundCall, Seed, Setup, SigningKey, SiteState, Terms
+from fedsci.secagg.profile import Profile
+from fedsci.secagg.profiles import DEFAULT, FIPS, PROFILES
 
 
 def stream(name: str) -> Callable[[int], bytes]:
@@ -22,11 +25,9 @@ def stream(name: str) -> Callable[[int], bytes]:
     return draw
 
 
-def signing_key(index: int) -> SigningKey:
-    return SigningKey(Seed(hashlib.sha256(b"site %d" % index).digest()))
-
-
-CONSORTIUM = SigningKey(Seed(hashlib.sha256(b"consortium").digest()))
+def signing_key(index: int | bytes, profile: Profile = DEFAULT) -> SigningKey:
+    name = index if isinstance(index, bytes) else b"site %d" % index
+    return SigningKey(Seed((hashlib.sha384 if profile is FIPS else hashlib.sha256)(name).digest()))
 
 
 def make_roster(
@@ -36,12 +37,14 @@ def make_roster(
     terms: Terms | None = None,
     indices: Iterable[int] | None = None,
     ring_bits: int = 16,
+    profile: Profile = DEFAULT,
 ) -> secagg.Roster:
     chosen = tuple(indices) if indices is not None else tuple(range(1, sites + 1))
     return secagg.Roster(
         serial=1,
         sites=tuple(
-            secagg.RosterSite(index=i, name=f"lab-{i:02d}", verification_key=signing_key(i).public) for i in chosen
+            secagg.RosterSite(index=i, name=f"lab-{i:02d}", verification_key=signing_key(i, profile).public)
+            for i in chosen
         ),
         terms=terms or secagg.default_terms(len(chosen)),
         batch_slots=slots,
@@ -70,14 +73,18 @@ class World:
         terms: Terms | None = None,
         indices: Iterable[int] | None = None,
         total_bound: int | None = None,
+        profile: Profile = DEFAULT,
     ) -> "World":
-        roster = make_roster(sites, slots=slots, terms=terms, indices=indices, ring_bits=ring_bits)
+        roster = make_roster(sites, slots=slots, terms=terms, indices=indices, ring_bits=ring_bits, profile=profile)
         cohort = secagg.choose_cohort(roster, site_bound=site_bound, total_bound=total_bound)
         return cls(setup=Setup(roster=roster, cohort=cohort, run=bytes(32), batch=0), name=name)
 
     @property
     def members(self) -> tuple[int, ...]:
         return self.setup.cohort.members
+
+    def key(self, site: int) -> SigningKey:
+        return signing_key(site, self.setup.profile)
 
     def state(self, site: int) -> SiteState:
         return SiteState.decode(self.stored[site])
@@ -89,7 +96,7 @@ class World:
         state, message = secagg.advertise(
             self.setup,
             site=site,
-            signing_key=signing_key(site),
+            signing_key=self.key(site),
             random_bytes=stream(f"{self.name}/advert/{site}"),
         )
         self.keep(site, state)
@@ -128,17 +135,17 @@ class World:
 
     def mask(self, site: int, call: RoundCall, values: np.ndarray) -> secagg.MaskedInput:
         vector = self.setup.cohort.ring.from_signed(values)
-        state, masked = secagg.mask(self.state(site), call, vector, signing_key=signing_key(site))
+        state, masked = secagg.mask(self.state(site), call, vector, signing_key=self.key(site))
         self.keep(site, state)
         return masked
 
     def answer_survivors(self, site: int, listed: bytes) -> bytes:
-        state, message = secagg.answer_survivors(self.state(site), listed, signing_key=signing_key(site))
+        state, message = secagg.answer_survivors(self.state(site), listed, signing_key=self.key(site))
         self.keep(site, state)
         return message
 
     def answer_votes(self, site: int, votes: bytes) -> bytes:
-        state, message = secagg.answer_votes(self.state(site), votes, signing_key=signing_key(site))
+        state, message = secagg.answer_votes(self.state(site), votes, signing_key=self.key(site))
         self.keep(site, state)
         return message
 
@@ -188,23 +195,34 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def worlds() -> type[World]:
-    return World
+def profile(request: pytest.FixtureRequest) -> Profile:
+    """The crypto profile of the consortium; a module whose tests run in both names them in its ``pytestmark``."""
+    return PROFILES[getattr(request, "param", "default")]
 
 
 @pytest.fixture(scope="session")
-def roster_of() -> Callable[..., secagg.Roster]:
-    return make_roster
+def worlds(profile: Profile) -> type[World]:
+    class Worlds(World):
+        @classmethod
+        def build(cls, *args, **options) -> "World":
+            return super().build(*args, profile=profile, **options)
+
+    return Worlds
 
 
 @pytest.fixture(scope="session")
-def key_of() -> Callable[[int], SigningKey]:
-    return signing_key
+def roster_of(profile: Profile) -> Callable[..., secagg.Roster]:
+    return partial(make_roster, profile=profile)
 
 
 @pytest.fixture(scope="session")
-def consortium() -> SigningKey:
-    return CONSORTIUM
+def key_of(profile: Profile) -> Callable[[int], SigningKey]:
+    return partial(signing_key, profile=profile)
+
+
+@pytest.fixture(scope="session")
+def consortium(profile: Profile) -> SigningKey:
+    return signing_key(b"consortium", profile)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from fedsci.secagg.messages import Advert, AdvertSet, Envelopes
 from fedsci.secagg.round_messages import Header, SurvivorList, SurvivorVote, UnmaskShares, VoteList
 
 LENGTH = 4
+pytestmark = pytest.mark.parametrize("profile", ["default", "fips"], indirect=True, scope="session")
 
 
 class Uploaded:
@@ -27,7 +28,10 @@ class Uploaded:
     def listing(self, survivors, **changes):
         headers = tuple(self.headers[s] for s in survivors)
         context = changes.pop("context", self.world.setup.context)
-        return SurvivorList(context=context, slot=changes.pop("slot", 0), headers=changes.pop("headers", headers))
+        profile = self.world.setup.profile
+        return SurvivorList(
+            context=context, profile=profile, slot=changes.pop("slot", 0), headers=changes.pop("headers", headers)
+        )
 
     def votes(self, listing, voters, key_of):
         votes = tuple(
@@ -36,7 +40,7 @@ class Uploaded:
             ).signed_by(key_of(s))
             for s in voters
         )
-        return VoteList(context=listing.context, slot=0, votes=votes)
+        return VoteList(context=listing.context, profile=listing.profile, slot=0, votes=votes)
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_votes_count_once_by_survivors_for_this_list(uploaded, key_of, broken_ru
     other = uploaded.listing((1, 2, 3, 4, 5))
     good = uploaded.votes(listing, (1, 2, 3, 4, 5), key_of).votes
     with broken_rule("votes-before-survivors"):
-        world.answer_votes(1, VoteList(context=listing.context, slot=0, votes=good).encode())
+        world.answer_votes(1, VoteList(context=listing.context, profile=listing.profile, slot=0, votes=good).encode())
     world.answer_survivors(1, listing.encode())
     attempts = {
         "duplicate-site": (*good[:4], good[3]),
@@ -110,8 +114,12 @@ def test_votes_count_once_by_survivors_for_this_list(uploaded, key_of, broken_ru
     }
     for rule, votes in attempts.items():
         with broken_rule(rule):
-            world.answer_votes(1, VoteList(context=listing.context, slot=0, votes=votes).encode())
-    UnmaskShares.decode(world.answer_votes(1, VoteList(context=listing.context, slot=0, votes=good).encode()))
+            world.answer_votes(
+                1, VoteList(context=listing.context, profile=listing.profile, slot=0, votes=votes).encode()
+            )
+    UnmaskShares.decode(
+        world.answer_votes(1, VoteList(context=listing.context, profile=listing.profile, slot=0, votes=good).encode())
+    )
 
 
 # -- small cohorts, false dropouts
@@ -133,7 +141,9 @@ def test_a_cohort_below_min_survivors_is_refused(worlds, broken_rule):
 def test_a_setup_below_min_survivors_is_refused(worlds, broken_rule):
     world = worlds.build(7)
     adverts = {s: Advert.decode(world.advertise(s)) for s in world.members}
-    few = AdvertSet(context=world.setup.context, adverts=tuple(adverts[s] for s in (1, 2, 3, 4)))
+    few = AdvertSet(
+        context=world.setup.context, profile=world.setup.profile, adverts=tuple(adverts[s] for s in (1, 2, 3, 4))
+    )
     with broken_rule("cohort-too-small"):
         world.share(1, few.encode())
     collector = secagg.SetupCollector(world.setup)
@@ -186,7 +196,7 @@ def test_a_header_replayed_from_another_slot_is_refused(uploaded, broken_rule):
         collector.add_input(uploaded.masked[1].header, uploaded.masked[1].payload)
     new = {s: Header.decode(m.header) for s, m in masked.items()}
     mixed = (uploaded.headers[1], *(new[s] for s in (2, 3, 4, 5, 6, 7)))
-    listing = SurvivorList(context=world.setup.context, slot=1, headers=mixed)
+    listing = SurvivorList(context=world.setup.context, profile=world.setup.profile, slot=1, headers=mixed)
     with broken_rule("other-slot"):
         world.answer_survivors(2, listing.encode())
 
@@ -210,7 +220,12 @@ def test_two_models_in_one_round_leave_noise_and_a_refusal(worlds, broken_rule):
     collector = world.collector(honest, 2000)
     with broken_rule("bind-mismatch"):
         collector.add_input(masked[1].header, masked[1].payload)
-    listing = SurvivorList(context=world.setup.context, slot=0, headers=tuple(headers[s] for s in world.members))
+    listing = SurvivorList(
+        context=world.setup.context,
+        profile=world.setup.profile,
+        slot=0,
+        headers=tuple(headers[s] for s in world.members),
+    )
     for site in (1, 2):
         with broken_rule("bind-mismatch"):
             world.answer_survivors(site, listing.encode())
@@ -229,7 +244,7 @@ def mask_of_self(world, site, bind, total):
     fresh = type(world)(setup=world.setup, name=world.name)
     fresh.advertise(site)
     seed = fresh.state(site).own[0].self_mask
-    key = self_key(seed, context=world.setup.context, site=site, slot=0, bind=bind)
+    key = self_key(seed, context=world.setup.context, site=site, slot=0, bind=bind, profile=world.setup.profile)
     mask = np.zeros(total.size, "<u2")
     add_masks(mask, [(key, 1)])
     total -= mask
@@ -286,14 +301,16 @@ def test_substituted_keys_are_refused(worlds, key_of, broken_rule):
     own = secagg.Seed(bytes(range(32)))
     from fedsci.secagg.keys import exchange_public
 
-    mine = exchange_public(own)
+    mine = exchange_public(own, world.setup.profile)
     for forged in (
         replace(adverts[3], channel_key=mine),
         replace(adverts[3], mask_keys=(mine, *adverts[3].mask_keys[1:])),
         replace(adverts[3], channel_key=mine).signed_by(key_of(2)),
         replace(adverts[3], commitments=(bytes(32), *adverts[3].commitments[1:])),
     ):
-        offered = AdvertSet(context=world.setup.context, adverts=tuple({**adverts, 3: forged}.values()))
+        offered = AdvertSet(
+            context=world.setup.context, profile=world.setup.profile, adverts=tuple({**adverts, 3: forged}.values())
+        )
         with broken_rule("forged-advert"):
             world.share(1, offered.encode())
         with broken_rule("forged-advert"):
@@ -305,17 +322,27 @@ def test_adverts_that_copy_or_weaken_keys_are_refused(worlds, key_of, broken_rul
     adverts = {s: Advert.decode(world.advertise(s)) for s in world.members}
     cases = {
         "duplicate-key": replace(adverts[3], channel_key=adverts[2].mask_keys[0]),
-        "weak-key": replace(adverts[3], channel_key=bytes(32)),
+        "weak-key": replace(adverts[3], channel_key=bytes(world.setup.profile.exchange_bytes)),
         "batch-slots": replace(adverts[3], mask_keys=adverts[3].mask_keys[:1], commitments=adverts[3].commitments[:1]),
     }
     for rule, forged in cases.items():
         changed = {**adverts, 3: forged.signed_by(key_of(3))}
         with broken_rule(rule):
-            world.share(1, AdvertSet(context=world.setup.context, adverts=tuple(changed.values())).encode())
+            world.share(
+                1,
+                AdvertSet(
+                    context=world.setup.context, profile=world.setup.profile, adverts=tuple(changed.values())
+                ).encode(),
+            )
     copied = replace(adverts[3], commitments=adverts[2].commitments).signed_by(key_of(3))
     with broken_rule("duplicate-key"):
         changed = {**adverts, 3: copied}
-        world.share(1, AdvertSet(context=world.setup.context, adverts=tuple(changed.values())).encode())
+        world.share(
+            1,
+            AdvertSet(
+                context=world.setup.context, profile=world.setup.profile, adverts=tuple(changed.values())
+            ).encode(),
+        )
 
 
 def test_an_advert_set_without_or_with_another_own_advert_is_refused(worlds, broken_rule):
@@ -323,12 +350,17 @@ def test_an_advert_set_without_or_with_another_own_advert_is_refused(worlds, bro
     adverts = {s: Advert.decode(world.advertise(s)) for s in world.members}
     without = tuple(adverts[s] for s in (2, 3, 4, 5, 6))
     with broken_rule("own-advert-missing"):
-        world.share(1, AdvertSet(context=world.setup.context, adverts=without).encode())
+        world.share(1, AdvertSet(context=world.setup.context, profile=world.setup.profile, adverts=without).encode())
     again = type(world)(setup=world.setup, name="another draw")
     older = Advert.decode(again.advertise(1))
     with broken_rule("own-advert-missing"):
         changed = {**adverts, 1: older}
-        world.share(1, AdvertSet(context=world.setup.context, adverts=tuple(changed.values())).encode())
+        world.share(
+            1,
+            AdvertSet(
+                context=world.setup.context, profile=world.setup.profile, adverts=tuple(changed.values())
+            ).encode(),
+        )
 
 
 def test_a_roster_with_one_changed_key_is_another_setup(worlds, key_of, broken_rule):
@@ -340,9 +372,11 @@ def test_a_roster_with_one_changed_key_is_another_setup(worlds, key_of, broken_r
         world.advertise(site)
     adverts = tuple(Advert.decode(tampered.advertise(s)) for s in (1, 2, 3, 4))
     with broken_rule("other-setup"):
-        world.share(1, AdvertSet(context=tampered.setup.context, adverts=adverts).encode())
+        world.share(
+            1, AdvertSet(context=tampered.setup.context, profile=tampered.setup.profile, adverts=adverts).encode()
+        )
     with broken_rule("other-setup"):
-        world.share(1, AdvertSet(context=world.setup.context, adverts=adverts).encode())
+        world.share(1, AdvertSet(context=world.setup.context, profile=world.setup.profile, adverts=adverts).encode())
 
 
 def test_a_site_signs_only_with_the_key_in_the_roster(uploaded, key_of, broken_rule):
@@ -378,8 +412,10 @@ def test_sites_that_saw_different_adverts_cannot_open_each_others_envelopes(worl
     world = worlds.build(7)
     adverts = {s: Advert.decode(world.advertise(s)) for s in world.members}
     context = world.setup.context
-    all_seen = AdvertSet(context=context, adverts=tuple(adverts.values()))
-    some_seen = AdvertSet(context=context, adverts=tuple(adverts[s] for s in (1, 2, 3, 4, 5)))
+    all_seen = AdvertSet(context=context, profile=world.setup.profile, adverts=tuple(adverts.values()))
+    some_seen = AdvertSet(
+        context=context, profile=world.setup.profile, adverts=tuple(adverts[s] for s in (1, 2, 3, 4, 5))
+    )
     first = Envelopes.decode(world.share(1, all_seen.encode()), delivered=False)
     rest = {s: dict(Envelopes.decode(world.share(s, some_seen.encode()), delivered=False).sealed) for s in (2, 3, 4, 5)}
     sealed = tuple((s, rest[s][1]) for s in (2, 3, 4, 5))
@@ -416,9 +452,11 @@ def test_a_site_shares_under_one_transcript_only(worlds, broken_rule):
     world = worlds.build(7)
     adverts = {s: Advert.decode(world.advertise(s)) for s in world.members}
     context = world.setup.context
-    world.share(1, AdvertSet(context=context, adverts=tuple(adverts.values())).encode())
+    world.share(1, AdvertSet(context=context, profile=world.setup.profile, adverts=tuple(adverts.values())).encode())
     with broken_rule("one-transcript"):
-        world.share(1, AdvertSet(context=context, adverts=tuple(adverts.values())[:5]).encode())
+        world.share(
+            1, AdvertSet(context=context, profile=world.setup.profile, adverts=tuple(adverts.values())[:5]).encode()
+        )
 
 
 # -- crashes and restarts

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsci.secagg import keys
+from fedsci.secagg.profile_default import SMALL_ORDER
 from fedsci.secagg.seed import Seed
 
 PARTS = st.lists(st.binary(max_size=6), max_size=4).map(tuple)
@@ -36,7 +37,7 @@ def test_each_label_salt_and_context_gives_another_key():
     assert len(set(derived)) == len(derived)
 
 
-SMALL = [0, 1, 2**255 - 20, *sorted(keys._SMALL_ORDER)[2:4]]
+SMALL = [0, 1, 2**255 - 20, *sorted(SMALL_ORDER)[2:4]]
 
 
 @pytest.mark.parametrize("value", [*SMALL, 2**255 - 19, 2**255 - 18, *(v | 1 << 255 for v in SMALL)])

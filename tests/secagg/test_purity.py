@@ -13,6 +13,7 @@ from fedsci import secagg
 
 FILES = sorted(Path(secagg.__file__).parent.glob("*.py"))
 ALLOWED = {
+    "abc",
     "collections",
     "contextlib",
     "cryptography",

@@ -1,10 +1,13 @@
 """What a stored state holds, and what it no longer holds."""
 
 import numpy as np
+import pytest
 
 from fedsci import secagg
 from fedsci.secagg import Phase, SiteState
 from fedsci.secagg.seed import ERASED
+
+pytestmark = pytest.mark.parametrize("profile", ["default", "fips"], indirect=True, scope="session")
 
 
 def test_every_step_raises_the_revision_and_survives_storage(worlds):
