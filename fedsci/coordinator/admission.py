@@ -9,6 +9,7 @@ from fedsci.errors import InputError
 from fedsci.names import SiteId
 
 _MOST_RECORDS = 10**9
+_MOST_PERMIT = 16 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Admission:
         rounds_allowed, measurements_allowed: how much of the study the site's budget pays for.
         advert: the site's part of the first setup, or empty.
         stops: where a budget ends before the study, the site stops it there and does not refuse it.
+        permit: the envelope that the site signed, unchecked; empty where it sent none.
     """
 
     train: int
@@ -38,6 +40,7 @@ class Admission:
     measurements_allowed: int
     advert: str
     stops: bool = False
+    permit: str = ""
 
 
 def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
@@ -64,11 +67,18 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             measurements_allowed=_count(fields["measurements_allowed"]),
             advert=str(fields.get("advert", "")),
             stops=fields.get("stops") is True,
+            permit=_permit(fields.get("permit", "")),
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{site} answered with facts that make no sense", hint="are all sites on the same version of fedsci?"
         ) from None
+
+
+def _permit(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _MOST_PERMIT:
+        raise ValueError("permit")
+    return value
 
 
 def _count(value: Any) -> int:
