@@ -1,4 +1,4 @@
-"""``fedsci site start, status, pending, approve, refuse``: the daemon, and the operator's word."""
+"""``fedsci site start, status, pending, approve, refuse, signer``: the daemon, and what people at the lab sign."""
 
 import datetime
 import json
@@ -15,8 +15,16 @@ from fedsci.errors import one_line
 if TYPE_CHECKING:
     from fedsci.config.site import Site
     from fedsci.site.approvals import Asked
+    from fedsci.site.permit import Permit
+    from fedsci.site.permitting import Signed
 
 _LITTLE_BYTES = 1 << 20
+_WHEN = {
+    "not_before": "when it is signed",
+    "start_by": "72 hours later, or as --hours says",
+    "not_after": "90 days after that, or as --days says",
+    "nonce": "drawn when it is signed",
+}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Which = Annotated[
     str, typer.Argument(help="The study's name, or its plan's digest or six digits of it.", metavar="STUDY_OR_DIGEST")
@@ -32,6 +40,7 @@ def register(group: typer.Typer) -> None:
     group.command("refuse", epilog='Example: fedsci site refuse lab-03.yaml heart-disease --reason "not our topic"')(
         refuse
     )
+    group.command("signer", epilog="Example: fedsci site signer lab-03.yaml ada --key ada.key")(signer)
 
 
 def start(site_file: SiteFile, state: State = None) -> None:
@@ -94,7 +103,7 @@ def pending(site_file: SiteFile, state: State = None, as_json: AsJson = False) -
     site, folder = _load(site_file, state)
     with using(folder):
         _require(site, folder)
-        waiting = [_readable(one, site, folder) for one in Approvals(folder).asked() if one.state == "pending"]
+        waiting = [_readable(one, site, folder) for one in Approvals(folder).asked() if one.waits]
     if as_json:
         typer.echo(json.dumps(waiting, indent=2))
         return
@@ -107,7 +116,8 @@ def pending(site_file: SiteFile, state: State = None, as_json: AsJson = False) -
             typer.echo(f"next: fedsci site refuse {site_file} {values['digest'][7:19]}")
             continue
         _show(values)
-        typer.echo(f"next: fedsci site approve {site_file} {values['digest'][7:19]}, or fedsci site refuse")
+        key = f" --key FILE (signed by {values['second_signer']})" if values["state"] == "signed" else ""
+        typer.echo(f"next: fedsci site approve {site_file} {values['digest'][7:19]}{key}, or fedsci site refuse")
 
 
 def approve(
@@ -115,18 +125,33 @@ def approve(
     which: Which,
     state: State = None,
     hours: Annotated[float, typer.Option("--hours", min=0.01, help="How long the approval is good.")] = 72.0,
+    days: Annotated[float, typer.Option("--days", min=0.01, help="How long the study may then go on.")] = 90.0,
+    second: Annotated[
+        str | None, typer.Option("--second", help="Who signs beside the site, where several may.", metavar="NAME")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Second signer: your key; the site has signed already.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Let a study run here, once. The policy's other limits stay."""
+    """Sign the permit that lets a study run here, once. The policy's other limits stay.
+
+    A safety-critical study runs only when a second person has signed the same permit, with --key.
+    """
     from fedsci.cli.coordinator import who
-    from fedsci.site.approvals import Approvals
+    from fedsci.identity.signer import read_signer
+    from fedsci.site.permitting import Permitting
 
     site, folder = _load(site_file, state)
     with using(folder):
         _require(site, folder)
-        approvals = Approvals(folder)
-        decided = approvals.approve(approvals.find(which).digest, who=who(), hours=hours)
-    until = datetime.datetime.fromtimestamp(decided.until, datetime.UTC)
-    typer.echo(f"{decided.study} ({decided.digest[7:19]}) may run here once, until {until:%Y-%m-%d %H:%M} UTC")
+        permitting = Permitting(site, folder)
+        asked = permitting.approvals.find(which)
+        if key is not None:
+            signed = permitting.countersign(asked, read_signer(key))
+        else:
+            signed = permitting.sign(asked, who=who(), hours=hours, days=days, second=second)
+    _say_signed(signed, site_file, as_json=as_json)
 
 
 def refuse(
@@ -134,6 +159,7 @@ def refuse(
     which: Which,
     state: State = None,
     reason: Annotated[str, typer.Option("--reason", help="The coordinator sees it.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Refuse a study. The coordinator sees the reason."""
     from fedsci.cli.coordinator import who
@@ -144,7 +170,58 @@ def refuse(
         _require(site, folder)
         approvals = Approvals(folder)
         decided = approvals.refuse(approvals.find(which).digest, who=who(), reason=reason)
+    if as_json:
+        typer.echo(json.dumps({"study": decided.study, "digest": decided.digest, "reason": reason}, indent=2))
+        return
     typer.echo(f"{decided.study} ({decided.digest[7:19]}) is refused")
+
+
+def signer(
+    site_file: SiteFile,
+    name: Annotated[str, typer.Argument(help="The second person's name.", metavar="NAME")],
+    key: Annotated[Path, typer.Option("--key", help="Her key's file; made if it is not there.")],
+) -> None:
+    """Make a second person's key, and say what the site file needs to let her sign permits beside the site."""
+    from fedsci.config.site import load_site
+    from fedsci.identity.signer import new_signer, read_signer
+    from fedsci.site.permit_check import second_signers
+
+    site = load_site(site_file)
+    fresh = not key.exists()
+    public = (new_signer(key) if fresh else read_signer(key)).public
+    if fresh:
+        typer.echo(f"made {key}: it is {name}'s alone; keep a copy of it")
+    if second_signers(site.policy).get(name) == public:
+        typer.echo(f"{site_file} names {name} with this key")
+        return
+    typer.echo(f'in {site_file}: policy: {{second_signers: {{{name}: "{public.hex()}"}}}}')
+    typer.echo("next: write that there, and start the site again")
+
+
+def _say_signed(signed: "Signed", site_file: Path, *, as_json: bool) -> None:
+    asked, second = signed.asked, signed.asked.second
+    complete = asked.state == "approved"
+    if as_json:
+        values = {
+            "study": asked.study,
+            "digest": asked.digest,
+            "permit": signed.digest,
+            "file": str(signed.file),
+            "complete": complete,
+            "waits_for": None if complete else second,
+            "body": signed.permit.to_json(),
+        }
+        typer.echo(json.dumps(values, indent=2))
+        return
+    short = asked.digest[7:19]
+    if complete:
+        until = datetime.datetime.fromtimestamp(asked.until, datetime.UTC)
+        typer.echo(f"{asked.study} ({short}) may run here once, until {until:%Y-%m-%d %H:%M} UTC")
+    else:
+        typer.echo(f"{asked.study} ({short}) is signed by the site and waits for {second}'s signature")
+    typer.echo(f"permit {signed.digest}, in {signed.file}")
+    if not complete:
+        typer.echo(f"next: {second} looks at it, then: fedsci site approve {site_file} {short} --key FILE")
 
 
 def _load(site_file: Path, state: Path | None) -> "tuple[Site, Path]":
@@ -205,7 +282,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
             path.parent.name: str(path) for path in sorted((folder / "runs").glob(f"*/{PERSONAL_MODEL}"))
         },
         "own_models": {path.parent.name: str(path) for path in sorted((folder / "runs").glob(f"*/{OWN_MODEL}"))},
-        "pending": [one.study for one in Approvals(folder).asked() if one.state == "pending"],
+        "pending": [one.study for one in Approvals(folder).asked() if one.waits],
         "datasets": budgets,
         "last_error": said.last_error,
     }
@@ -232,13 +309,20 @@ def _readable(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
 
 def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
     """Return what a pending study would do here."""
+    from fedsci.errors import FedsciError
     from fedsci.site.forecast import forecast
+    from fedsci.site.permitting import Permitting
     from fedsci.site.service import cost_for, dimension_of
 
     plan = one.opened(site.policy)
     study = plan.study
     dimension = dimension_of(plan)
     expected = forecast(plan, site, cost=cost_for(plan), dimension=dimension, state=folder, approved=True)
+    permitting, permit, obstacle = Permitting(site, folder), None, ""
+    try:
+        permit = permitting.signed(one) if one.state == "signed" else permitting.preview(plan)
+    except FedsciError as error:  # what it would say cannot be said; what is asked is shown all the same
+        obstacle = error.message
     return {
         "study": study.study,
         "digest": one.digest,
@@ -263,8 +347,21 @@ def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
         "spent": expected.spent,
         "spent_after": expected.after,
         "budget": None if expected.policy is None else expected.policy.epsilon,
+        "left": None if expected.policy is None else expected.policy.epsilon - (expected.spent or 0.0),
+        "left_after": expected.left_after,
         "would_be_refused": expected.refusal,
+        "safety_critical": study.safety_critical,
+        "state": one.state,
+        "second_signer": one.second or None,
+        "permit": None if permit is None else _body(permit, signed=one.state == "signed"),
+        "no_permit": obstacle or None,
     }
+
+
+def _body(permit: "Permit", *, signed: bool) -> dict[str, Any]:
+    """Return a permit's fields; before anybody signs there are neither times nor a nonce."""
+    body = permit.to_json()
+    return body if signed else body | dict.fromkeys(("not_before", "start_by", "not_after", "nonce"))
 
 
 def _show(values: dict[str, Any]) -> None:
@@ -302,7 +399,17 @@ def _show(values: dict[str, Any]) -> None:
                 f"of {values['budget']:.2f}",
             )
         )
+        lines.append(("left", f"epsilon {values['left']:.2f} now, {values['left_after']:.2f} after it"))
+    if values["safety_critical"]:
+        lines.append(("critical", "SAFETY-CRITICAL: the site and a second person sign"))
     if values["would_be_refused"]:
         lines.append(("but", f"the site would refuse it all the same: {values['would_be_refused']}"))
     for name, text in lines:
         typer.echo(f"{name:<10}{one_line(text)}")  # the coordinator's words must not look like ours
+    if values["permit"] is None:
+        typer.echo(f"{'permit':<10}none can be signed: {one_line(values['no_permit'])}")
+        return
+    typer.echo(f"{'permit':<10}{'signed by the site:' if values['state'] == 'signed' else 'to be signed:'}")
+    for name, value in values["permit"].items():
+        shown = ", ".join(value) if isinstance(value, list) else _WHEN.get(name, "none") if value is None else value
+        typer.echo(f"  {name:<17}{one_line(str(shown))}")

@@ -88,6 +88,7 @@ class Policy(Strict):
         unmasked_updates: updates may travel without secure aggregation.
         unlogged_studies: studies may run whose rounds nobody witnesses.
         min_colluding_sites: with distributed noise, the fewest colluding sites a study must allow for.
+        second_signers: who may sign permits of safety-critical studies beside the site: public keys in hex, by name.
     """
 
     approval: Literal["manual", "auto"] = "manual"
@@ -101,6 +102,22 @@ class Policy(Strict):
     unmasked_updates: bool = False
     unlogged_studies: bool = False
     min_colluding_sites: int = Field(default=1, ge=0)
+    second_signers: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("second_signers")
+    @classmethod
+    def _people(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, key in value.items():
+            try:
+                names.site_id(name)
+            except InputError as error:
+                raise ValueError(f"{name!r} is no signer's name | {error.hint}") from None
+            if not re.fullmatch(r"(?:[0-9a-f]{2}){32,256}", key):
+                raise ValueError(f"second_signers.{name} is not a public key | write its hexadecimal digits, in quotes")
+        twice = [name for name, key in value.items() if list(value.values()).count(key) > 1]
+        if twice:
+            raise ValueError(f"{' and '.join(twice)} have the same key | two signers are two people with two keys")
+        return value
 
 
 class Site(Strict):

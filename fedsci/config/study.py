@@ -344,6 +344,7 @@ class Study(Strict):
         scaling: in a file ``features: {scaling: federated}``: numeric columns without a mean and a deviation have them
             measured over all sites first, by a study of its own; with ``bounds`` bounds scale them.
         scaled_by: set once they are measured.
+        safety_critical: people may come to harm by the model: at every site a second person signs the permit.
     """
 
     study: str
@@ -362,6 +363,7 @@ class Study(Strict):
     audit_log: AuditLogging = AuditLogging()
     evaluation: Evaluation = Evaluation()
     personalise: Personalise = Personalise()
+    safety_critical: bool = False
     sites: list[str] | str = Field(default_factory=list)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -387,6 +389,12 @@ class Study(Strict):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return {"method": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the study does not say: plans made before it could be said keep their digests."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value or key != "safety_critical"}
 
     @model_validator(mode="after")
     def _coherent(self) -> "Study":

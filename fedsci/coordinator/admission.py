@@ -11,8 +11,9 @@ from fedsci.names import SiteId
 
 _MOST_RECORDS = 10**9
 MOST_STATEMENT = 1 << 20
+_MOST_PERMIT = 16 * 1024
 _KEY_TEXT = re.compile(r"([0-9a-f]{2}){0,2048}")
-_SIGNED = ("record", "permit")
+_SIGNED = {"record": MOST_STATEMENT, "permit": _MOST_PERMIT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             stops=fields.get("stops") is True,
             key=_key(fields.get("key", "")),
             late_key=_key(fields.get("late_key", "")),
-            statements={kind: _statement(fields[kind]) for kind in _SIGNED if kind in fields},
+            statements={kind: _statement(fields[kind], most=most) for kind, most in _SIGNED.items() if kind in fields},
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(
@@ -89,8 +90,8 @@ def _key(value: Any) -> str:
     return value
 
 
-def _statement(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MOST_STATEMENT:
+def _statement(value: Any, *, most: int) -> str:
+    if not isinstance(value, str) or len(value) > most:
         raise ValueError
     return value
 

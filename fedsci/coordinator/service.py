@@ -194,7 +194,7 @@ class CoordinatorService:
             fleet=fleet,
             out=self.out,
             roster=roster,
-            log_key=log_key(self.folder),
+            log_key=log_key(self.folder, enrolment.profile),
             stopping=stopping,
             suspending=self._stop.is_set,
             turns=self._turns,

@@ -30,6 +30,7 @@ from fedsci.identity.files import write_private
 from fedsci.names import SiteId, digest
 from fedsci.registry.run_folder import RunFolder
 from fedsci.secagg import Seed, SigningKey
+from fedsci.secagg.profile import Profile
 from fedsci.transport.link import SiteLink
 from fedsci.transport.messages import Reply, Request
 
@@ -295,11 +296,11 @@ class StudyLog:
         return {"checkpoint": newest.content.decode(), **behind}
 
 
-def log_key(folder: Path) -> SigningKey:
-    """Return the key that signs a coordinator's logs, kept in its folder, made at the first call."""
+def log_key(folder: Path, profile: Profile) -> SigningKey:
+    """Return the key of a crypto profile that signs a coordinator's logs, kept in its folder, made at the first call."""
     path = folder / "log.key"
     if not path.exists():
-        write_private(path, secrets.token_bytes(32))
+        write_private(path, secrets.token_bytes(profile.seed_bytes))
     return SigningKey(Seed(path.read_bytes()))
 
 

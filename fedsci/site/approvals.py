@@ -1,7 +1,8 @@
 """What the site's operator was asked, and decided: one file a plan, in the state folder.
 
-A decision is for one plan, by its digest: a study that differs in a single number is another plan. An approval lets
-one run in, once, until it expires; it never lets in what the policy's limits forbid.
+A decision is for one plan, by its digest: a study that differs in a single number is another plan. An approval names
+the permit that was signed with it, and lets one run in, once, until it expires; it never lets in what the policy's
+limits forbid. One whose permit lacks its second signature is still a question.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from fedsci.identity.files import replace_private
 APPROVAL_HOURS = 72.0
 MOST_PENDING = 100
 _PENDING_S = 30 * 24 * 3600.0
+_WAITING = ("pending", "signed")
 _HINT = "for a simulated lab set policy.approval: auto"
 
 
@@ -32,12 +34,14 @@ class Asked:
         digest: the plan's.
         study: its name.
         plan: the canonical bytes, as text.
-        state: ``pending``, ``approved``, ``refused`` or ``used``.
+        state: ``pending``, ``signed`` (a second signature is missing), ``approved``, ``refused`` or ``used``.
         since: when it came to this state, UTC seconds.
         until: when an approval expires, UTC seconds; else 0.
         who: who decided.
         reason: of a refusal; the coordinator sees it.
         run: the run that an approval was used for.
+        permit, nonce: digest and nonce of the permit that was signed with the decision.
+        second: who signs it beside the site; empty where nobody has to.
     """
 
     digest: str
@@ -49,6 +53,14 @@ class Asked:
     who: str = ""
     reason: str = ""
     run: str = ""
+    permit: str = ""
+    nonce: str = ""
+    second: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for somebody's word."""
+        return self.state in _WAITING
 
     def opened(self, policy: Policy | None) -> Plan:
         """Return the plan; a strategy's module is imported only if the policy names it."""
@@ -78,8 +90,8 @@ class Approvals:
                 raise _refused(asked)
             if asked is not None and asked.state == "approved":
                 return "given"
-            if asked is None or asked.state != "pending":
-                if len([one for one in self._all() if one.state == "pending"]) >= MOST_PENDING:
+            if asked is None or not asked.waits:
+                if len([one for one in self._all() if one.waits]) >= MOST_PENDING:
                     message = f"{MOST_PENDING} studies wait for the operator already"
                     raise PolicyRefused(message, public=message)
                 now = self._clock()
@@ -94,20 +106,35 @@ class Approvals:
                 )
         return "pending"
 
-    def use(self, plan: Plan, run: str, *, site: str) -> None:
-        """Use the plan's approval up, durably, for this run.
+    def given(self, plan: Plan, *, site: str) -> Asked:
+        """Return the approval that lets the plan in.
 
         Raises:
             PolicyRefused: there is none, it was used or has expired, or the operator refused the plan.
         """
+        asked = self._read(plan.digest)
+        if asked is not None and asked.state == "refused":
+            raise _refused(asked)
+        if asked is not None and asked.state == "signed":
+            message = f"the permit lacks the signature of its second signer, {asked.second}"
+            hint = f"{asked.second} signs: fedsci site approve SITE_FILE STUDY --key FILE"
+            raise PolicyRefused(f"{site}: {message}", hint=hint, public=message)
+        if asked is None or asked.state != "approved":
+            if plan.study.safety_critical:
+                message, hint = "a safety-critical study needs the operator's approval and a second signature", ""
+            else:
+                message, hint = "every study needs the operator's approval (policy.approval: manual)", _HINT
+            raise PolicyRefused(f"{site}: {message}", hint=hint, public=message)
+        return asked
+
+    def use(self, plan: Plan, run: str, *, site: str) -> None:
+        """Use the plan's approval up, durably, for this run.
+
+        Raises:
+            PolicyRefused: as :meth:`given`.
+        """
         with self._locked():
-            asked = self._read(plan.digest)
-            if asked is not None and asked.state == "refused":
-                raise _refused(asked)
-            if asked is None or asked.state != "approved":
-                message = "every study needs the operator's approval (policy.approval: manual)"
-                raise PolicyRefused(f"{site}: {message}", hint=_HINT, public=message)
-            self._write(replace(asked, state="used", since=self._clock(), run=run))
+            self._write(replace(self.given(plan, site=site), state="used", since=self._clock(), run=run))
 
     def asked(self) -> list[Asked]:
         """Return everything asked and decided that still counts, the oldest first."""
@@ -123,7 +150,7 @@ class Approvals:
         found = [one for one in self.asked() if one.state != "used"]
         found = [one for one in found if wanted == one.study or (len(wanted) >= 6 and _short(one).startswith(wanted))]
         if len(found) > 1:
-            found = [one for one in found if one.state == "pending"] or found
+            found = [one for one in found if one.waits] or found
         if not found:
             raise InputError(f"no study {text!r} waits here", hint="fedsci site pending SITE_FILE lists them")
         if len(found) > 1:
@@ -131,10 +158,30 @@ class Approvals:
             raise InputError(f"{len(found)} plans are called {text!r}", hint=f"name one by its digest: {digests}")
         return found[0]
 
-    def approve(self, digest: str, *, who: str, hours: float = APPROVAL_HOURS) -> Asked:
-        """Let one run of the plan in, within so many hours; return the decision."""
-        now = self._clock()
-        return self._decide(digest, state="approved", since=now, until=now + hours * 3600, who=who, reason="")
+    def approve(
+        self, digest: str, *, who: str, permit: str, nonce: str, second: str = "", hours: float = APPROVAL_HOURS
+    ) -> Asked:
+        """Let one run of the plan in by this permit, within so many hours, once ``second`` has signed, too.
+
+        Returns:
+            The decision.
+        """
+        now, state = self._clock(), "signed" if second else "approved"
+        about: dict[str, object] = {"permit": permit, "nonce": nonce, "second": second}
+        return self._decide(digest, state=state, since=now, until=now + hours * 3600, who=who, reason="", **about)
+
+    def countersign(self, asked: Asked) -> Asked:
+        """Note that the second signer has signed; return the decision.
+
+        Raises:
+            InputError: meanwhile there was another decision.
+        """
+        with self._locked():
+            if self._read(asked.digest) != asked:
+                raise InputError(f"{asked.study}: the decision was changed meanwhile", hint="look at it again")
+            signed = replace(asked, state="approved")
+            self._write(signed)
+            return signed
 
     def refuse(self, digest: str, *, who: str, reason: str) -> Asked:
         """Refuse the plan; the coordinator is told the reason. Return the decision."""
@@ -165,8 +212,8 @@ class Approvals:
         now = self._clock()
         if asked.state == "pending" and now > asked.since + _PENDING_S:
             return None
-        if asked.state == "approved" and now >= asked.until:
-            return replace(asked, state="pending", until=0.0)
+        if asked.state in ("approved", "signed") and (now >= asked.until or not asked.permit):
+            return replace(asked, state="pending", until=0.0, permit="", nonce="", second="")
         return asked
 
     def _all(self) -> list[Asked]:

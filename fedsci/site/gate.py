@@ -23,6 +23,18 @@ def check_policy(plan: Plan, site: Site, *, approved: bool = False) -> Policy:
     study, policy = plan.study, site.policy
     if policy is None:
         raise _refusal(site, "it has no policy, so nothing may run", "add a policy section to the site file")
+    if study.safety_critical and not policy.second_signers:
+        raise _refusal(
+            site,
+            "the study is safety-critical, and policy.second_signers names nobody who may sign beside the site",
+            "a second person makes a key: fedsci site signer SITE_FILE NAME --key FILE",
+        )
+    if study.safety_critical and not approved:
+        raise _refusal(
+            site,
+            "the study is safety-critical and needs two signatures, whatever policy.approval says",
+            "run it with a coordinator; the lab then signs with fedsci site approve",
+        )
     if policy.approval != "auto" and not approved:
         raise _refusal(
             site,

@@ -114,7 +114,9 @@ class Keystore:
 
         Raises:
             PolicyRefused: another key is known.
+            ProtocolError: ``wrong-profile``: it is of another crypto profile than this site.
         """
+        require_profile(profile_of_key(public), self.profile, "the coordinator's key")
         path = self._folder / "coordinator.pub"
         if not path.exists():
             write_private(path, public)

@@ -18,7 +18,7 @@ from fedsci.secagg.profiles import DEFAULT, require_profile
 from fedsci.site.anchor import Anchor, Spent, read_anchor, write_anchor
 from fedsci.site.keystore import random_seed
 from fedsci.site.ledger_books import Account, Books, signed_part
-from fedsci.site.ledger_store import UNUSABLE, Entry, LedgerBroken, Store, entry_of, follow
+from fedsci.site.ledger_store import GENESIS, UNUSABLE, Entry, LedgerBroken, Store, entry_of, follow
 from fedsci.site.officer import sign
 
 _WAY_OUT = (
@@ -102,6 +102,16 @@ class KeptLedger:
             self._books = None
             with self._transaction() as held:
                 return [entry_of(row) for row in self._store.rows(held.connection, since=0)]
+
+    def head(self) -> tuple[int, str]:
+        """Return number and hash of the last entry, after checking what is new; 0 and the chain's start if empty."""
+        with self._transaction() as held:
+            return held.books.sequence, held.books.head
+
+    def number_of(self, digest: str) -> int | None:
+        """Return the number of the entry with this hash, after checking what is new; None where there is none."""
+        with self._transaction() as held:
+            return 0 if digest == GENESIS else self._store.number_of(held.connection, digest)
 
     def inspect(self) -> Inspection:
         """Return all entries and the first thing that does not fit; makes no ledger where there is none."""

@@ -156,6 +156,11 @@ class Store:
         mine = (_entries.c.site == self._site) & (_entries.c.sequence >= since)
         return list(connection.execute(select(_entries).where(mine).order_by(_entries.c.sequence)))
 
+    def number_of(self, connection: Connection, digest: str) -> int | None:
+        """Return the number of the entry with this hash, or None."""
+        mine = (_entries.c.site == self._site) & (_entries.c.hash == digest)
+        return connection.execute(select(_entries.c.sequence).where(mine)).scalar()
+
     def append(
         self, connection: Connection, *, sequence: int, previous: str, kind: str, dataset: str, run: str,
         body: dict[str, Any], writer: str,

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
 from fedsci.site.alone import alone_with
-from fedsci.site.approvals import Approvals
 from fedsci.site.dataset import content_digest, load_site_data
 from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
 from fedsci.site.keystore import Keystore
@@ -48,6 +47,9 @@ from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.memory import StrategyMemory
 from fedsci.site.pace import steps_in
+from fedsci.site.permit import Permit
+from fedsci.site.permit_check import check_first, check_round
+from fedsci.site.permitting import Permitting
 from fedsci.site.personal import keep_own_model, keep_personal_model, personal_model
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
@@ -90,7 +92,7 @@ class SiteService:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log = SiteLog(state / "site.log")
         self.keystore = Keystore(state)
-        self.approvals = Approvals(state)
+        self.permitting = Permitting(site, state)
         self._ledger: Ledger | None = None
         self._runs: dict[str, ActiveRun] = {}
         self._pending: set[str] = set()
@@ -155,9 +157,9 @@ class SiteService:
         if request.fields.get("rules_only") is True:  # a study like it will follow another, and be proposed itself
             self._check_cost(plan, policy)
             return Reply(fields={"approval": "given"})
-        if policy.approval == "auto":
+        if not self.permitting.needs_word(plan):
             return Reply(fields={"approval": "given"})
-        answer = self.approvals.ask(plan)
+        answer = self.permitting.approvals.ask(plan)
         if answer == "pending" and plan.digest not in self._pending:
             self._pending.add(plan.digest)  # it is asked again every few seconds
             self.log.write("pending", plan=plan.digest, study=plan.study.study)
@@ -170,24 +172,26 @@ class SiteService:
             raise PolicyRefused(
                 f"{self.site.site}: run {run} was asked for before", public="this run was asked for before"
             )
-        policy = check_policy(plan, self.site, approved=True)  # every rule but the operator's word, which is used up
-        content = self._content(plan)
+        policy = check_policy(plan, self.site, approved=True)  # every rule but the operator's word: that is the permit
         folder = self._run_folder(run)
         folder.mkdir(parents=True)
         try:
             # written before anything is charged: a full disk shows here
             (folder / "plan.new").write_bytes(written)
+            digest = cache(partial(self._content, plan))
+            given = self.permitting.find(plan, ledger=self.ledger, content=digest)
+            content = digest()
             (folder / "content").write_text(content, encoding="ascii")
             masked = plan.study.secure_aggregation.enabled
             (folder / "roster").write_text(str(request.fields.get("roster", "")) if masked else "", encoding="ascii")
-            if policy.approval != "auto":
-                self.approvals.use(plan, run, site=self.site.site)
+            (folder / "permit.json").write_bytes(given.envelope)
+            self.permitting.use(given, plan, run)
             cost, paid = self._charge(run, plan, policy, content)
             try:
                 masking, joined = self._join(request, run, plan)
                 if plan.study.audit_log.enabled:
                     joined |= self._witness(run, plan, masking).join(request)
-                active = self._activate(plan, policy, cost, masking, content)
+                active = self._activate(plan, policy, cost, masking, content, given.permit)
                 (folder / "plan.new").rename(folder / "plan.json")
             except BaseException:
                 self.keystore.forget(run)
@@ -199,7 +203,7 @@ class SiteService:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._runs[run] = active
-        self.log.write("admitted", run=run, plan=plan.digest, report=active.data.report)
+        self.log.write("admitted", run=run, plan=plan.digest, permit=given.digest, report=active.data.report)
         schema = schema_of(plan.study)
         return Reply(
             fields={
@@ -212,9 +216,14 @@ class SiteService:
                 "rounds_allowed": paid.rounds,
                 "measurements_allowed": paid.measurements,
                 "stops": self._stops(plan.study.dataset),
+                "permit": given.envelope.decode(),
             }
             | joined
         )
+
+    def _check_permit(self, active: ActiveRun, *, number: int | None = None) -> None:
+        """Pass if the permit lets the site compute now, in this round if there is one."""
+        check_round(active.permit, now=self.permitting.now, number=number)
 
     def _check_cost(self, plan: Plan, policy: Policy) -> None:
         cost = cost_for(plan)
@@ -296,8 +305,11 @@ class SiteService:
             message = f"{active.plan.strategy.name} has no buffers: a round is trained and sent as one"
             raise PolicyRefused(message, public=message)
         _require_round(active.plan, version + 1)
+        self._check_permit(active, number=version + 1)
         self._require_logged(active, request, after=version)
         model, waiting = _received(active, request), Waiting(self._run_folder(run))
+        if version == 0:
+            check_first(active.plan, model, active.permit)
         waiting.require_newer(version)
         if active.cost is not None:
             self.ledger.step(active.plan.study.dataset, run, version + 1)
@@ -311,11 +323,14 @@ class SiteService:
         run, number = _run_id(request), request.integer("round")
         active = self._active(run)
         _require_round(active.plan, number)
+        self._check_permit(active, number=number)
         self._require_logged(active, request, after=number - 1)
         strategy, parameters = active.plan.strategy, active.worker.parameters
         if isinstance(strategy, BufferedStrategy):
             return self._train_in_buffer(active, strategy, request)
         model = _received(active, request)
+        if number == 1:
+            check_first(active.plan, model, active.permit)
         steps = steps_in(request, active.plan, active.worker.name, records=active.data.train_count)
         upload = Upload(active, request, slot=number - 1, dimension=strategy.width(parameters), after=number - 1)
         if upload.absent is not None:
@@ -348,6 +363,7 @@ class SiteService:
     def _evaluate(self, request: Request) -> Reply:
         run, model = _run_id(request), request.model()
         active = self._active(run)
+        self._check_permit(active)
         last = _last_round(active, request)
         self._require_logged(active, request, after=last)
         upload = Upload(active, request, slot=last, dimension=0, after=active.plan.training.rounds)
@@ -391,6 +407,7 @@ class SiteService:
         """
         run = _run_id(request)
         active = self._active(run)
+        self._check_permit(active)
         metrics: dict[str, MetricSums | None] = dict.fromkeys(active.plan.lab_models)
         last = _last_round(active, request)
         self._require_logged(active, request, after=last)
@@ -537,7 +554,13 @@ class SiteService:
         return Reply(fields=fields)
 
     def _activate(
-        self, plan: Plan, policy: Policy, cost: Cost | None, masking: SiteMasking | None, content: str
+        self,
+        plan: Plan,
+        policy: Policy,
+        cost: Cost | None,
+        masking: SiteMasking | None,
+        content: str,
+        permit: Permit,
     ) -> ActiveRun:
         try:
             device = pick_device(self.site.device)
@@ -561,7 +584,7 @@ class SiteService:
             device=device,
             random_bytes=os.urandom,
         )
-        return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker, masking=masking)
+        return ActiveRun(plan=plan, policy=policy, data=data, cost=cost, worker=worker, masking=masking, permit=permit)
 
     def _admitted(self, run: str) -> Plan:
         """Return the plan of a run that was let in and is not over."""
@@ -587,9 +610,20 @@ class SiteService:
             policy, masking = check_policy(plan, self.site, approved=True), None
             if plan.study.secure_aggregation.enabled:
                 masking = SiteMasking(self.keystore, plan, self.site.site, run, self._roster(run))
-            content = (self._run_folder(run) / "content").read_text(encoding="ascii")
-            self._runs[run] = self._activate(plan, policy, cost_for(plan), masking, content)
+            content = Digest((self._run_folder(run) / "content").read_text(encoding="ascii"))
+            permit = self._permit(plan, run, content)
+            self._runs[run] = self._activate(plan, policy, cost_for(plan), masking, content, permit)
         return self._runs[run]
+
+    def _permit(self, plan: Plan, run: str, content: Digest) -> Permit:
+        """Return the permit of a run that goes on."""
+        try:
+            envelope = (self._run_folder(run) / "permit.json").read_bytes()
+        except FileNotFoundError:
+            raise PolicyRefused(
+                f"{self.site.site}: run {run} has no permit", public="this run has no permit here"
+            ) from None
+        return self.permitting.find_again(plan, run, envelope, ledger=self.ledger, content=content)
 
     def _budget(self, dataset: str, content: str | None = None) -> BudgetPolicy:
         budget = require_budget(self.site, dataset)

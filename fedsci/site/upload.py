@@ -15,6 +15,7 @@ from fedsci.errors import PolicyRefused, ProtocolError, RoundAborted
 from fedsci.privacy.randomness import KeyStream
 from fedsci.site.dataset import SiteData
 from fedsci.site.masking import SiteMasking
+from fedsci.site.permit import Permit
 from fedsci.site.round import Contributor
 from fedsci.training.accountant import Cost
 from fedsci.training.evaluation import bounded_sums, evaluate
@@ -35,6 +36,7 @@ class ActiveRun:
         cost: the privacy price, None where the mechanism is ``none``.
         worker: computes contributions.
         masking: the site's side of secure aggregation, None where the study is not masked.
+        permit: what the site signed that it will run.
     """
 
     plan: Plan
@@ -43,6 +45,7 @@ class ActiveRun:
     cost: Cost | None
     worker: Contributor
     masking: SiteMasking | None
+    permit: Permit
 
     def measure(self, model: NDArray[np.float32], *, resample: bool = True) -> MetricSums | None:
         """Return exact metric sums on the holdout, or None where the policy does not let them leave.

@@ -1,9 +1,11 @@
 """What an operator reads before giving a word: the coordinator's words cannot pass for the program's."""
 
 import json
+import re
 
 import pytest
 
+from fedsci.audit.statement import open_statement
 from fedsci.config.study_file import load_deployed_study
 from fedsci.site.approvals import Approvals
 
@@ -79,3 +81,78 @@ def test_a_plan_that_no_longer_opens_hides_no_other(waiting, fedsci):
     assert sorted(one.get("problem", "") for one in listed) == ["", "plan version 0 is not known"]
     refused = fedsci("site", "refuse", "lab-1.yaml", "000000000000", "--state", "state")
     assert refused.code == 0, refused.err
+
+
+def test_what_would_be_signed_is_shown_field_by_field(waiting, fedsci):
+    shown = waiting()
+    [said] = json.loads(fedsci("site", "pending", "lab-1.yaml", "--state", "state", "--json").out)
+    permit = said["permit"]
+    assert (permit["plan"], permit["rounds"], permit["epsilon"]) == (said["digest"], said["rounds"], 3.0)
+    assert (permit["nonce"], permit["not_before"], permit["signers"]) == (None, None, ["lab-1"])
+    for name, value in permit.items():
+        assert f"\n  {name:<17}" in shown
+        assert value is None or isinstance(value, list) or f"  {name:<17}{value}\n" in shown
+    assert said["left"] == 4.0
+    assert f"left      epsilon 4.00 now, {said['left_after']:.2f} after it" in shown
+    assert not (fedsci.folder / "state" / "permits").exists()
+
+
+def test_an_approval_signs_a_permit_that_others_can_check(waiting, fedsci):
+    waiting()
+    said = json.loads(fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--json").out)
+    key = json.loads(fedsci("site", "identity", "lab-1.yaml", "--state", "state", "--json").out)["verification_key"]
+    statement = open_statement("permit", (fedsci.folder / said["file"]).read_bytes(), [bytes.fromhex(key)])
+    assert (statement.digest, dict(statement.body)) == (said["permit"], said["body"])
+    assert (said["complete"], said["waits_for"]) == (True, None)
+    again = fedsci("site", "approve", "lab-1.yaml", said["digest"], "--state", "state", "--hours", "1", "--days", "2")
+    first, second = again.out.splitlines()
+    assert "may run here once, until" in first
+    assert second.startswith("permit sha256:")
+    assert said["permit"] not in second
+    refused = fedsci("site", "refuse", "lab-1.yaml", "tiny", "--state", "state", "--reason", "no", "--json")
+    assert json.loads(refused.out) == {"study": "tiny", "digest": said["digest"], "reason": "no"}
+
+
+def test_a_permit_cannot_be_signed_for_data_that_is_not_there(waiting, fedsci):
+    waiting()
+    for file in fedsci.folder.glob("*.csv"):
+        file.unlink()
+    shown = fedsci("site", "pending", "lab-1.yaml", "--state", "state")
+    assert shown.code == 0
+    assert "permit    none can be signed: " in shown.out
+    assert fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state").code == 2
+
+
+def test_the_way_to_two_signatures(waiting, study, fedsci):
+    made = fedsci("site", "signer", "lab-1.yaml", "ada", "--key", "ada.key")
+    assert made.code == 0, made.err
+    public = re.search(r'policy: \{second_signers: \{ada: "([0-9a-f]+)"\}\}', made.out)[1]
+    study.sites["lab-1"]["policy"]["second_signers"] = {"ada": public}
+    shown = waiting(safety_critical=True)
+    assert "critical  SAFETY-CRITICAL" in shown
+    assert "  signers          lab-1, ada\n" in shown
+    assert "names ada with this key" in fedsci("site", "signer", "lab-1.yaml", "ada", "--key", "ada.key").out
+
+    early = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "ada.key")
+    assert (early.code, early.error_line) == (2, "fedsci: the site has not signed tiny yet")
+    half = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state").out
+    assert "is signed by the site and waits for ada's signature" in half
+    waits = fedsci("site", "pending", "lab-1.yaml", "--state", "state").out
+    assert "permit    signed by the site:" in waits
+    assert re.search(r"--key FILE \(signed by ada\)", waits)
+    assert json.loads(fedsci("site", "status", "lab-1.yaml", "--state", "state", "--json").out)["pending"] == ["tiny"]
+    fedsci("site", "signer", "lab-1.yaml", "ben", "--key", "ben.key")
+    wrong = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "ben.key")
+    assert (wrong.code, "is not ada's" in wrong.error_line) == (4, True)
+    own = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "state/identity.key")
+    assert (own.code, "one key is one signer" in own.error_line) == (4, True)
+    done = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "ada.key")
+    assert "may run here once, until" in done.out
+    assert done.out.splitlines()[1] == half.splitlines()[1]
+
+
+def test_simulated_labs_do_not_run_a_safety_critical_study(study, fedsci):
+    study.values["safety_critical"] = True
+    study.write()
+    refused = fedsci("run", study.path)
+    assert (refused.code, "safety-critical" in refused.error_line) == (4, True)

@@ -26,6 +26,10 @@ def approvals(tmp_path, clock):
     return Approvals(tmp_path, clock=clock)
 
 
+def approve(approvals, plan, **changes):
+    return approvals.approve(plan.digest, **{"who": "ada", "permit": "sha256:" + 64 * "0", "nonce": 32 * "0"} | changes)
+
+
 def use(approvals, plan):
     approvals.use(plan, "0" * 32, site="lab-1")
 
@@ -42,7 +46,7 @@ def test_nothing_runs_before_a_word(approvals, make_plan):
 
 def test_an_approval_is_used_up_by_one_run(approvals, make_plan):
     approvals.ask(make_plan())
-    approvals.approve(make_plan().digest, who="ada")
+    approve(approvals, make_plan())
     assert approvals.ask(make_plan()) == "given"
     use(approvals, make_plan())
     with pytest.raises(PolicyRefused):
@@ -52,7 +56,7 @@ def test_an_approval_is_used_up_by_one_run(approvals, make_plan):
 
 def test_it_is_for_that_very_plan(approvals, make_plan):
     approvals.ask(make_plan())
-    approvals.approve(make_plan().digest, who="ada")
+    approve(approvals, make_plan())
     other = make_plan(training={"rounds": 3})
     assert approvals.ask(other) == "pending"
     with pytest.raises(PolicyRefused):
@@ -61,16 +65,39 @@ def test_it_is_for_that_very_plan(approvals, make_plan):
 
 def test_it_expires(approvals, clock, make_plan):
     approvals.ask(make_plan())
-    approvals.approve(make_plan().digest, who="ada", hours=1)
+    approve(approvals, make_plan(), hours=1)
     clock.now += 3600
     with pytest.raises(PolicyRefused):
         use(approvals, make_plan())
     assert approvals.ask(make_plan()) == "pending"
 
 
+def test_one_that_waits_for_a_second_signer_is_still_a_question(approvals, clock, make_plan):
+    plan = make_plan(safety_critical=True)
+    approvals.ask(plan)
+    asked = approve(approvals, plan, second="ada", hours=1)
+    assert (asked.state, asked.waits) == ("signed", True)
+    assert approvals.ask(plan) == "pending"
+    with pytest.raises(PolicyRefused, match="lacks the signature of its second signer, ada"):
+        use(approvals, plan)
+    with pytest.raises(InputError, match="changed meanwhile"):
+        approvals.countersign(approve(approvals, plan, second="ben") and asked)
+    approvals.countersign(approve(approvals, plan, second="ada", hours=1))
+    assert approvals.ask(plan) == "given"
+    clock.now += 3600
+    assert approvals.ask(plan) == "pending"
+
+
+def test_an_approval_without_a_permit_is_a_question(approvals, make_plan):
+    """As a version without permits wrote them."""
+    approvals.ask(make_plan())
+    approve(approvals, make_plan(), permit="")
+    assert approvals.ask(make_plan()) == "pending"
+
+
 def test_a_refusal_says_why_and_stands(approvals, make_plan):
     approvals.ask(make_plan())
-    approvals.approve(make_plan().digest, who="ada")
+    approve(approvals, make_plan())
     approvals.refuse(make_plan().digest, who="ada", reason="not our topic")
     for asked in (approvals.ask, lambda plan: use(approvals, plan)):
         with pytest.raises(PolicyRefused) as refused:
@@ -80,7 +107,7 @@ def test_a_refusal_says_why_and_stands(approvals, make_plan):
 
 def test_a_decision_that_cannot_be_read_is_no(approvals, make_plan, tmp_path):
     approvals.ask(make_plan())
-    approvals.approve(make_plan().digest, who="ada")
+    approve(approvals, make_plan())
     (file,) = (tmp_path / "approvals").glob("*.json")
     file.write_text(file.read_text()[:40])
     with pytest.raises(PolicyRefused, match="nothing is approved"):
@@ -122,7 +149,7 @@ def test_asked_for_its_rules_alone_a_site_answers_without_its_operator(tmp_path,
     service = SiteService(site, tmp_path / "state")
     fields = {"plan": make_plan(privacy={"colluding_sites": 1}).to_bytes().decode(), "rules_only": True}
     reply = service.handle(Request(action="propose", fields=fields))
-    assert service.approvals.asked() == []
+    assert service.permitting.approvals.asked() == []
     if refused is None:
         assert (reply.error, reply.fields) == (None, {"approval": "given"})
     else:

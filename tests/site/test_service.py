@@ -321,7 +321,7 @@ def test_garbage_instead_of_a_plan_is_a_config_error(study, content):
 @pytest.mark.parametrize("vector", [None, np.zeros(3), np.zeros(4, np.float32), np.full(3, np.nan, np.float32)])
 def test_a_model_that_does_not_fit_is_refused(study, vector):
     study.prepare()
-    assert code(study.train(vector=vector)) == "input"
+    assert code(study.train(2, vector=vector)) == "input"
     assert code(study.evaluate(vector=vector)) == "input"
 
 

@@ -42,7 +42,7 @@ def measured(request, make_plan):
         train, holdout = table_of(40, number), table_of(rows, 100 + number)
         worker = contributor(plan, site, train, cost=cost, device=CPU, random_bytes=os.urandom)
         data = SimpleNamespace(train=train, holdout=holdout, train_count=40, holdout_count=rows)
-        runs.append(ActiveRun(plan=plan, policy=None, data=data, cost=cost, worker=worker, masking=None))
+        runs.append(ActiveRun(plan=plan, policy=None, data=data, cost=cost, worker=worker, masking=None, permit=None))
     meter = Meter(plan=plan, cost=cost, holdouts=holdouts, noised=True)
     encoding = SumEncoding(grid=grid_for(plan), dimension=0, tables=[meter.table], step=step_of(plan, cost))
 
