@@ -60,7 +60,11 @@ class Budget(Strict):
 
 
 class DatasetSource(Strict):
-    """Where a data set lies and what may be spent on it."""
+    """Where a data set lies and what may be spent on it.
+
+    Attributes:
+        record: its data-set record, which tells others what it is; it is used only while it is what the record says.
+    """
 
     path: str | None = None
     builtin: Builtin | None = None
@@ -87,6 +91,7 @@ class Policy(Strict):
         show_own_metrics: this site's own metrics may be shown beside the sums.
         unmasked_updates: updates may travel without secure aggregation.
         min_colluding_sites: with distributed noise, the fewest colluding sites a study must allow for.
+        require_record: only data sets that have a record may be used.
     """
 
     approval: Literal["manual", "auto"] = "manual"
@@ -99,6 +104,7 @@ class Policy(Strict):
     show_own_metrics: bool = False
     unmasked_updates: bool = False
     min_colluding_sites: int = Field(default=1, ge=0)
+    require_record: bool = False
 
 
 class Site(Strict):
