@@ -12,14 +12,15 @@ from datetime import date
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from fedsci.data.record import BUILTIN, SPDX, DataRecord, field_id, file_id, read_values
 from fedsci.data.values import nearest, show
 from fedsci.errors import DataError, one_line
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 _REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 
@@ -94,11 +95,13 @@ def _schema() -> dict[str, Any]:
 
 
 @cache
-def _validator() -> Draft202012Validator:
+def _validator() -> "Draft202012Validator":
+    from jsonschema import Draft202012Validator  # 8 MB that a site without records does not need
+
     return Draft202012Validator(_schema())
 
 
-def _explained(error: ValidationError) -> Iterator[Fault]:
+def _explained(error: "ValidationError") -> Iterator[Fault]:
     schema = error.schema if isinstance(error.schema, Mapping) else {}
     pointer = _pointer(error.absolute_path)
     if error.validator == "required":
