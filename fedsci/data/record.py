@@ -160,6 +160,8 @@ def read_values(path: Path) -> dict[str, Any]:
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder, not a record", hint=f"name one file, such as NAME{SUFFIX}")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path} is not a file", hint=f"name one file, such as NAME{SUFFIX}")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:

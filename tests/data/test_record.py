@@ -1,6 +1,7 @@
 """A data-set record is whole, or every fault of it is named; what comes from outside gives one line, never a crash."""
 
 import json
+import os
 from copy import deepcopy
 from dataclasses import replace
 
@@ -203,6 +204,11 @@ def test_a_file_that_is_not_there_names_the_nearest(tmp_path):
     assert "heart.croissant.json" in raised.value.hint
     with pytest.raises(DataError, match="is a folder"):
         read_values(tmp_path)
+    os.mkfifo(tmp_path / "pipe.croissant.json")
+    with pytest.raises(DataError, match="is not a file"):
+        read_values(tmp_path / "pipe.croissant.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_values(tmp_path / "a\0b")
 
 
 JSON = st.recursive(
