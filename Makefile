@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) '.[dev,ray,postgres]'
+	$(INSTALL) '.[dev,ray,postgres,catalog]'
 	touch $@
 
 clean:

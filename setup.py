@@ -11,5 +11,6 @@ SHIPPED = {
 setup(
     packages=[*find_packages(include=["fedsci", "fedsci.*"]), *SHIPPED],
     package_dir=SHIPPED,
-    package_data={"fedsci": ["py.typed"]} | {package: ["*.yaml", "*.md"] for package in SHIPPED},
+    package_data={"fedsci": ["py.typed"], "fedsci.data": ["*.json", "*.txt"]}
+    | {package: ["*.yaml", "*.md"] for package in SHIPPED},
 )

@@ -1,11 +1,11 @@
-"""``fedsci data split`` and ``fedsci data stats``."""
+"""``fedsci data``: ``split``, and what its neighbours add."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedsci.cli import data_stats
+from fedsci.cli import data_catalogue, data_record, data_stats
 
 
 def register(app: typer.Typer) -> None:
@@ -14,6 +14,8 @@ def register(app: typer.Typer) -> None:
     group.callback()(lambda: None)
     group.command("split", epilog="Example: fedsci data split plants.csv --sites 17 --skew 0.5 --out plants")(split)
     data_stats.register(group)
+    data_record.register(group)
+    data_catalogue.register(group)
     app.add_typer(group, name="data")
 
 

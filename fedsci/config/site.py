@@ -60,7 +60,11 @@ class Budget(Strict):
 
 
 class DatasetSource(Strict):
-    """Where a data set lies and what may be spent on it."""
+    """Where a data set lies and what may be spent on it.
+
+    Attributes:
+        record: its data-set record, which tells others what it is; it is used only while it is what the record says.
+    """
 
     path: str | None = None
     builtin: Builtin | None = None
@@ -88,6 +92,7 @@ class Policy(Strict):
         unmasked_updates: updates may travel without secure aggregation.
         unlogged_studies: studies may run whose rounds nobody witnesses.
         min_colluding_sites: with distributed noise, the fewest colluding sites a study must allow for.
+        require_record: only data sets that have a record may be used.
         second_signers: who may sign permits of safety-critical studies beside the site: public keys in hex, by name.
     """
 
@@ -102,6 +107,7 @@ class Policy(Strict):
     unmasked_updates: bool = False
     unlogged_studies: bool = False
     min_colluding_sites: int = Field(default=1, ge=0)
+    require_record: bool = False
     second_signers: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("second_signers")

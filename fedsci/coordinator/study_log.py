@@ -297,7 +297,7 @@ class StudyLog:
 
 
 def log_key(folder: Path, profile: Profile) -> SigningKey:
-    """Return the key of a crypto profile that signs a coordinator's logs, kept in its folder, made at the first call."""
+    """Return the key that signs a coordinator's logs, of a crypto profile, kept in its folder."""
     path = folder / "log.key"
     if not path.exists():
         write_private(path, secrets.token_bytes(profile.seed_bytes))

@@ -8,14 +8,17 @@ import numpy as np
 
 from fedsci import names
 from fedsci.config.plan import Plan
-from fedsci.config.site import DatasetSource, Site
+from fedsci.config.site import Builtin, DatasetSource, Site
 from fedsci.data.builtin import load_builtin
 from fedsci.data.holdout import group_keys, record_keys, split_holdout
 from fedsci.data.loading import CsvOptions, check_file, load_table
+from fedsci.data.record import BUILTIN
+from fedsci.data.record_writing import DataFile
 from fedsci.data.shards import shard_indices, take
 from fedsci.data.table import EncodingReport, RawTable, Table, absent_column, encode
 from fedsci.errors import DataError
 from fedsci.names import Digest
+from fedsci.site.record import require_record
 from fedsci.training.schema import schema_of
 
 
@@ -60,13 +63,25 @@ def load_raw(site: Site, source: DatasetSource, *, target: str) -> tuple[RawTabl
 
 
 def content_digest(site: Site, source: DatasetSource) -> Digest:
+    """Return what :func:`file_digest` does, if the data set's record lets this content be used.
+
+    Raises:
+        DataError: the file is missing or cannot be read, or see :func:`fedsci.site.record.require_record`.
+        PolicyRefused: there is no record, and the policy requires one.
+    """
+    content = file_digest(site, source)
+    require_record(site, source, content)
+    return content
+
+
+def file_digest(site: Site, source: DatasetSource) -> Digest:
     """Return what tells a data set from others: SHA-256 of its file's bytes, or of a builtin's parameters.
 
     Raises:
         DataError: the file is missing or cannot be read.
     """
     if source.builtin is not None:
-        return names.digest(json.dumps({"builtin": source.builtin.model_dump()}, sort_keys=True).encode())
+        return names.digest(_parameters(source.builtin))
     path = site.folder / str(source.path)
     check_file(path)
     try:
@@ -74,6 +89,33 @@ def content_digest(site: Site, source: DatasetSource) -> Digest:
             return Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}", hint="check the file's rights") from None
+
+
+def describe_file(site: Site, source: DatasetSource) -> DataFile:
+    """Return what a record says of the data set's file; its folder is left out.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    sha256 = file_digest(site, source).removeprefix("sha256:")
+    if source.builtin is not None:
+        size = len(_parameters(source.builtin))
+        return DataFile(name=BUILTIN + source.builtin.name, size_bytes=size, sha256=sha256)
+    path = site.folder / str(source.path)
+    return DataFile(name=path.name, size_bytes=path.stat().st_size, sha256=sha256)
+
+
+def load_columns(site: Site, source: DatasetSource) -> RawTable:
+    """Return all rows of the data set, or of the whole public data set that a builtin is a part of.
+
+    Raises:
+        DataError: see :mod:`fedsci.data.loading`.
+    """
+    return load_builtin(source.builtin.name) if source.builtin is not None else load_raw(site, source, target="")[0]
+
+
+def _parameters(builtin: Builtin) -> bytes:
+    return json.dumps({"builtin": builtin.model_dump()}, sort_keys=True).encode()
 
 
 def load_site_data(plan: Plan, site: Site, *, split_key: bytes) -> SiteData:

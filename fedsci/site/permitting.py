@@ -34,6 +34,7 @@ from fedsci.site.permit import (
 )
 from fedsci.site.permit_check import check_held, check_permit, second_signers, signatories
 from fedsci.site.permits import Permits
+from fedsci.site.record import record_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +225,7 @@ class Permitting:
         def committed() -> str:
             return commit_content(content(), self._keystore)
 
-        record = record_of(self.site, plan.study.dataset)
+        record = record_digest(self.site, plan.study.dataset)
         with self._own():
             check_held(permit, ledger, record=record, content=committed)
 
@@ -257,7 +258,7 @@ class Permitting:
 
     def _held(self, plan: Plan, head: tuple[int, str], content: Callable[[], Digest]) -> Held:
         return Held(
-            record=record_of(self.site, plan.study.dataset),
+            record=record_digest(self.site, plan.study.dataset),
             content=commit_content(content(), self._keystore),
             ledger_entries=head[0],
             ledger_head=head[1],
@@ -279,8 +280,3 @@ class Permitting:
                 hint=f"{listed}; name one with --second" if known else f"{listed}; see fedsci site signer --help",
             )
         return name
-
-
-def record_of(site: Site, dataset: str) -> str | None:
-    """Return the digest of the data set's record; None where it has none."""
-    return None

@@ -51,6 +51,7 @@ from fedsci.site.permit import Permit
 from fedsci.site.permit_check import check_first, check_round
 from fedsci.site.permitting import Permitting
 from fedsci.site.personal import keep_own_model, keep_personal_model, personal_model
+from fedsci.site.record import site_record
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.site.waiting import Waiting
@@ -218,8 +219,17 @@ class SiteService:
                 "stops": self._stops(plan.study.dataset),
                 "permit": given.envelope.decode(),
             }
+            | self._record(plan.study.dataset)
             | joined
         )
+
+    def _record(self, dataset: str) -> dict[str, str]:
+        """Return the data set's record, signed; nothing where it has none."""
+        record = site_record(self.site, dataset)
+        if record is None:
+            return {}
+        body = {"site": self.site.site, "dataset": dataset, "record": dict(record.values)}
+        return {"record": sign_statement("record", body, [self.keystore.signing_key()]).decode()}
 
     def _check_permit(self, active: ActiveRun, *, number: int | None = None) -> None:
         """Pass if the permit lets the site compute now, in this round if there is one."""

@@ -29,6 +29,7 @@ def heart(tmp_path):
     folder.mkdir()
     for file in EXAMPLE.glob("*.yaml"):
         shutil.copy(file, folder)
+    shutil.copytree(EXAMPLE / "records", folder / "records")
     (folder / "data").symlink_to(data)
     return folder / "study.yaml"
 
