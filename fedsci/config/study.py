@@ -324,6 +324,12 @@ class ScaledBy(Strict):
     delta: float | None
 
 
+#: Keys that a plan has only where the study has them.
+_SAID = ("intended_use", "forbidden_use")
+#: A text for the model's card; sites read it before they take part.
+UseText = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
 class Study(Strict):
     """A study file as written.
 
@@ -331,10 +337,13 @@ class Study(Strict):
         scaling: in a file ``features: {scaling: federated}``: numeric columns without a mean and a deviation have them
             measured over all sites first, by a study of its own; with ``bounds`` bounds scale them.
         scaled_by: set once they are measured.
+        intended_use, forbidden_use: what the model is for, and what it must not be used for, in words for its card.
     """
 
     study: str
     question: str = ""
+    intended_use: UseText | None = None
+    forbidden_use: UseText | None = None
     dataset: str
     task: Task
     features: dict[str, Column] = Field(min_length=1)
@@ -360,6 +369,12 @@ class Study(Strict):
             return values
         columns = {name: column for name, column in features.items() if name != "scaling"}
         return {**values, "features": columns, "scaling": features["scaling"]}
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the study does not say: plans made before it could be said keep their digests."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key not in _SAID or value is not None}
 
     @field_validator("study")
     @classmethod
