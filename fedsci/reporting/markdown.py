@@ -28,3 +28,13 @@ def plain(words: str) -> str:
     """
     shown = "".join("\ufffd" if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in words)
     return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in shown)
+
+
+def code(words: str) -> str:
+    """Return text from a file as one line of code.
+
+    >>> code("breast_cancer"), code("a`b")
+    ('`breast_cancer`', "`a'b`")
+    """
+    shown = "".join("\ufffd" if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in words)
+    return f"`{shown.replace('`', chr(39))}`"

@@ -1,18 +1,22 @@
 """Writes ``privacy_statement.md``: what a finished study promises, in the terms NIST SP 800-226 (2025) asks for."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fedsci.config.plan import Plan
 from fedsci.config.study import Privacy
 from fedsci.coordinator.summary import SCALING
-from fedsci.errors import InputError
+from fedsci.errors import InputError, VerificationFailed
 from fedsci.privacy import local_noise, rounding_noise
 from fedsci.privacy.meaning import meaning_of, plain_words
+from fedsci.reporting import deployment
+from fedsci.reporting.agreement import first_line
 from fedsci.reporting.collusion import Against, added, collusion_table
 from fedsci.reporting.evidence import Evidence, read_evidence
-from fedsci.reporting.markdown import bullets, plain, section, table
+from fedsci.reporting.markdown import bullets, code, plain, section, table
 from fedsci.reporting.page import epsilon_words
 from fedsci.reporting.run_folder import mapping, text
 from fedsci.reporting.units import unit_words
@@ -51,28 +55,82 @@ def write_statements(run_folder: Path) -> Path:
     return write_statement(run_folder)
 
 
+def check_statement(run_folder: Path) -> None:
+    """Pass if the statement says what the run's files say. It names its folder, which may be called otherwise now.
+
+    Raises:
+        VerificationFailed: names the file, and the field that differs.
+    """
+    file = run_folder / STATEMENT
+    try:
+        content = file.read_bytes().decode()
+    except (OSError, ValueError):
+        raise VerificationFailed(f"{file} is missing or no text") from None
+    named = re.search(r"^Run `([^`\n]*)`, plan", content, flags=re.MULTILINE)
+    try:
+        evidence = read_evidence(run_folder)
+        right = render_statement(replace(evidence, name=named[1] if named else evidence.name))
+    except InputError as error:
+        raise VerificationFailed(f"{file} cannot be held against its run: {error.message}", hint=error.hint) from None
+    line = first_line(content, right)
+    if line is not None:
+        heading = next((each for each in reversed(right.split("\n")[:line]) if each.startswith("#")), "")
+        raise VerificationFailed(
+            f"{file}: line {line} ({heading.strip('# ')}) is not what the run's files say",
+            hint="fedsci privacy statement writes it again",
+        )
+
+
 def render_statement(evidence: Evidence) -> str:
     """Return the statement as Markdown."""
     study = evidence.plan.study
     parts = [
         f"# Privacy statement: {study.study}",
         _line(study.question),
-        f"Run `{plain(evidence.name)}`, plan `{evidence.plan.digest}`, {_how_it_ended(evidence)}. This text is made "
+        f"Run {code(evidence.name)}, plan `{evidence.plan.digest}`, {_how_it_ended(evidence)}. This text is made "
         "from the run's files; every epsilon of this study was recomputed from the plan.",
-        section("To be decided by a person", bullets(_flags(evidence))),
-        section(f"What it means for one {study.privacy.unit}", _meaning(evidence)),
-        section("Unit of privacy", _unit(evidence)),
-        section("Guarantee", _guarantee(evidence)),
-        section("Trust model", _trust(evidence)),
-        section("Mechanism and sensitivity", _mechanism(evidence)),
-        section("Floating point", _floating_point(evidence)),
-        section("What was exposed before noise", _before_noise(evidence)),
-        section("Composition over time", _composition(evidence)),
-        section("Parameters before conversion", _parameters(evidence)),
-        section("Released without noise", bullets(_without_noise(evidence))),
-        section("Choices that depend on data", _choices(evidence)),
+        *(section(title, _filled(evidence, title, fill)) for title, fill in _fields(evidence)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _fields(evidence: Evidence) -> list[tuple[str, Callable[[Evidence], str]]]:
+    """Return what NIST SP 800-226 asks, in its order from promise to deployment, and how each field is filled."""
+    return [
+        ("To be decided by a person", lambda each: bullets(_flags(each))),
+        (f"What it means for one {evidence.plan.study.privacy.unit}", _meaning),
+        ("Unit of privacy", _unit),
+        ("Guarantee", _guarantee),
+        ("Trust model", _trust),
+        ("Threat model", deployment.threats),
+        ("Mechanism and sensitivity", _mechanism),
+        ("Bounds of the data", deployment.bounds),
+        ("Floating point", _floating_point),
+        ("Side channels", deployment.side_channels),
+        ("What was exposed before noise", _before_noise),
+        ("Composition over time", _composition),
+        ("Parameters before conversion", _parameters),
+        ("Released without noise", lambda each: bullets(_without_noise(each))),
+        ("Choices that depend on data", _choices),
+        ("Utility and bias", deployment.utility),
+        ("Collection of the data", deployment.collection),
+        ("Access control", deployment.access),
+    ]
+
+
+def _filled(evidence: Evidence, title: str, fill: Callable[[Evidence], str]) -> str:
+    """Return the text of a field.
+
+    Raises:
+        InputError: names the field, which the run's files do not fill.
+    """
+    try:
+        body = fill(evidence)
+    except InputError as error:
+        raise InputError(f"{STATEMENT}, {title!r}: {error.message}", hint=error.hint) from None
+    if not body.strip():
+        raise InputError(f"{STATEMENT}, {title!r}: the run's files say nothing of it", hint="no statement is made")
+    return body
 
 
 def _how_it_ended(evidence: Evidence) -> str:
@@ -104,6 +162,10 @@ def _flags(evidence: Evidence) -> list[str]:
     infinite = [site.site for site in sites if math.isinf(site.total)]
     if infinite:
         flags.append(f"**Studies without any privacy have run on the same data at {', '.join(infinite)}.**")
+    if deployment.simulated(evidence):
+        flags.append("The labs were simulated on one machine, whose user could see all records (see “Threat model”).")
+    if unrecorded := deployment.unrecorded(evidence):
+        flags.append(f"No record of the data was signed at {', '.join(unrecorded)} (see “Collection of the data”).")
     if _exact_results(mapping(evidence.summary, "metrics")):
         flags.append("Exact test results were released (see “Released without noise”).")
     return flags
@@ -129,7 +191,9 @@ def _unit(evidence: Evidence) -> str:
     grown = [(rows, value) for rows in _ROWS_OF_ONE_PERSON if (value := evidence.epsilon_of_rows(rows)) is not None]
     if not grown:
         return f"{words.what} {words.limits} By how much is not computed here where {words.unit}s are sampled."
-    grown_table = table((words.several, "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown])
+    grown_table = table(
+        (words.several, "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown]
+    )
     return f"{words.what} {words.limits[:-1]}:\n\n{grown_table}"
 
 
@@ -144,7 +208,8 @@ def _guarantee(evidence: Evidence) -> str:
             if privacy.mechanism == "distributed"
             else "Variant: (epsilon, delta)-differential privacy, local to each lab.",
             _relation(privacy),
-            "Accountant: privacy loss distributions (dp_accounting), over all rounds of the study together.",
+            f"Accountant: privacy loss distributions (dp_accounting {deployment.accountant_version(evidence)}), over "
+            "all rounds of the study together.",
         ]
     )
 
