@@ -147,7 +147,11 @@ def test_a_card_with_a_better_metric_is_found(run):
 @pytest.mark.parametrize(
     ("file", "change", "named"),
     [
-        ("summary.json", lambda s: s["metrics"]["federated"].update(accuracy=0.99), "model-index.0.results.0.metrics.0"),
+        (
+            "summary.json",
+            lambda s: s["metrics"]["federated"].update(accuracy=0.99),
+            "model-index.0.results.0.metrics.0",
+        ),
         ("summary.json", lambda s: s["metrics"]["by_site"]["lab-1"]["local"].update(accuracy=0.1), "lab-1.local"),
         ("summary.json", lambda s: s.update(finished="2020-01-01T00:00:00Z"), "fedsci.finished"),
         ("summary.json", lambda s: s["privacy"]["by_site"]["lab-1"].update(epsilon_spent_study=0.1), "epsilon_spent"),
