@@ -111,11 +111,22 @@ class ProtocolError(RoundAborted):
 
 
 class VerificationFailed(FedsciError):
-    """Evidence (a log, a signature, a digest) does not check out."""
+    """Evidence (a log, a signature, a digest) does not check out.
+
+    Attributes:
+        file: the file that is wrong, from the run folder on; empty where none is.
+        field: what is wrong in it; empty where the whole is.
+    """
 
     exit_code = 6
     code = "verification"
     default_public = "verification failed"
+
+    def __init__(
+        self, message: str, *, hint: str = "", public: str | None = None, file: str = "", field: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, public=public)
+        self.file, self.field = file, field
 
 
 class ConnectionFailed(FedsciError):

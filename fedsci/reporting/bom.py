@@ -48,19 +48,26 @@ def check_bom(folder: Path) -> Digest:
     try:
         content = file.read_bytes().decode()
     except (OSError, ValueError):
-        raise VerificationFailed(f"{file} is missing or no text") from None
+        raise VerificationFailed(f"{file} is missing or no text", file=BOM) from None
     try:
         right = render_bom(card_values(folder), card=_card_digest(folder))
     except InputError as error:
-        raise VerificationFailed(f"{file} cannot be held against its run: {error.message}", hint=error.hint) from None
+        raise VerificationFailed(
+            f"{file} cannot be held against its run: {error.message}", hint=error.hint, file=BOM
+        ) from None
     line = first_line(content, right)
     if line is not None:
         try:
             difference = first_difference(json.loads(content), json.loads(right))
         except (ValueError, RecursionError):
-            raise VerificationFailed(f"{file} is no JSON") from None
+            raise VerificationFailed(f"{file} is no JSON", file=BOM) from None
         said = str(difference) if difference else f"line {line} is not as fedsci writes it"
-        raise VerificationFailed(f"{file}: {said}", hint="fedsci model-card writes it again")
+        raise VerificationFailed(
+            f"{file}: {said}",
+            hint="fedsci model-card writes it again",
+            file=BOM,
+            field=difference.field if difference else f"line {line}",
+        )
     return digest(content.encode())
 
 

@@ -29,6 +29,7 @@ _ABOUT = {
     "report.html": ("The report, for people", "text/html"),
     "audit/entries.jsonl": ("The entries of the audit log", "application/jsonl"),
     "audit/checkpoint": ("The newest checkpoint of the audit log (C2SP)", "text/plain"),
+    "audit/manifest.json": ("The coordinator's signed list of the run's files (DSSE)", "application/json"),
     "audit/keys.json": ("The public keys that signatures are checked with", "application/json"),
 }
 _KINDS = {".json": "application/json", ".note": "text/plain"}

@@ -29,6 +29,7 @@ PACKED = (
     r"audit/entries\.jsonl",
     r"audit/checkpoint",
     r"audit/keys\.json",
+    r"audit/manifest\.json",
     r"audit/statements/[0-9a-f]{64}\.json",
     r"audit/checkpoints/[0-9]{1,16}\.note",
 )

@@ -102,29 +102,32 @@ def check_model_card(folder: Path, *, key: bytes | None = None) -> Digest:
     try:
         content = card.read_bytes().decode()
     except (OSError, ValueError):
-        raise VerificationFailed(f"{card} is missing or no text") from None
+        raise VerificationFailed(f"{card} is missing or no text", file=CARD) from None
     try:
         values = card_values(folder, log_size=_log_size(folder))
     except InputError as error:
-        raise VerificationFailed(f"{card} cannot be held against its run: {error.message}", hint=error.hint) from None
+        raise VerificationFailed(
+            f"{card} cannot be held against its run: {error.message}", hint=error.hint, file=CARD
+        ) from None
     right = render_card(values)
     line = first_line(content, right)
     if line is not None:
-        raise VerificationFailed(
-            f"{card}: {_what_differs(content, values, line)}", hint="fedsci model-card writes it again"
-        )
+        field, what = _what_differs(content, values, line)
+        raise VerificationFailed(f"{card}: {what}", hint="fedsci model-card writes it again", file=CARD, field=field)
     _check_signature(folder, _about(values, content), key)
     return digest(content.encode())
 
 
-def _what_differs(content: str, values: dict[str, Any], line: int) -> str:
+def _what_differs(content: str, values: dict[str, Any], line: int) -> tuple[str, str]:
+    """Return the first field that differs, and how."""
     found = _front(content)
     difference = None if found is None else first_difference(found, front_matter(values))
     if difference is None:
         lines = render_card(values).split("\n")
         heading = next((each for each in reversed(lines[:line]) if each.startswith("#")), "its front matter")
-        return f"line {line} ({heading.strip('# ')}) is not what the run's files say"
-    return str(difference)
+        where = f"line {line} ({heading.strip('# ')})"
+        return where, f"{where} is not what the run's files say"
+    return difference.field, str(difference)
 
 
 def _front(content: str) -> Any:
@@ -170,11 +173,11 @@ def _check_signature(folder: Path, about: dict[str, Any], key: bytes | None) -> 
         if key is not None:
             open_statement(KIND, content, [key])
     except OSError:
-        raise VerificationFailed(f"{sidecar} is missing: the card is not signed") from None
+        raise VerificationFailed(f"{sidecar} is missing: the card is not signed", file=SIGNATURE) from None
     except VerificationFailed as error:
-        raise VerificationFailed(f"{sidecar}: {error.message}") from None
+        raise VerificationFailed(f"{sidecar}: {error.message}", file=SIGNATURE) from None
     if kind != KIND:
-        raise VerificationFailed(f"{sidecar}: this is a {json.dumps(kind)}, not a {KIND}")
+        raise VerificationFailed(f"{sidecar}: this is a {json.dumps(kind)}, not a {KIND}", file=SIGNATURE)
     difference = first_difference(dict(body), about)
     if difference is not None:
-        raise VerificationFailed(f"{sidecar}: {difference}")
+        raise VerificationFailed(f"{sidecar}: {difference}", file=SIGNATURE, field=difference.field)

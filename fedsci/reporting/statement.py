@@ -65,19 +65,24 @@ def check_statement(run_folder: Path) -> None:
     try:
         content = file.read_bytes().decode()
     except (OSError, ValueError):
-        raise VerificationFailed(f"{file} is missing or no text") from None
+        raise VerificationFailed(f"{file} is missing or no text", file=STATEMENT) from None
     named = re.search(r"^Run `([^`\n]*)`, plan", content, flags=re.MULTILINE)
     try:
         evidence = read_evidence(run_folder)
         right = render_statement(replace(evidence, name=named[1] if named else evidence.name))
     except InputError as error:
-        raise VerificationFailed(f"{file} cannot be held against its run: {error.message}", hint=error.hint) from None
+        raise VerificationFailed(
+            f"{file} cannot be held against its run: {error.message}", hint=error.hint, file=STATEMENT
+        ) from None
     line = first_line(content, right)
     if line is not None:
         heading = next((each for each in reversed(right.split("\n")[:line]) if each.startswith("#")), "")
+        where = f"line {line} ({heading.strip('# ')})"
         raise VerificationFailed(
-            f"{file}: line {line} ({heading.strip('# ')}) is not what the run's files say",
+            f"{file}: {where} is not what the run's files say",
             hint="fedsci privacy statement writes it again",
+            file=STATEMENT,
+            field=where,
         )
 
 

@@ -142,6 +142,8 @@ def test_a_card_with_a_better_metric_is_found(run):
     with pytest.raises(VerificationFailed, match=field) as caught:
         check_model_card(run)
     assert caught.value.exit_code == 6
+    assert caught.value.file == "model_card.md"
+    assert caught.value.field == "fedsci.results.overall.federated.accuracy.value"
 
 
 @pytest.mark.parametrize(
