@@ -240,22 +240,19 @@ def _follow(job: "Job", folder: Path, *, as_json: bool) -> None:
 
 def _show(folder: Path, *, as_json: bool) -> None:
     from fedsci.cli.results import print_results
+    from fedsci.reporting.documents import documents_of
 
     summary = json.loads((folder / "summary.json").read_bytes())
     if as_json:
         typer.echo(json.dumps(summary | {"run_folder": str(folder)}, indent=2))
         return
-    page, statement = folder / "report.html", folder / "privacy_statement.md"
-    print_results(summary, folder, page if page.exists() else None, statement if statement.exists() else None)
+    print_results(summary, folder, documents_of(folder))
 
 
 def _publish(folder: Path) -> None:
-    from fedsci.reporting import write_report
-    from fedsci.reporting.statement import write_statements
+    from fedsci.reporting.documents import write_documents
 
-    write_report(folder)
-    if json.loads((folder / "summary.json").read_bytes())["privacy"]["mechanism"] != "none":
-        write_statements(folder)
+    write_documents(folder)
 
 
 def _line(job: "Job") -> str:

@@ -2,14 +2,17 @@
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from fedsci.reporting.documents import Documents
 
-def print_results(summary: dict[str, Any], folder: Path, page: Path | None, statement: Path | None = None) -> None:
+
+def print_results(summary: dict[str, Any], folder: Path, documents: "Documents") -> None:
     """Print one row a lab, the comparison that decides whether joining pays, and where things lie."""
     console = Console(highlight=False)
     metrics, privacy = summary["metrics"], summary["privacy"]
@@ -57,10 +60,9 @@ def print_results(summary: dict[str, Any], folder: Path, page: Path | None, stat
     else:
         console.print("  [bold red]no privacy guarantee[/]: updates left the labs without noise")
     console.print(f"\nrun        {folder}", soft_wrap=True)
-    if page is not None:
-        console.print(f"report     {page}", soft_wrap=True)
-    if statement is not None:
-        console.print(f"statement  {statement}", soft_wrap=True)
+    for what, file in (("report", documents.report), ("statement", documents.statement), ("card", documents.card)):
+        if file is not None:
+            console.print(f"{what:<9}  {file}", soft_wrap=True)
 
 
 _ROWS = (

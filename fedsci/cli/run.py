@@ -1,6 +1,5 @@
 """``fedsci run``, ``fedsci demo``, ``fedsci report``."""
 
-import contextlib
 import json
 import os
 import sys
@@ -138,7 +137,9 @@ def _run(
         _point_to_folder(simulated.folder.path if simulated.folder else None)
         raise
     folder = simulated.folder.path if simulated.folder else out
-    page, statement = _report(folder), _statement(folder) if loaded.plan.private else None
+    from fedsci.reporting.documents import write_documents
+
+    documents = write_documents(folder)
     if as_json:
         typer.echo(json.dumps(summary | {"run_folder": str(folder)}, indent=2))
     elif quiet:
@@ -146,7 +147,7 @@ def _run(
     else:
         from fedsci.cli.results import print_results
 
-        print_results(summary, folder, page, statement)
+        print_results(summary, folder, documents)
 
 
 def _warn_of_drowning(plan: Any) -> None:
@@ -180,25 +181,12 @@ def _before(plan: Any) -> str:
     return f"; a study of its own measures the scaling first{cost}"
 
 
-def _report(folder: Path) -> Path | None:
-    from fedsci.reporting import write_report
-
-    return write_report(folder)
-
-
-def _statement(folder: Path) -> Path:
-    from fedsci.reporting.statement import write_statements
-
-    return write_statements(folder)
-
-
 def _point_to_folder(folder: Path | None) -> None:
     if folder is None:
         return
-    with contextlib.suppress(FedsciError, OSError):  # the first error is the one to show
-        _report(folder)
-    with contextlib.suppress(FedsciError, OSError):  # a run that released something says what
-        _statement(folder)
+    from fedsci.reporting.documents import write_what_there_is
+
+    write_what_there_is(folder)
     sys.stderr.write(f"what there is of the run lies in {os.fspath(folder)}\n")
 
 

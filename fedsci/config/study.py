@@ -337,6 +337,12 @@ class ScaledBy(Strict):
     delta: float | None
 
 
+#: Keys that a plan has only where the study has them.
+_SAID = ("intended_use", "forbidden_use")
+#: A text for the model's card; sites read it before they take part.
+UseText = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
 class Study(Strict):
     """A study file as written.
 
@@ -345,10 +351,13 @@ class Study(Strict):
             measured over all sites first, by a study of its own; with ``bounds`` bounds scale them.
         scaled_by: set once they are measured.
         safety_critical: people may come to harm by the model: at every site a second person signs the permit.
+        intended_use, forbidden_use: what the model is for, and what it must not be used for, in words for its card.
     """
 
     study: str
     question: str = ""
+    intended_use: UseText | None = None
+    forbidden_use: UseText | None = None
     dataset: str
     task: Task
     features: dict[str, Column] = Field(min_length=1)
@@ -376,6 +385,12 @@ class Study(Strict):
             return values
         columns = {name: column for name, column in features.items() if name != "scaling"}
         return {**values, "features": columns, "scaling": features["scaling"]}
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the study does not say: plans made before it could be said keep their digests."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key not in _SAID or value is not None}
 
     @field_validator("study")
     @classmethod

@@ -1,5 +1,6 @@
 """``summary.json``: the contract that scripts read. Keys are only ever added."""
 
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,28 @@ from fedsci.training.metrics import Metrics, higher_is_better
 
 #: Named in docs/protocol.md.
 SECAGG_PROTOCOL = "fedsci-secagg-1"
+#: What fedsci runs on; pyproject.toml says why each is there.
+_REQUIRED = (
+    "flwr",
+    "torch",
+    "opacus",
+    "numpy",
+    "dp-accounting",
+    "anyio",
+    "cryptography",
+    "httpx",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "rfc8785",
+    "rich",
+    "safetensors",
+    "scikit-learn",
+    "securesystemslib",
+    "sqlalchemy",
+    "typer",
+    "uvicorn",
+)
 #: Inside a run folder: that of the pass which measured the scaling.
 SCALING = "scaling"
 
@@ -120,7 +143,8 @@ def summarise(
         },
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
-        "versions": {name: version(name) for name in ("flwr", "torch", "opacus", "numpy", "dp-accounting")},
+        "versions": {name: version(name) for name in _REQUIRED},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 

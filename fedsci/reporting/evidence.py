@@ -18,6 +18,7 @@ from fedsci.coordinator.summary import SCALING
 from fedsci.errors import InputError, PolicyRefused
 from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, epsilon_enforced
 from fedsci.privacy.events import neighbouring_of
+from fedsci.reporting.records import DataRecord, records_of
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
 from fedsci.site.service import dimension_of
 from fedsci.training.accountant import Cost, cost_of, delta_of_all
@@ -67,6 +68,7 @@ class Evidence:
         survivors: how many labs' noise was in a sum -> in how many rounds; a round that was charged and not finished
             counts with the fewest labs there may be.
         dropped: labs that were not in a round's sum, and which.
+        records: of the labs' data sets, by lab, where they signed one.
         scaling: the pass that measured the scaling, a run of its own; None where there was none.
     """
 
@@ -81,6 +83,7 @@ class Evidence:
     sites: tuple[SiteEvidence, ...]
     survivors: Mapping[int, int]
     dropped: tuple[tuple[str, int], ...]
+    records: Mapping[str, DataRecord]
     scaling: "Evidence | None" = None
 
     @property
@@ -114,7 +117,7 @@ def read_evidence(folder: Path) -> Evidence:
         raise InputError(
             f"{folder}: there is no readable summary.json", hint="the run was cut off; what it spent is in the ledgers"
         )
-    plan, summary = _plan(folder, run), run.summary
+    plan, summary = checked_plan(folder, run), run.summary
     if not plan.private:
         raise InputError(
             f"{folder}: the run had no privacy guarantee (privacy.mechanism: none), so there is nothing to state",
@@ -159,6 +162,7 @@ def read_evidence(folder: Path) -> Evidence:
         sites=sites,
         survivors=dict(+seen),
         dropped=dropped,
+        records=records_of(folder, plan),
         scaling=scaling,
     )
 
@@ -213,7 +217,12 @@ def plan_of(run: RunFolder) -> Plan:
         raise InputError(f"{run.name}: plan.yaml is damaged", hint="give a run folder that is complete") from None
 
 
-def _plan(folder: Path, run: RunFolder) -> Plan:
+def checked_plan(folder: Path, run: RunFolder) -> Plan:
+    """Return the plan, which is the one that ``summary.json`` is of.
+
+    Raises:
+        InputError: it is damaged, or another.
+    """
     plan = plan_of(run)
     for file, stated in (("plan.yaml", run.plan.get("digest")), ("summary.json", run.summary.get("plan_digest"))):
         if stated != plan.digest:

@@ -1,18 +1,22 @@
 """Writes ``privacy_statement.md``: what a finished study promises, in the terms NIST SP 800-226 (2025) asks for."""
 
 import math
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fedsci.config.plan import Plan
 from fedsci.config.study import Privacy
 from fedsci.coordinator.summary import SCALING
-from fedsci.errors import InputError
+from fedsci.errors import InputError, VerificationFailed
 from fedsci.privacy import local_noise, rounding_noise
 from fedsci.privacy.meaning import meaning_of, plain_words
+from fedsci.reporting import deployment
+from fedsci.reporting.agreement import first_line
 from fedsci.reporting.collusion import Against, added, collusion_table
 from fedsci.reporting.evidence import Evidence, read_evidence
+from fedsci.reporting.markdown import bullets, code, plain, section, table
 from fedsci.reporting.page import epsilon_words
 from fedsci.reporting.run_folder import mapping, text
 from fedsci.reporting.units import unit_words
@@ -51,28 +55,87 @@ def write_statements(run_folder: Path) -> Path:
     return write_statement(run_folder)
 
 
+def check_statement(run_folder: Path) -> None:
+    """Pass if the statement says what the run's files say. It names its folder, which may be called otherwise now.
+
+    Raises:
+        VerificationFailed: names the file, and the field that differs.
+    """
+    file = run_folder / STATEMENT
+    try:
+        content = file.read_bytes().decode()
+    except (OSError, ValueError):
+        raise VerificationFailed(f"{file} is missing or no text", file=STATEMENT) from None
+    named = re.search(r"^Run `([^`\n]*)`, plan", content, flags=re.MULTILINE)
+    try:
+        evidence = read_evidence(run_folder)
+        right = render_statement(replace(evidence, name=named[1] if named else evidence.name))
+    except InputError as error:
+        raise VerificationFailed(
+            f"{file} cannot be held against its run: {error.message}", hint=error.hint, file=STATEMENT
+        ) from None
+    line = first_line(content, right)
+    if line is not None:
+        heading = next((each for each in reversed(right.split("\n")[:line]) if each.startswith("#")), "")
+        where = f"line {line} ({heading.strip('# ')})"
+        raise VerificationFailed(
+            f"{file}: {where} is not what the run's files say",
+            hint="fedsci privacy statement writes it again",
+            file=STATEMENT,
+            field=where,
+        )
+
+
 def render_statement(evidence: Evidence) -> str:
     """Return the statement as Markdown."""
     study = evidence.plan.study
     parts = [
         f"# Privacy statement: {study.study}",
         _line(study.question),
-        f"Run `{_plain(evidence.name)}`, plan `{evidence.plan.digest}`, {_how_it_ended(evidence)}. This text is made "
+        f"Run {code(evidence.name)}, plan `{evidence.plan.digest}`, {_how_it_ended(evidence)}. This text is made "
         "from the run's files; every epsilon of this study was recomputed from the plan.",
-        _section("To be decided by a person", _bullets(_flags(evidence))),
-        _section(f"What it means for one {study.privacy.unit}", _meaning(evidence)),
-        _section("Unit of privacy", _unit(evidence)),
-        _section("Guarantee", _guarantee(evidence)),
-        _section("Trust model", _trust(evidence)),
-        _section("Mechanism and sensitivity", _mechanism(evidence)),
-        _section("Floating point", _floating_point(evidence)),
-        _section("What was exposed before noise", _before_noise(evidence)),
-        _section("Composition over time", _composition(evidence)),
-        _section("Parameters before conversion", _parameters(evidence)),
-        _section("Released without noise", _bullets(_without_noise(evidence))),
-        _section("Choices that depend on data", _choices(evidence)),
+        *(section(title, _filled(evidence, title, fill)) for title, fill in _fields(evidence)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _fields(evidence: Evidence) -> list[tuple[str, Callable[[Evidence], str]]]:
+    """Return what NIST SP 800-226 asks, in its order from promise to deployment, and how each field is filled."""
+    return [
+        ("To be decided by a person", lambda each: bullets(_flags(each))),
+        (f"What it means for one {evidence.plan.study.privacy.unit}", _meaning),
+        ("Unit of privacy", _unit),
+        ("Guarantee", _guarantee),
+        ("Trust model", _trust),
+        ("Threat model", deployment.threats),
+        ("Mechanism and sensitivity", _mechanism),
+        ("Bounds of the data", deployment.bounds),
+        ("Floating point", _floating_point),
+        ("Side channels", deployment.side_channels),
+        ("What was exposed before noise", _before_noise),
+        ("Composition over time", _composition),
+        ("Parameters before conversion", _parameters),
+        ("Released without noise", lambda each: bullets(_without_noise(each))),
+        ("Choices that depend on data", _choices),
+        ("Utility and bias", deployment.utility),
+        ("Collection of the data", deployment.collection),
+        ("Access control", deployment.access),
+    ]
+
+
+def _filled(evidence: Evidence, title: str, fill: Callable[[Evidence], str]) -> str:
+    """Return the text of a field.
+
+    Raises:
+        InputError: names the field, which the run's files do not fill.
+    """
+    try:
+        body = fill(evidence)
+    except InputError as error:
+        raise InputError(f"{STATEMENT}, {title!r}: {error.message}", hint=error.hint) from None
+    if not body.strip():
+        raise InputError(f"{STATEMENT}, {title!r}: the run's files say nothing of it", hint="no statement is made")
+    return body
 
 
 def _how_it_ended(evidence: Evidence) -> str:
@@ -88,7 +151,7 @@ def _flags(evidence: Evidence) -> list[str]:
     privacy, sites, delta = evidence.plan.study.privacy, evidence.sites, evidence.plan.whole_privacy[1]
     flags = []
     if evidence.status != "completed":
-        flags.append(f"The run did not complete ({_plain(text(evidence.summary.get('reason')) or 'no reason given')}).")
+        flags.append(f"The run did not complete ({plain(text(evidence.summary.get('reason')) or 'no reason given')}).")
     if delta > USUAL_DELTA:
         flags.append(f"**Delta {delta:g} is above {USUAL_DELTA:g}.**")
     large = [site.site for site in sites if delta * site.records > 1]
@@ -104,6 +167,10 @@ def _flags(evidence: Evidence) -> list[str]:
     infinite = [site.site for site in sites if math.isinf(site.total)]
     if infinite:
         flags.append(f"**Studies without any privacy have run on the same data at {', '.join(infinite)}.**")
+    if deployment.simulated(evidence):
+        flags.append("The labs were simulated on one machine, whose user could see all records (see “Threat model”).")
+    if unrecorded := deployment.unrecorded(evidence):
+        flags.append(f"No record of the data was signed at {', '.join(unrecorded)} (see “Collection of the data”).")
     if _exact_results(mapping(evidence.summary, "metrics")):
         flags.append("Exact test results were released (see “Released without noise”).")
     return flags
@@ -121,7 +188,7 @@ def _exact_results(metrics: Mapping[str, object]) -> bool:
 def _meaning(evidence: Evidence) -> str:
     worst, delta = max(site.study for site in evidence.sites), evidence.plan.whole_privacy[1]
     meaning = meaning_of(epsilon=worst, delta=delta, profile=evidence.delta_at)
-    return _bullets(plain_words(meaning, epsilon=worst, delta=delta, unit=evidence.plan.study.privacy.unit))
+    return bullets(plain_words(meaning, epsilon=worst, delta=delta, unit=evidence.plan.study.privacy.unit))
 
 
 def _unit(evidence: Evidence) -> str:
@@ -129,14 +196,16 @@ def _unit(evidence: Evidence) -> str:
     grown = [(rows, value) for rows in _ROWS_OF_ONE_PERSON if (value := evidence.epsilon_of_rows(rows)) is not None]
     if not grown:
         return f"{words.what} {words.limits} By how much is not computed here where {words.unit}s are sampled."
-    table = _table((words.several, "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown])
-    return f"{words.what} {words.limits[:-1]}:\n\n{table}"
+    grown_table = table(
+        (words.several, "epsilon of this study"), [(str(rows), _number(value)) for rows, value in grown]
+    )
+    return f"{words.what} {words.limits[:-1]}:\n\n{grown_table}"
 
 
 def _guarantee(evidence: Evidence) -> str:
     privacy, (planned, delta) = evidence.plan.study.privacy, evidence.plan.whole_privacy
     worst = max(site.study for site in evidence.sites)
-    return _bullets(
+    return bullets(
         [
             f"Epsilon **{_number(worst)}** at delta **{delta:g}** for this study (planned: {planned:g}).",
             *_parts(evidence),
@@ -144,7 +213,8 @@ def _guarantee(evidence: Evidence) -> str:
             if privacy.mechanism == "distributed"
             else "Variant: (epsilon, delta)-differential privacy, local to each lab.",
             _relation(privacy),
-            "Accountant: privacy loss distributions (dp_accounting), over all rounds of the study together.",
+            f"Accountant: privacy loss distributions (dp_accounting {deployment.accountant_version(evidence)}), over "
+            "all rounds of the study together.",
         ]
     )
 
@@ -172,7 +242,7 @@ def _trust(evidence: Evidence) -> str:
         )
     counted = cost.share.sites
     rows = _against(evidence)
-    table = _table(
+    onlookers = table(
         ("who looks", "epsilon of this study"),
         [
             (row.who + (" (planned for)" if row.colluding == privacy.colluding_sites else ""), _number(row.epsilon[0]))
@@ -186,7 +256,7 @@ def _trust(evidence: Evidence) -> str:
         f"against the coordinator together with up to {privacy.colluding_sites} labs, and against whoever sees the "
         f"model. A lab that does not add its share counts as colluding. It rests on secure aggregation "
         f"(docs/threat-model.md): only sums over at least {evidence.plan.min_survivors} labs can be opened.\n\n"
-        f"Labs that took part, by rounds: {took_part}. With the noise they added:\n\n{table}\n\n"
+        f"Labs that took part, by rounds: {took_part}. With the noise they added:\n\n{onlookers}\n\n"
         "∞: nothing is proven."
     )
 
@@ -301,7 +371,7 @@ def _composition(evidence: Evidence) -> str:
         "All figures are epsilon. “Fixed in advance” is by PLD, valid had all studies of the data been planned before "
         "the first; “enforced” is by the ledger's Rényi filter, which also holds when a study is chosen after seeing "
         "the results of others, and is what the budget is compared with. The figures of all studies are as the labs "
-        f"stated them when the run ended; `fedsci privacy ledger` shows each charge.{scaling}\n\n{_table(head, rows)}"
+        f"stated them when the run ended; `fedsci privacy ledger` shows each charge.{scaling}\n\n{table(head, rows)}"
     )
 
 
@@ -331,7 +401,7 @@ def _parameters(evidence: Evidence) -> str:
         for site in evidence.sites
     ]
     head = ("lab", "Rényi order", "this study", "all studies", "capacity of the budget")
-    return _bullets(lines) + "\n\nRényi divergence at each ledger's fixed order:\n\n" + _table(head, rows)
+    return bullets(lines) + "\n\nRényi divergence at each ledger's fixed order:\n\n" + table(head, rows)
 
 
 def _without_noise(evidence: Evidence) -> list[str]:
@@ -347,7 +417,7 @@ def _without_noise(evidence: Evidence) -> list[str]:
         )
     own = [site for site in by_site if mapping(by_site, site).get("federated") is not None]
     if own:
-        whose = "all labs" if len(own) == len(evidence.sites) else ", ".join(map(_plain, own))
+        whose = "all labs" if len(own) == len(evidence.sites) else ", ".join(map(plain, own))
         lines.append(f"The labs' own test results, of {whose}.")
     if metrics.get("local_mean_site") is not None:
         lines.append("Test results of models that labs trained alone with the same epsilon; the models stayed inside.")
@@ -377,7 +447,7 @@ def _choices(evidence: Evidence) -> str:
             "Numbers are scaled by means and deviations that a study of its own measured over all labs first, with the "
             "same mechanism; it is charged like any study, and its cost is in the guarantee above."
         )
-    return _bullets(
+    return bullets(
         [
             "Model, clipping norm, noise, rounds, learning rate and sample rate were fixed in the plan before data was "
             "opened. There was no early stopping and no choice among models: the model is that of the last round.",
@@ -388,28 +458,9 @@ def _choices(evidence: Evidence) -> str:
     )
 
 
-def _section(title: str, body: str) -> str:
-    return f"## {title}\n\n{body}"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def _number(value: float) -> str:
     return epsilon_words(value)
 
 
 def _line(words: str) -> str:
-    return f"*{_plain(words)}*" if words else ""
-
-
-def _plain(words: str) -> str:
-    """Return text from a file as one line that Markdown shows as it is."""
-    shown = "".join("\ufffd" if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in words)
-    return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in shown)
+    return f"*{plain(words)}*" if words else ""

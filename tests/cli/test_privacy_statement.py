@@ -16,13 +16,19 @@ SECTIONS = [
     "Unit of privacy",
     "Guarantee",
     "Trust model",
+    "Threat model",
     "Mechanism and sensitivity",
+    "Bounds of the data",
     "Floating point",
+    "Side channels",
     "What was exposed before noise",
     "Composition over time",
     "Parameters before conversion",
     "Released without noise",
     "Choices that depend on data",
+    "Utility and bias",
+    "Collection of the data",
+    "Access control",
 ]
 
 

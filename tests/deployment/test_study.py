@@ -18,7 +18,7 @@ def test_three_labs_finish_a_masked_private_study(deploy):
     folder = consortium.folder / "runs" / run["folder"].rsplit("/", 1)[1]
     assert {path.name for path in folder.iterdir()} >= {
         "plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json", "report.html",
-        "privacy_statement.md",
+        "privacy_statement.md", "model_card.md", "bom.cdx.json",
     }  # fmt: skip
     summary = json.loads(outcome.out)
     assert (summary["engine"], summary["status"], summary["rounds_completed"]) == ("flower", "completed", 3)
