@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from fedsci import names
+from fedsci.config.checkpoints import HumanCheckpoint, check_signers
 from fedsci.config.strict import Strict
 from fedsci.config.training import Training
 from fedsci.errors import InputError
@@ -331,6 +332,8 @@ class Study(Strict):
         scaling: in a file ``features: {scaling: federated}``: numeric columns without a mean and a deviation have them
             measured over all sites first, by a study of its own; with ``bounds`` bounds scale them.
         scaled_by: set once they are measured.
+        checkpoints: where the run waits for people's signed decisions.
+        signers: the public keys of each role, in hex; any one of a role's decides for it.
     """
 
     study: str
@@ -348,6 +351,8 @@ class Study(Strict):
     secure_aggregation: SecureAggregation = SecureAggregation()
     evaluation: Evaluation = Evaluation()
     personalise: Personalise = Personalise()
+    checkpoints: list[HumanCheckpoint] = Field(default_factory=list)
+    signers: dict[str, list[str]] = Field(default_factory=dict)
     sites: list[str] | str = Field(default_factory=list)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -374,8 +379,15 @@ class Study(Strict):
     def _by_name(cls, value: Any) -> Any:
         return {"method": value} if isinstance(value, str) else value
 
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out checkpoints where nobody is asked: plans made before there were any keep their digests."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value or key not in ("checkpoints", "signers")}
+
     @model_validator(mode="after")
     def _coherent(self) -> "Study":
+        check_signers(self.checkpoints, self.signers)
         if self.task.target in self.features:
             raise ValueError(f"the target {self.task.target!r} is also a feature | remove it from features")
         if self.privacy.group_by in (*self.features, self.task.target):

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from fedsci.config.checkpoints import roles_after, roles_before
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.coordinator.buffers import EVERYBODY, Buffers, Opening
 from fedsci.coordinator.clock import Clock, require_clock, steps_by_speed
+from fedsci.coordinator.deciding import Deciding
+from fedsci.coordinator.decisions import RELEASE, TRAINING, after_round
 from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
@@ -43,6 +46,7 @@ def run_study(
     roster: SignedRoster | None,
     keep: Keeper | None = None,
     admitted: Callable[[Progress], None] | None = None,
+    deciding: Deciding | None = None,
 ) -> None:
     """Run the whole study, or what is left of it, keeping ``progress`` up to date at every step.
 
@@ -55,17 +59,28 @@ def run_study(
         keep: what is kept for the next process; nothing if left out.
         admitted: called once all sites have let the study in and nothing is computed; what it raises ends the study,
             and sites charge nothing.
+        deciding: needed where the plan has checkpoints: holds the study there until people have decided. Meanwhile
+            nobody is asked for anything, and sites keep the study open.
 
     Raises:
-        InputError: the plan's scaling is yet to be measured.
+        InputError: the plan's scaling is yet to be measured, or nobody could decide at its checkpoints.
+        PolicyRefused: somebody refused at a checkpoint.
         SiteFailed: a site refused the study; its own exit code says why.
         RoundAborted: fewer than ``min_survivors`` sites finished a round.
         Suspended: this process ends; sites are told nothing.
     """
     if plan.awaits_scaling:
         raise InputError("the study's scaling is yet to be measured", hint="run the pass that measures it first")
+    if plan.study.checkpoints and deciding is None:
+        raise InputError("the study has checkpoints, and nobody would be asked here", hint="use fedsci run or submit")
     conduct = _Conduct(
-        link=link, plan=plan, progress=progress, observer=observer, keep=keep or Unkept(), admitted=admitted
+        link=link,
+        plan=plan,
+        progress=progress,
+        observer=observer,
+        keep=keep or Unkept(),
+        admitted=admitted,
+        deciding=deciding,
     )
     try:
         conduct.run(roster)
@@ -117,6 +132,8 @@ class _Conduct:
     observer: Observer
     keep: Keeper
     admitted: Callable[[Progress], None] | None
+    deciding: Deciding | None
+    measured_after: int | None = None
 
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
@@ -143,6 +160,7 @@ class _Conduct:
         if plan.lab_models:
             self.observer.phase("baselines")
             self._alone(aggregation, meter.exact)
+        self._decide(RELEASE, roles_before(plan.study.checkpoints, "release"))
 
     def finish(self) -> None:
         """Tell the sites that let the study in that it is over."""
@@ -157,7 +175,9 @@ class _Conduct:
         if progress.state is None:
             progress.state = plan.strategy.start(initial_vector(module_for(plan, inputs=inputs), seed=plan.study.seed))
         opener = self._opener()
+        self._decide(TRAINING, roles_before(plan.study.checkpoints, "training"))
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
+            self._decide_after(number - 1)
             started, before = time.monotonic(), self._spent()
             wanted = meter.measures_after(number - 1)
             self._asking(number, measured=wanted and meter.noised)
@@ -178,7 +198,8 @@ class _Conduct:
             progress.seconds["training"] += collected.seconds_sites
             progress.state = outcome.state
             measured = meter.read(collected, "federated") if wanted else None
-            progress.federated = measured or progress.federated
+            if measured is not None:
+                progress.federated, self.measured_after = measured, number - 1
             self._show(measured)
             up, down, virtual = (now - then for now, then in zip(self._spent(), before, strict=True))
             progress.pending = RoundResult(
@@ -191,6 +212,18 @@ class _Conduct:
                 virtual_seconds=None if self.link.virtual_seconds is None else virtual,
             )
             self.keep.save_state(progress)
+        self._decide_after(progress.rounds_allowed)
+
+    def _decide_after(self, rounds: int) -> None:
+        """Wait for decisions that are due once so many rounds are over."""
+        for number, roles in roles_after(self.plan.study.checkpoints, rounds).items():
+            self._decide(after_round(number), roles)
+
+    def _decide(self, checkpoint: str, roles: tuple[str, ...]) -> None:
+        """Return when these roles have approved."""
+        if roles and self.deciding is not None:
+            after = self.measured_after
+            self.deciding.require(checkpoint, roles, self.progress, self.keep, measured_after=after)
 
     def _opener(self) -> Callable[[int, StrategyState, Aggregation], Opening]:
         """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""
@@ -224,6 +257,7 @@ class _Conduct:
         collected = self._ask_once(aggregation, ask, measured=meter.noised)
         if collected is not None:
             self.progress.federated = meter.read(collected, "federated")
+            self.measured_after = self.progress.rounds_completed
 
     def _alone(self, aggregation: Aggregation, meter: Meter) -> None:
         labels, state = self.plan.lab_models, self.progress.state
