@@ -4,8 +4,9 @@
 ``*.decision.json`` beside it is looked at once. Nothing but a decision that counts lets the run go on.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +26,7 @@ from fedsci.coordinator.decisions import (
 )
 from fedsci.coordinator.model_file import model_digest
 from fedsci.coordinator.progress import Keeper, Progress
-from fedsci.errors import FedsciError, InputError, PolicyRefused, VerificationFailed
+from fedsci.errors import InputError, PolicyRefused, VerificationFailed
 from fedsci.names import digest
 from fedsci.registry.run_folder import RunFolder
 
@@ -73,15 +74,23 @@ def hand_in(folder: Path, content: bytes) -> Decision:
     return decision
 
 
-def counted(plan: Plan, progress: Progress, roles: Iterable[str], checkpoint: str) -> dict[str, Decision]:
-    """Return what these roles have decided at a checkpoint of this run, by role; every signature is checked again."""
-    point, found = _point(plan, progress, checkpoint, roles, None), dict[str, Decision]()
+def decisions_of(plan: Plan, progress: Progress) -> list[Decision]:
+    """Return what was decided in this run, the oldest first; every signature is checked again."""
+    found = []
     for content in progress.decisions:
         try:
-            said = open_decision(point, content, now=None)
-        except FedsciError:
-            continue  # of another checkpoint, or not to be trusted any more
-        if said.role not in found or found[said.role].approved:
+            checkpoint = str(peek(content)[1].get("checkpoint"))
+            found.append(open_decision(_point(plan, progress, checkpoint, plan.study.signers, None), content, now=None))
+        except VerificationFailed:
+            continue  # what was kept is not what was counted
+    return found
+
+
+def counted(plan: Plan, progress: Progress, roles: Collection[str], checkpoint: str) -> dict[str, Decision]:
+    """Return what these roles have decided at a checkpoint of this run, by role; a refusal is not taken back."""
+    found: dict[str, Decision] = {}
+    for said in decisions_of(plan, progress):
+        if said.checkpoint == checkpoint and said.role in roles and (said.role not in found or not said.approved):
             found[said.role] = said
     return found
 
@@ -175,6 +184,9 @@ class Deciding:
             asked=round(time.time()),
         )
         path = self.folder / FOLDER / _file(checkpoint, _REQUEST)
+        for other in path.parent.glob(f"*{_REQUEST}"):  # left by a process whose word is not trusted any more
+            if other != path:
+                other.unlink(missing_ok=True)
         try:
             kept = question_from(path.read_bytes())
             if kept.point == question.point:
@@ -186,15 +198,21 @@ class Deciding:
         return question
 
     def _pass_over(self, envelopes: Iterable[bytes]) -> None:
-        """Take the files of decisions that were counted for seen; copies of them are replays."""
-        for envelope in envelopes:
-            said = peek(envelope)[1]
-            self._seen.add((decision_file(said["checkpoint"], said["role"]), digest(envelope)))
+        """Take the files of decisions that were counted for seen."""
+        before = {digest(envelope) for envelope in envelopes}
+        for path in self._files():
+            with contextlib.suppress(OSError, InputError):
+                found = digest(_read(path))
+                if found in before:
+                    self._seen.add((path.name, found))
+
+    def _files(self) -> list[Path]:
+        return sorted((self.folder / FOLDER).glob(f"*{_DECISION}"))
 
     def _arrived(self) -> list[bytes]:
         """Return what lies in the folder and was not looked at yet."""
         found = []
-        for path in sorted((self.folder / FOLDER).glob(f"*{_DECISION}")):
+        for path in self._files():
             try:
                 content = _read(path)
             except (OSError, InputError) as error:
@@ -226,7 +244,9 @@ class Deciding:
                 )
 
     def _show(self, question: Question, said: Mapping[str, Decision]) -> None:
-        self.shows.waits(question, tuple(role for role in question.point.signers if role not in said), self.folder)
+        missing = tuple(role for role in question.point.signers if role not in said)
+        if missing:
+            self.shows.waits(question, missing, self.folder)
 
     def _close(self, question: Question) -> None:
         """Take the question away: the run waits no more."""

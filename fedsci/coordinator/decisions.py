@@ -142,6 +142,12 @@ class Decision:
     at: float
     envelope: bytes
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what a summary says of it."""
+        decision = "approve" if self.approved else "refuse"
+        about = {"checkpoint": self.checkpoint, "role": self.role, "name": self.name, "decision": decision}
+        return about | {"reason": self.reason, "model": self.model, "at": self.at}
+
 
 def sign_decision(
     point: Point,

@@ -5,9 +5,9 @@ from importlib.metadata import version
 from typing import Any
 
 import fedsci
-from fedsci.audit.statement import peek
 from fedsci.config.plan import Plan
 from fedsci.config.study import NumericColumn, RegressionTask
+from fedsci.coordinator.deciding import decisions_of
 from fedsci.coordinator.progress import Progress
 from fedsci.names import SiteId
 from fedsci.privacy.events import neighbouring_of
@@ -118,17 +118,11 @@ def summarise(
             "dropped": [[site, number] for site, number in progress.dropped],
             "dropped_because": [progress.reasons.get(one, "") for one in progress.dropped],
         },
-        "checkpoints": [_decided(envelope) for envelope in progress.decisions],
+        "checkpoints": [said.to_json() for said in decisions_of(plan, progress)],
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
         "versions": {name: version(name) for name in ("flwr", "torch", "opacus", "numpy", "dp-accounting")},
     }
-
-
-def _decided(envelope: bytes) -> dict[str, Any]:
-    """Return what was decided at a checkpoint, by a decision that was counted."""
-    said = peek(envelope)[1]
-    return {key: said[key] for key in ("checkpoint", "role", "name", "decision", "reason", "model", "at")}
 
 
 def _scaling(plan: Plan, first: Mapping[str, Any]) -> dict[str, Any]:
