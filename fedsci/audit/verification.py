@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from fedsci.errors import VerificationFailed
 BY_SITE = frozenset({"record", "permit", "spend"})
 _NOTE = re.compile(r"(0|[1-9][0-9]{0,18})\.note")
 
-SignersOf = Callable[[Entry, Mapping[str, Any]], Iterable[bytes]]
-"""Returns the public keys that must have signed a statement, and no others may have; raises VerificationFailed."""
+SignersOf = Callable[[Entry, Mapping[str, Any], Collection[str]], Iterable[bytes]]
+"""Returns the public keys that must have signed a statement, and no others may have; raises VerificationFailed.
+
+Given are its entry, its body, and the names of the keys on its envelope, unchecked.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class VerifiedLog:
 def usual_signers(coordinator: bytes, sites: Mapping[str, bytes]) -> SignersOf:
     """Return who signs what without second signers or human decisions: a site its own, the coordinator the rest."""
 
-    def signers(entry: Entry, body: Mapping[str, Any]) -> tuple[bytes, ...]:
+    def signers(entry: Entry, body: Mapping[str, Any], named: Collection[str]) -> tuple[bytes, ...]:
         if entry.kind not in BY_SITE:
             return (coordinator,)
         public = sites.get(entry.site or "")
@@ -163,13 +166,13 @@ def _read_statement(content: bytes, entry: Entry, signers: SignersOf) -> Stateme
     kind, body = peek(content)
     if kind != entry.kind:
         raise VerificationFailed(f"this is a {kind}, logged as a {entry.kind}", field="payloadType")
-    keys = tuple(signers(entry, body))
+    values = json.loads(content)
+    keys = tuple(signers(entry, body, [one["keyid"] for one in values["signatures"]]))
     try:
         statement = open_statement(entry.kind, content, keys)
     except VerificationFailed as error:
         error.field = error.field or "signatures"
         raise
-    values = json.loads(content)
     if len(values["signatures"]) != len(keys):
         raise VerificationFailed("somebody else signed it as well", field="signatures")
     if content != (json.dumps(values, sort_keys=True) + "\n").encode():

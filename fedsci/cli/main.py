@@ -53,9 +53,9 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     signal.signal(signal.SIGTERM, _interrupt)
-    from fedsci.cli import compare, coordinator, data, documents, privacy, run, site, strategies, tune, verify
+    from fedsci.cli import compare, coordinator, data, decide, documents, privacy, run, site, strategies, tune, verify
 
-    for commands in (run, tune, compare, documents, data, privacy, strategies, coordinator, site, verify):
+    for commands in (run, decide, tune, compare, documents, verify, data, privacy, strategies, coordinator, site):
         commands.register(app)
     try:
         code = app(prog_name="fedsci", standalone_mode=False)

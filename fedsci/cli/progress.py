@@ -1,6 +1,7 @@
 """Live progress of a run: a bar on a terminal, a line now and then elsewhere."""
 
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.decisions import Question, in_words
 from fedsci.coordinator.progress import Progress, RoundResult
 
 _PHASES = {
@@ -36,6 +38,14 @@ class SilentDisplay:
 
     def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
         """Show nothing."""
+
+    def waits(self, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+        """Say it all the same: without an answer the run would never end."""
+        _say_pause(Console(stderr=True), question, roles, folder)
+
+    def heard(self, text: str) -> None:
+        """Say what became of a decision."""
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class RichDisplay:
@@ -97,3 +107,27 @@ class RichDisplay:
         if not self._console.is_terminal and (last or now - self._last_line > _LINE_EVERY_S):
             self._last_line = now
             self._console.print(status, highlight=False)
+
+    def waits(self, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+        """Show for whom the run waits, what they decide on, and how."""
+        _say_pause(self._console, question, roles, folder)
+        self._bar.update(self._task, description=f"waits for {', '.join(roles)}" if roles else _PHASES["training"])
+
+    def heard(self, text: str) -> None:
+        """Show what became of a decision."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_pause(console: Console, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+    for line in pause_lines(question, roles, folder) if roles else ():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def pause_lines(question: Question, roles: tuple[str, ...], folder: Path) -> list[str]:
+    """Return for whom a run waits, what they decide on, and the command by which they do."""
+    return [
+        f"paused {in_words(question.point.checkpoint)}, {question.rounds} of {question.planned} rounds done: waits for "
+        f"{' and '.join(roles)} to decide",
+        *(f"  {line}" for line in question.facts()),
+        f"  in another terminal: fedsci decide {folder} approve --key FILE   (or: refuse)",
+    ]

@@ -106,6 +106,7 @@ def check_plan(plan: Plan) -> None:
     _check_sums(plan)
     _check_buffer(plan)
     _check_pace(plan)
+    _check_checkpoints(plan)
     steps = plan.steps_per_round * plan.training.rounds
     if plan.private and steps > MOST_PRIVATE_STEPS:
         raise ConfigError(
@@ -216,6 +217,18 @@ def _check_buffer(plan: Plan) -> None:
             f"{plan.recipe.name}: a buffer of {buffer} is not between min_survivors, {least}, and the {most} sites",
             hint=f"options: {{buffer: {least}}}, or leave it out; a sum of fewer than min_survivors is never opened",
         )
+
+
+def _check_checkpoints(plan: Plan) -> None:
+    """Refuse a checkpoint that the study would never reach."""
+    rounds = plan.training.rounds
+    for checkpoint in plan.study.checkpoints:
+        if checkpoint.every_rounds is not None and checkpoint.every_rounds > rounds:
+            raise ConfigError(
+                f"checkpoints: {checkpoint.when} would never ask {', '.join(checkpoint.who)}: "
+                f"the study has {rounds} round{'s' if rounds > 1 else ''}",
+                hint=f"use at most {rounds}, or before: release",
+            )
 
 
 def _check_pace(plan: Plan) -> None:

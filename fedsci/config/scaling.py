@@ -54,6 +54,8 @@ def pass_before(plan: Plan) -> Plan:
         "evaluation": Evaluation(holdout=study.evaluation.holdout, baselines=[]),
         "personalise": Personalise(),
         "privacy": _part(study.privacy, study.privacy.scaling_share).model_copy(update={"clipping_norm": 1.0}),
+        # it uses data and releases numbers of its own, in one round
+        "checkpoints": [checkpoint for checkpoint in study.checkpoints if checkpoint.before is not None],
     }
     bare = _with_moments(study, dict.fromkeys([*study.features, study.task.target], (None, None)))
     recipe = load_recipe(MEASURES, folder=Path(), where="features.scaling")

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from fedsci import names
+from fedsci.config.checkpoints import HumanCheckpoint, check_signers
 from fedsci.config.strict import Strict
 from fedsci.config.training import Training
 from fedsci.errors import InputError
@@ -338,7 +339,7 @@ class ScaledBy(Strict):
 
 
 #: Keys that a plan has only where the study has them.
-_SAID = ("intended_use", "forbidden_use")
+_SAID = ("safety_critical", "intended_use", "forbidden_use", "checkpoints", "signers")
 #: A text for the model's card; sites read it before they take part.
 UseText = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -352,6 +353,8 @@ class Study(Strict):
         scaled_by: set once they are measured.
         safety_critical: people may come to harm by the model: at every site a second person signs the permit.
         intended_use, forbidden_use: what the model is for, and what it must not be used for, in words for its card.
+        checkpoints: where the run waits for people's signed decisions.
+        signers: the public keys of each role, in hex; any one of a role's decides for it.
     """
 
     study: str
@@ -373,6 +376,8 @@ class Study(Strict):
     evaluation: Evaluation = Evaluation()
     personalise: Personalise = Personalise()
     safety_critical: bool = False
+    checkpoints: list[HumanCheckpoint] = Field(default_factory=list)
+    signers: dict[str, list[str]] = Field(default_factory=dict)
     sites: list[str] | str = Field(default_factory=list)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -385,12 +390,6 @@ class Study(Strict):
             return values
         columns = {name: column for name, column in features.items() if name != "scaling"}
         return {**values, "features": columns, "scaling": features["scaling"]}
-
-    @model_serializer(mode="wrap")
-    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what the study does not say: plans made before it could be said keep their digests."""
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if key not in _SAID or value is not None}
 
     @field_validator("study")
     @classmethod
@@ -409,10 +408,11 @@ class Study(Strict):
     def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what the study does not say: plans made before it could be said keep their digests."""
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if value or key != "safety_critical"}
+        return {key: value for key, value in values.items() if value or key not in _SAID}
 
     @model_validator(mode="after")
     def _coherent(self) -> "Study":
+        check_signers(self.checkpoints, self.signers)
         if self.task.target in self.features:
             raise ValueError(f"the target {self.task.target!r} is also a feature | remove it from features")
         if self.privacy.group_by in (*self.features, self.task.target):

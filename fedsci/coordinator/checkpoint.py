@@ -52,6 +52,7 @@ class Checkpoint:
             "answers": {action: _answer_to_json(collected) for action, collected in progress.answers.items()},
             "dropped": progress.dropped,
             "reasons": [progress.reasons.get(one, "") for one in progress.dropped],
+            "decisions": [envelope.decode() for envelope in progress.decisions],
             "seconds": progress.seconds,
         }
         self._write("progress.json", json.dumps(values).encode())
@@ -130,6 +131,7 @@ class Checkpoint:
             answers={action: _answer_from_json(plan, said) for action, said in values["answers"].items()},
             dropped=[(SiteId(site), number) for site, number in values["dropped"]],
             reasons={(SiteId(at[0]), at[1]): why for at, why in zip(values["dropped"], values["reasons"], strict=True)},
+            decisions=[envelope.encode() for envelope in values.get("decisions", [])],
             seconds=values["seconds"],
         )
         self._restore_state(plan, progress)

@@ -13,6 +13,7 @@ from fedsci.config.plan import Plan
 from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.scaling import pass_before
 from fedsci.coordinator.checkpoint import Checkpoint
+from fedsci.coordinator.decisions import Question, in_words
 from fedsci.coordinator.permission import await_turn
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult, Suspended
@@ -23,7 +24,6 @@ from fedsci.coordinator.study import abandon_rounds, run_study, settle, show_pen
 from fedsci.coordinator.turns import AWAY, Turns
 from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
 from fedsci.identity.files import replace_private
-from fedsci.names import SiteId
 from fedsci.registry.journal import Journal
 from fedsci.secagg import SigningKey
 from fedsci.transport.flower_coordinator import SuperlinkGrid, connect_grid
@@ -181,6 +181,7 @@ class DeployedRun:
                 keep=self._checkpoint,
                 admitted=None if asked is None else partial(require_room, asked, plan),
                 log=record.log(self.log_key, roster),
+                deciding=record.deciding(self._pause),
             )
         record.write_model()
 
@@ -220,8 +221,16 @@ class DeployedRun:
             )
             if roster is not None and content is not None:
                 roster = replace(roster, content=content)
-            log = record.log(self.log_key, roster)
-            run_study(link, plan, kept, record, roster=roster, keep=self._checkpoint, log=log)
+            run_study(
+                link,
+                plan,
+                kept,
+                record,
+                roster=roster,
+                keep=self._checkpoint,
+                deciding=record.deciding(self._pause),
+                log=record.log(self.log_key, roster),
+            )
         record.write_model()
 
     def _known_link(self, plan: Plan, grid: SuperlinkGrid) -> SiteLink:
@@ -305,7 +314,21 @@ class DeployedRun:
             seconds=result.seconds,
         )
 
-    def _wait_for(self, waiting: Mapping[SiteId, str]) -> None:
+    def waits(self, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+        """Write down for whose decision the study waits; for nobody's, when it goes on."""
+        self._change(rounds=question.rounds)
+        point = question.point
+        why = f"must decide {in_words(point.checkpoint)}: fedsci decide {self.job.number}"
+        self._wait_for(dict.fromkeys(roles, why))
+        if roles:
+            about = {"rounds": question.rounds, "metrics": question.metrics, "epsilon": question.epsilon}
+            self._journal("checkpoint", name=point.checkpoint, roles=roles, model=point.model, **about)
+
+    def heard(self, text: str) -> None:
+        """Write down what became of a decision."""
+        self._journal("decision", message=text)
+
+    def _wait_for(self, waiting: Mapping[Any, str]) -> None:
         if dict(waiting) != dict(self._state.waiting):
             self._change(waiting=dict(waiting))
             self._journal("waiting", sites=dict(waiting))

@@ -37,6 +37,7 @@ class Progress:
         settled: sites that closed their charge at the end; the others keep that of the whole plan.
         dropped: sites that did not finish a round, and which.
         reasons: why, for each of these.
+        decisions: people's at checkpoints that were counted, as they signed them, the oldest first.
         seconds: wall time by phase.
         crypto_profile: the roster's, once there is a masked sum to set up; else None.
     """
@@ -57,6 +58,7 @@ class Progress:
     settled: set[SiteId] = field(default_factory=set)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
     reasons: dict[tuple[SiteId, int], str] = field(default_factory=dict)
+    decisions: list[bytes] = field(default_factory=list)
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("training", "masking", "aggregation", "evaluation", "transport"), 0.0)
     )

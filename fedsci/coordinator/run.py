@@ -3,11 +3,15 @@
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.deciding import Deciding, may_release
+from fedsci.coordinator.decisions import Question
+from fedsci.coordinator.model_file import layout_for
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.coordinator.study_log import StudyLog
@@ -19,10 +23,9 @@ from fedsci.strategies.fedbn import FedBN
 from fedsci.training.accountant import cost_of
 from fedsci.training.learner import module_for
 from fedsci.training.metrics import Metrics
-from fedsci.training.models import layout_of, normalisation_of
+from fedsci.training.models import normalisation_of
 from fedsci.training.schema import schema_of
 from fedsci.transport.link import SiteLink, Traffic
-from fedsci.vectors.layout import Layout
 
 #: Files of a run folder that the audit log speaks of.
 _LOGGED = ("plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json")
@@ -36,6 +39,12 @@ class Display(Protocol):
 
     def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
         """A round was applied, or abandoned; ``epsilon`` is the largest spent so far at any lab."""
+
+    def waits(self, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+        """The run waits for decisions of these roles; none: it waits no more."""
+
+    def heard(self, text: str) -> None:
+        """A decision came, and counted or not."""
 
 
 @dataclass(kw_only=True)
@@ -144,12 +153,20 @@ class RunRecord:
         )
         self.display.round_finished(progress, result, epsilon)
 
+    def deciding(self, pause: Callable[[float], None] = time.sleep) -> Deciding:
+        """Return what holds the run at its checkpoints; ``pause`` waits so many seconds, and may end the wait."""
+        return Deciding(
+            plan=self.plan, folder=self.folder.path, shows=self.display, epsilon=self._epsilon_so_far, pause=pause
+        )
+
     def write_model(self) -> None:
-        """Write the model of the last applied round, or the statistics in its place, if there is one."""
+        """Write the model of the last applied round, or the statistics in its place, if there is one to be released.
+
+        Where people decide on the release, there is none before they have agreed to this very model.
+        """
         plan, model = self.plan, self.progress.model
-        if model is None:
+        if model is None or not may_release(plan, self.progress):
             return
-        inputs = next(iter(self.progress.sites.values())).inputs
         about = {
             "study": plan.study.study,
             "plan_digest": plan.digest,
@@ -157,14 +174,12 @@ class RunRecord:
             "model": plan.study.model.model_dump(mode="json"),
             "inputs": list(schema_of(plan.study).encoded_names),
         }
-        if plan.makes_model:
-            module = module_for(plan, inputs=inputs)
-            layout = layout_of(module)
-            if isinstance(plan.strategy, FedBN):  # what the file holds of these is where all labs began
-                about["kept_at_labs"] = list(normalisation_of(module))
-        else:
-            about["model"], layout = None, Layout(entries=((plan.recipe.name, model.shape),))
-        self.folder.write_model(model, layout, about)
+        if not plan.makes_model:
+            about["model"] = None
+        elif isinstance(plan.strategy, FedBN):  # what the file holds of these is where all labs began
+            inputs = next(iter(self.progress.sites.values())).inputs
+            about["kept_at_labs"] = list(normalisation_of(module_for(plan, inputs=inputs)))
+        self.folder.write_model(model, layout_for(plan, self.progress), about)
 
     def ending(self) -> tuple[str, str]:
         """Return status and reason of a study that came to its end, which budgets may have put before the plan's."""
@@ -220,7 +235,7 @@ class RunRecord:
         if not self.plan.private:
             return None
         parameters = next(iter(self.progress.sites.values())).parameters
-        own = cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements)
+        own = cost_of(self.plan, dimension=parameters).epsilon(rounds, self.progress.measurements) if rounds else 0.0
         if self.scaling is None:
             return own
         return own + max(float(said["epsilon_spent_study"]) for said in self.scaling["privacy"]["by_site"].values())

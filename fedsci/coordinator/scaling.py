@@ -1,7 +1,10 @@
 """The pass that measures what scales a study, as its coordinator sees it."""
 
+from pathlib import Path
+
 from fedsci.config.plan import Plan
 from fedsci.config.scaling import by_the_bounds, scaled
+from fedsci.coordinator.decisions import Question
 from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.coordinator.run import Display
 from fedsci.errors import BudgetRefused, PolicyRefused, RoundAborted, SiteFailed
@@ -24,6 +27,14 @@ class Measuring:
 
     def round_finished(self, progress: Progress, result: RoundResult, epsilon: float | None) -> None:
         """Show nothing."""
+
+    def waits(self, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+        """Show it: the pass has checkpoints of its own."""
+        self._display.waits(question, roles, folder)
+
+    def heard(self, text: str) -> None:
+        """Show it."""
+        self._display.heard(text)
 
 
 def require_room(asked: Plan, first: Plan, progress: Progress) -> None:

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsci.config.checkpoints import roles_after, roles_before
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.coordinator.buffers import EVERYBODY, Buffers, Opening
 from fedsci.coordinator.clock import Clock, require_clock, steps_by_speed
+from fedsci.coordinator.deciding import Deciding
+from fedsci.coordinator.decisions import RELEASE, TRAINING, after_round
 from fedsci.coordinator.evaluation import Measurement, Meter
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
@@ -48,6 +51,7 @@ def run_study(
     keep: Keeper | None = None,
     admitted: Callable[[Progress], None] | None = None,
     log: StudyLog | None = None,
+    deciding: Deciding | None = None,
 ) -> None:
     """Run the whole study, or what is left of it, keeping ``progress`` up to date at every step.
 
@@ -61,9 +65,13 @@ def run_study(
         admitted: called once all sites have let the study in and nothing is computed; what it raises ends the study,
             and sites charge nothing.
         log: what the run is written down in; needed where the study is logged.
+        deciding: needed where the plan has checkpoints: holds the study there until people have decided. Meanwhile
+            nobody is asked for anything, and sites keep the study open.
 
     Raises:
-        InputError: the plan's scaling is yet to be measured, or there is no log.
+        InputError: the plan's scaling is yet to be measured, there is no log, or nobody could decide at its
+            checkpoints.
+        PolicyRefused: somebody refused at a checkpoint.
         SiteFailed: a site refused the study; its own exit code says why.
         RoundAborted: fewer than ``min_survivors`` sites finished a round.
         Suspended: this process ends; sites are told nothing.
@@ -72,6 +80,8 @@ def run_study(
         raise InputError("the study's scaling is yet to be measured", hint="run the pass that measures it first")
     if plan.study.audit_log.enabled and log is None:
         raise InputError("a logged study needs a log")
+    if plan.study.checkpoints and deciding is None:
+        raise InputError("the study has checkpoints, and nobody would be asked here", hint="use fedsci run or submit")
     conduct = _Conduct(
         link=link,
         plan=plan,
@@ -80,6 +90,7 @@ def run_study(
         keep=keep or Unkept(),
         admitted=admitted,
         log=log if plan.study.audit_log.enabled else None,
+        deciding=deciding,
     )
     try:
         conduct.run(roster)
@@ -141,6 +152,8 @@ class _Conduct:
     keep: Keeper
     admitted: Callable[[Progress], None] | None
     log: StudyLog | None
+    deciding: Deciding | None
+    measured_after: int | None = None
 
     def run(self, roster: SignedRoster | None) -> None:
         plan, progress = self.plan, self.progress
@@ -173,6 +186,7 @@ class _Conduct:
         if plan.lab_models:
             self.observer.phase("baselines")
             self._alone(aggregation, meter.exact)
+        self._decide(RELEASE, roles_before(plan.study.checkpoints, "release"))
 
     def finish(self) -> None:
         """Tell the sites that let the study in that it is over."""
@@ -201,7 +215,9 @@ class _Conduct:
         if state is None:
             return
         opener = self._opener()
+        self._decide(TRAINING, roles_before(plan.study.checkpoints, "training"))
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
+            self._decide_after(number - 1)
             started, before = time.monotonic(), self._spent()
             wanted = meter.measures_after(number - 1)
             self._asking(number, measured=wanted and meter.noised)
@@ -222,7 +238,8 @@ class _Conduct:
             progress.seconds["training"] += collected.seconds_sites
             progress.state = state = outcome.state
             measured = meter.read(collected, "federated") if wanted else None
-            progress.federated = measured or progress.federated
+            if measured is not None:
+                progress.federated, self.measured_after = measured, number - 1
             self._show(measured)
             up, down, virtual = (now - then for now, then in zip(self._spent(), before, strict=True))
             progress.pending = RoundResult(
@@ -239,6 +256,28 @@ class _Conduct:
                 self.log.round(number, collected, *self._models(state), metrics=metrics)
             self.keep.save_state(progress)
             self._witnessed()
+        self._decide_after(progress.rounds_allowed)
+
+    def _decide_after(self, rounds: int) -> None:
+        """Wait for decisions that are due once so many rounds are over."""
+        for number, roles in roles_after(self.plan.study.checkpoints, rounds).items():
+            self._decide(after_round(number), roles)
+
+    def _decide(self, checkpoint: str, roles: tuple[str, ...]) -> None:
+        """Return when these roles have approved, and that is logged; a refusal is logged, too."""
+        if not roles or self.deciding is None:
+            return
+        try:
+            after = self.measured_after
+            self.deciding.require(checkpoint, roles, self.progress, self.keep, measured_after=after)
+        finally:
+            self._log_decisions()
+        self._witnessed()
+
+    def _log_decisions(self) -> None:
+        if self.log is not None:
+            for envelope in self.progress.decisions:
+                self.log.keep("decision", envelope.decode())
 
     def _opener(self) -> Callable[[int, StrategyState, Aggregation], Opening]:
         """Return what says who is in a round, and how much each does: all alike, unless the plan needs a clock."""
@@ -272,6 +311,7 @@ class _Conduct:
         collected = self._ask_once(aggregation, ask, measured=meter.noised)
         if collected is not None:
             self.progress.federated = meter.read(collected, "federated")
+            self.measured_after = self.progress.rounds_completed
 
     def _alone(self, aggregation: Aggregation, meter: Meter) -> None:
         labels, state = self.plan.lab_models, self.progress.state

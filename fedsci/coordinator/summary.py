@@ -8,6 +8,7 @@ from typing import Any
 import fedsci
 from fedsci.config.plan import Plan
 from fedsci.config.study import NumericColumn, RegressionTask
+from fedsci.coordinator.deciding import decisions_of
 from fedsci.coordinator.progress import Progress
 from fedsci.names import SiteId
 from fedsci.privacy.events import neighbouring_of
@@ -141,6 +142,7 @@ def summarise(
             "dropped": [[site, number] for site, number in progress.dropped],
             "dropped_because": [progress.reasons.get(one, "") for one in progress.dropped],
         },
+        "checkpoints": [said.to_json() for said in decisions_of(plan, progress)],
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
         "versions": {name: version(name) for name in _REQUIRED},

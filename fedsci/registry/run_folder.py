@@ -104,11 +104,16 @@ class RunFolder:
 
     def write_model(self, vector: NDArray[np.float32], layout: Layout, about: Mapping[str, Any]) -> names.Digest:
         """Write ``model.safetensors`` and ``model.json``, and return the model file's digest."""
-        content = save(unflatten(vector, layout))
+        content = model_content(vector, layout)
         self.write("model.safetensors", content)
         model_digest = names.digest(content)
         self.write_json("model.json", {"digest": model_digest, "tensors": layout.to_json(), **about})
         return model_digest
+
+
+def model_content(vector: NDArray[np.float32], layout: Layout) -> bytes:
+    """Return what ``model.safetensors`` holds of a model: the same bytes whenever it is asked for."""
+    return save(unflatten(vector, layout))
 
 
 def create_run_folder(parent: Path, *, study: str, plan_digest: str) -> RunFolder:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from safetensors.numpy import load
 from fedsci.audit.entries import Entry
 from fedsci.audit.log import wrong_in
 from fedsci.audit.quorum import quorum_of
-from fedsci.audit.statement import Statement, open_statement
-from fedsci.audit.verification import VerifiedLog, usual_signers, verify_log
+from fedsci.audit.statement import Statement, key_id, open_statement
+from fedsci.audit.verification import SignersOf, VerifiedLog, usual_signers, verify_log
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
 from fedsci.coordinator.study_log import KEYS, MANIFEST
@@ -272,8 +272,20 @@ def _keys(path: Path, plan: Plan, *, known: bytes | None) -> _Keys:
     return keys
 
 
-def _signers(plan: Plan, keys: _Keys) -> Callable[[Entry, Mapping[str, Any]], Iterable[bytes]]:
-    return usual_signers(keys.coordinator, keys.sites)
+def _signers(plan: Plan, keys: _Keys) -> SignersOf:
+    """Return whose statements are whose: a decision is of a key that the plan names for its role."""
+    usual = usual_signers(keys.coordinator, keys.sites)
+
+    def signers(entry: Entry, body: Mapping[str, Any], named: Collection[str]) -> Iterable[bytes]:
+        if entry.kind != "decision":
+            return usual(entry, body, named)
+        known = [bytes.fromhex(public) for public in plan.study.signers.get(str(body.get("role")), [])]
+        found = [public for public in known if key_id(public) in named]
+        if len(found) != 1:
+            raise VerificationFailed("the plan names no such signer for this role", field="role")
+        return found
+
+    return signers
 
 
 def _manifest(folder: Path, keys: _Keys) -> Mapping[str, Any]:

@@ -1,12 +1,15 @@
 """One study on one machine, from the plan to the run folder."""
 
+import contextlib
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from fedsci.config.scaling import pass_before
@@ -66,6 +69,7 @@ class SimulatedRun:
     _record: RunRecord | None = None
     _consortium: SimulatedConsortium | None = None
     _failure: BaseException | None = None
+    _interrupted: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> dict[str, Any]:
         """Return the summary of the completed run.
@@ -170,11 +174,17 @@ class SimulatedRun:
         server = build_coordinator_app(self._run_study, timeout_s=self.timeout_s)
         client = build_site_app(labs.handler)
         if self.engine == "ray":
-            run_on_ray(server, client, nodes=len(plan.sites))
+            with _noting_signals(self._interrupted):
+                run_on_ray(server, client, nodes=len(plan.sites))
         else:
             run_in_process(server, client, nodes=len(plan.sites), serialise=self.serialise)
         if self._failure is not None:
             raise self._failure
+
+    def _pause(self, seconds: float) -> None:
+        """Wait. Ctrl-C ends it: also on Ray, where the study's thread hears of no signal."""
+        if self._interrupted.wait(seconds):
+            raise KeyboardInterrupt
 
     def _run_study(self, link: SiteLink) -> None:
         try:
@@ -189,11 +199,45 @@ class SimulatedRun:
             if plan.study.secure_aggregation.enabled and self._consortium is not None:
                 roster = self._consortium.roster(plan, keys)
             log = None if self._consortium is None else record.log(self._consortium.log_key, roster)
-            run_study(link, plan, self.progress, record, roster=roster, admitted=self.admitted, log=log)
+            run_study(
+                link,
+                plan,
+                self.progress,
+                record,
+                roster=roster,
+                admitted=self.admitted,
+                deciding=record.deciding(self._pause),
+                log=log,
+            )
         except BaseException as error:
             if threading.current_thread() is threading.main_thread() and not isinstance(error, FedsciError):
                 raise
             self._failure = error  # engines differ in what they do with an exception; none gets to see it
+
+
+@contextlib.contextmanager
+def _noting_signals(noted: threading.Event) -> Iterator[None]:
+    """Set ``noted`` when a signal asks the process to end, besides what the signal does anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.set()
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _with_details(failure: SiteFailed, labs: Labs, run: str) -> FedsciError:

@@ -156,6 +156,11 @@ def _choices(grid: Sequence[str]) -> list[list[str]]:
 def _refuse_moving_targets(plans: Sequence[Plan]) -> None:
     """Refuse tries whose results could not be compared, or whose costs could not be added up."""
     for plan in plans:
+        if plan.study.checkpoints:
+            raise ConfigError(
+                "the study has checkpoints, and a search would wait at those of every try",
+                hint="--set checkpoints=[] for the search; the study itself keeps them",
+            )
         if not plan.makes_model:
             raise ConfigError(
                 f"{plan.recipe.name} makes no model, so no try could be measured",

@@ -17,6 +17,8 @@ with warnings.catch_warnings():  # Flower imports typer, which imports names tha
     from fedsci.config.study_file import load_study
     from fedsci.config.weather import Weather
     from fedsci.coordinator.checkpoint import Checkpoint
+    from fedsci.coordinator.deciding import Deciding
+    from fedsci.coordinator.decisions import Question
     from fedsci.coordinator.progress import Progress, RoundResult, Suspended
     from fedsci.coordinator.study import run_study
     from fedsci.coordinator.study_log import StudyLog
@@ -59,6 +61,8 @@ class Conducted:
         rounds: as observers were told.
         error: what ended it early, or None.
         exchanges: how often each action was asked for, however many labs got it.
+        waits: the checkpoints at which it waited and for whom, as shown; empty when it went on.
+        heard: what became of decisions.
         steps: every request and reply.
         audit, log_key: the folder of its log, if it has one, and what signs it.
     """
@@ -70,11 +74,16 @@ class Conducted:
     steps: list[Step] = field(default_factory=list)
     audit: Path | None = None
     log_key: Any = None
+    waits: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
 
     def phase(self, name: str) -> None: ...
 
     def round_finished(self, progress: Progress, result: RoundResult) -> None:
         self.rounds.append(result)
+
+    def shows(self) -> "Shown":
+        return Shown(self)
 
     def said(self, action: str, *, slot: int | None = None) -> dict[str, Reply]:
         """Every lab's reply to an action."""
@@ -83,6 +92,19 @@ class Conducted:
             for step in self.steps
             if step.action == action and slot in (None, step.slot) and step.reply is not None
         }
+
+
+@dataclass
+class Shown:
+    """Notes what a run shows while it waits for people."""
+
+    result: Conducted
+
+    def waits(self, question: Question, roles: tuple[str, ...], folder: Path) -> None:
+        self.result.waits.append((question.point.checkpoint, roles))
+
+    def heard(self, text: str) -> None:
+        self.result.heard.append(text)
 
 
 @pytest.fixture
@@ -96,6 +118,9 @@ def conduct(
 
     ``before(service, request)`` may return another request or raise: the lab's process died before it
     answered. ``after(service, request, reply)`` likewise: it computed, and its answer may never arrive.
+
+    ``people(folder, result)`` is called again and again while the run waits for decisions in the run folder; it may
+    raise, also Suspended: the coordinator's process ends.
     """
     services: list[SiteService] = []
 
@@ -110,6 +135,7 @@ def conduct(
         dies: Collection[tuple[int, str]] = (),
         rows: int = 24,
         weather: dict[str, Any] | None = None,
+        people: Callable[[Path, Conducted], None] | None = None,
         **changes: Any,
     ) -> Conducted:
         files = [make_lab(n, rows=rows, policy={"mechanisms": ["none"]} | (policy or {})) for n in range(1, labs + 1)]
@@ -162,17 +188,35 @@ def conduct(
             keys = link.discover(study.plan.sites)
             roster = consortium.roster(study.plan, keys) if masked else None
             keep = Checkpoint(state / "coordinator")
-            for _ in range(len(dies) + 1):
+            folder = state / "run"
+            folder.mkdir()
+            while True:
+                deciding = None
+                if people is not None:
+                    deciding = Deciding(
+                        plan=study.plan,
+                        folder=folder,
+                        shows=result.shows(),
+                        epsilon=lambda rounds: None,
+                        pause=lambda _: people(folder, result),
+                    )
                 try:
                     log = None
                     if study.plan.study.audit_log.enabled:  # as a new process would: from what lies in the folder
-                        run_folder = state / "run"
-                        run_folder.mkdir(exist_ok=True)
                         log = StudyLog(
-                            folder=RunFolder(path=run_folder), plan=study.plan, key=consortium.log_key, patience_s=2.0
+                            folder=RunFolder(path=folder), plan=study.plan, key=consortium.log_key, patience_s=2.0
                         )
                         result.audit, result.log_key = log.path, consortium.log_key
-                    run_study(link, study.plan, result.progress, result, roster=roster, keep=keep, log=log)
+                    run_study(
+                        link,
+                        study.plan,
+                        result.progress,
+                        result,
+                        roster=roster,
+                        keep=keep,
+                        deciding=deciding,
+                        log=log,
+                    )
                 except Suspended:
                     result.progress = keep.restore(study.plan)
                     continue
