@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.progress import Progress, RoundResult
+from fedsci.coordinator.spread import spread_of
 from fedsci.coordinator.summary import SCALING, summarise
 from fedsci.errors import InputError
 from fedsci.registry.run_folder import RunFolder, create_run_folder
@@ -118,6 +119,7 @@ class RunRecord:
                 "round": result.number,
                 "metrics": measured.pooled() if measured else None,
                 "mean_site": measured.mean_site() if measured else None,
+                "spread": spread_of(measured, self.plan),
                 "sites": result.survivors,
                 "dropped": list(result.dropped),
                 "epsilon": None if epsilon is None else {"max": epsilon},

@@ -55,14 +55,23 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, across: str = "round") -> str:
+def rounds_plot(
+    curves: Sequence[Curve],
+    lines: Sequence[Line],
+    *,
+    metric: str,
+    across: str = "round",
+    band: Sequence[tuple[float, float, float]] = (),
+) -> str:
     """Return the metric per round against level lines; an error over a wide range gets a log scale.
 
-    ``across`` names what runs across where it is not rounds; it may then be any number.
+    ``across`` names what runs across where it is not rounds; it may then be any number. ``band``: a lowest and a
+    highest value per round, as ``(round, lowest, highest)`` in rising order, drawn behind the curves.
     """
     left, right, top, bottom, height = 62.0, 250.0, 30.0, 44.0, 400.0
     values = [value for curve in curves for _, value in curve.points] + [line.value for line in lines]
-    numbers = [number for curve in curves for number, _ in curve.points]
+    values += [value for _, *ends in band for value in ends]
+    numbers = [number for curve in curves for number, _ in curve.points] + [number for number, *_ in band]
     if not values or not numbers:
         return ""
     logarithmic = min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO
@@ -81,6 +90,16 @@ def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, 
     for tick in _round_ticks(first, last) if across == "round" else nice_ticks(first, last, 8):
         parts.append(_centred("tick", x_of(tick), height - bottom + 18, f"{tick:g}"))
     parts.append(_centred("soft", (left + edge) / 2, height - 6, esc(across)))
+    if len(band) == 1:
+        x, low, high = x_of(band[0][0]), y_of(band[0][1]), y_of(band[0][2])
+        parts.append(f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts += [
+            f'<line class="whisker" x1="{x - 6:.1f}" x2="{x + 6:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>' for y in (low, high)
+        ]
+    elif band:
+        edges = [(number, high) for number, _, high in band] + [(number, low) for number, low, _ in reversed(band)]
+        points = " ".join(f"{x_of(number):.1f},{y_of(value):.1f}" for number, value in edges)
+        parts.append(f'<polygon class="band" points="{points}"/>')
     labels: list[tuple[float, str, str]] = []
     for line in lines:
         y = y_of(line.value)
@@ -95,7 +114,7 @@ def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, 
         parts.append(f'<circle class="joint" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
         labels.append((y, curve.style, curve.label))
     parts += _labels(labels, edge, top, height - bottom)
-    return _svg(height, f"{metric} per {across}", parts)
+    return svg(height, f"{metric} per {across}", parts)
 
 
 def spend_plot(spends: Sequence[Spend]) -> str:
@@ -118,7 +137,7 @@ def spend_plot(spends: Sequence[Spend]) -> str:
         parts.append(_centred("tick", x, height - 10, f"ε = {tick:g}"))
     for index, spend in enumerate(spends):
         parts += _spend_bar(spend, left, top + index * step, scale)
-    return _svg(height, "Epsilon spent by each lab against its budget", parts)
+    return svg(height, "Epsilon spent by each lab against its budget", parts)
 
 
 def _spend_legend(x: float) -> list[str]:
@@ -217,9 +236,10 @@ def _shorten(label: str, length: int) -> str:
     return label if len(label) <= length else label[: length - 1] + "…"
 
 
-def _svg(height: float, title: str, parts: Sequence[str]) -> str:
+def svg(height: float, title: str, parts: Sequence[str], *, width: float = _WIDTH) -> str:
+    """Return a plot."""
     body = "\n".join(parts)
     return (
-        f'<svg viewBox="0 0 {_WIDTH:g} {height:g}" role="img" aria-label="{esc(title)}">'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{esc(title)}">'
         f"<title>{esc(title)}</title>\n{body}\n</svg>"
     )

@@ -1,0 +1,85 @@
+"""Whether a run's files are those that its log names: what a page must know before it shows a number.
+
+It compares digests: of statements with entries, of entries with the newest checkpoint, of ``summary.json`` and the
+model with what was logged of them. Whose signatures stand on all of it is for ``fedsci verify``.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsci.audit.statement import canonical, digest_of, peek
+from fedsci.errors import VerificationFailed
+from fedsci.reporting.audit_facts import AUDIT, CHECKPOINT, ENTRIES, STATEMENTS, read_checkpoint
+from fedsci.reporting.run_folder import SUMMARY, mapping, text
+
+_MODEL = "model.safetensors"
+_LOGGED_FILES = {"summary": SUMMARY, "model": _MODEL}
+
+
+def check_log(run_folder: Path) -> None:
+    """Pass if what lies in the run folder is what its log names.
+
+    Raises:
+        VerificationFailed: a file was changed, or is missing; the message begins with the file and the field.
+    """
+    folder = run_folder / AUDIT
+    where = f"{AUDIT}/{ENTRIES}"
+    lines = _read(folder / ENTRIES, where).splitlines()
+    for number, line in enumerate(lines, start=1):
+        _check_entry(run_folder, line, f"{where}: line {number}")
+    where = f"{AUDIT}/{CHECKPOINT}"
+    checkpoint = read_checkpoint(_read(folder / CHECKPOINT, where))
+    if checkpoint is None:
+        raise VerificationFailed(f"{where}: body: this is no checkpoint")
+    if not 0 < checkpoint.size <= len(lines):
+        raise VerificationFailed(f"{where}: size: it covers {checkpoint.size} entries, and there are {len(lines)}")
+    root = b64encode(_root([_hash(b"\0" + line) for line in lines[: checkpoint.size]])).decode()
+    if root != checkpoint.root:
+        raise VerificationFailed(f"{where}: root: the entries lead to {root[:12]}…, not {checkpoint.root[:12]}…")
+
+
+def _check_entry(run_folder: Path, line: bytes, where: str) -> None:
+    try:
+        entry = json.loads(line)
+        if not isinstance(entry, dict) or canonical(entry) != line:
+            raise ValueError
+    except (ValueError, RecursionError, VerificationFailed):
+        raise VerificationFailed(f"{where}: this is no entry") from None
+    name = text(entry.get("digest")).removeprefix("sha256:")
+    file = f"{AUDIT}/{STATEMENTS}/{name}.json"
+    if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+        raise VerificationFailed(f"{where}: digest: this is none")
+    try:
+        kind, body = peek(_read(run_folder / file, file))
+    except VerificationFailed as error:
+        raise VerificationFailed(f"{file}: {error.message.removeprefix(f'{file}: ')}") from None
+    if digest_of(dict(body)) != f"sha256:{name}":
+        raise VerificationFailed(f"{file}: payload: it is not what the log names (by digest)")
+    if kind != entry.get("kind"):
+        raise VerificationFailed(f"{where}: kind: it says {entry.get('kind')!r}, the statement {kind!r}")
+    logged = _LOGGED_FILES.get(kind)
+    said = text(mapping(body).get("digest"))
+    if logged and hashlib.sha256(_read(run_folder / logged, logged)).hexdigest() != said.removeprefix("sha256:"):
+        raise VerificationFailed(f"{logged}: digest: the file is not the one that the log names")
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise VerificationFailed(f"{where}: it cannot be read ({error.strerror})") from None
+
+
+def _root(hashes: Sequence[bytes]) -> bytes:
+    """Return the root of a Merkle tree (RFC 6962, 2.1) over at least one leaf's hash."""
+    if len(hashes) == 1:
+        return hashes[0]
+    split = 1 << ((len(hashes) - 1).bit_length() - 1)
+    return _hash(b"\1" + _root(hashes[:split]) + _root(hashes[split:]))
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
