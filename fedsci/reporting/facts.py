@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedsci.coordinator.spread import least_shown
-from fedsci.reporting.minimum_cohort import withhold
+from fedsci.privacy.minimum_cohort import least_shown
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, text
 from fedsci.reporting.verdict import CHANCE, Measure, Scores, measure_named
+from fedsci.reporting.withheld import withhold
 
 _FALLBACK_MEASURES = ("accuracy", "auroc", "r2", "rmse", "mae", "log_loss")
 _MEANS = (
@@ -93,7 +93,7 @@ class RunFacts:
     the labs, by their names in :class:`Scores`, from the run's intervals. ``own_layers``: the strategy lets each lab
     use the joint model with layers of its own. ``worst``: the lab at which the joint model
     does worst, and its metric there; None unless every lab shows its own. ``withheld`` says what of single labs is not
-    shown since too few show it (:mod:`fedsci.reporting.minimum_cohort`), a sentence each. ``makes_model`` is false for
+    shown since too few show it (:mod:`fedsci.reporting.withheld`), a sentence each. ``makes_model`` is false for
     statistics of the labs' columns. ``epsilon_planned``: what the noise was sized for, over ``rounds_planned``.
     ``scaled``: means and deviations were measured over all labs first; ``scaling_epsilon`` is the planned part of
     epsilon that this cost, None without any.

@@ -1,7 +1,7 @@
 """Whether a run's files are those that its log names: what a page must know before it shows a number.
 
-It compares digests: of statements with entries, of entries with the newest checkpoint, of ``summary.json`` and the
-model with what was logged of them. Whose signatures stand on all of it is for ``fedsci verify``.
+It compares digests: of statements with entries, of entries with the newest checkpoint, and of the run's files with its
+manifest, which is there when the run has ended. Whose signatures stand on all of it is for ``fedsci verify``.
 """
 
 import hashlib
@@ -12,11 +12,10 @@ from pathlib import Path
 
 from fedsci.audit.statement import canonical, digest_of, peek
 from fedsci.errors import VerificationFailed
-from fedsci.reporting.audit_facts import AUDIT, CHECKPOINT, ENTRIES, STATEMENTS, read_checkpoint
-from fedsci.reporting.run_folder import SUMMARY, mapping, text
+from fedsci.reporting.audit_facts import AUDIT, CHECKPOINT, ENTRIES, STATEMENTS, CheckpointFacts, read_checkpoint
+from fedsci.reporting.run_folder import mapping, text
 
-_MODEL = "model.safetensors"
-_LOGGED_FILES = {"summary": SUMMARY, "model": _MODEL}
+_MANIFEST = "manifest.json"
 
 
 def check_log(run_folder: Path) -> None:
@@ -39,6 +38,22 @@ def check_log(run_folder: Path) -> None:
     root = b64encode(_root([_hash(b"\0" + line) for line in lines[: checkpoint.size]])).decode()
     if root != checkpoint.root:
         raise VerificationFailed(f"{where}: root: the entries lead to {root[:12]}…, not {checkpoint.root[:12]}…")
+    if (folder / _MANIFEST).exists():
+        _check_manifest(run_folder, checkpoint)
+
+
+def _check_manifest(run_folder: Path, checkpoint: CheckpointFacts) -> None:
+    where = f"{AUDIT}/{_MANIFEST}"
+    try:
+        kind, body = peek(_read(run_folder / where, where))
+    except VerificationFailed as error:
+        raise VerificationFailed(f"{where}: {error.message}") from None
+    if (kind, body.get("size"), body.get("root")) != ("manifest", checkpoint.size, checkpoint.root):
+        raise VerificationFailed(f"{where}: root: it is of another log than the checkpoint")
+    for file, digest in mapping(body, "files").items():
+        name = Path(file).name  # a manifest names files beside it and no others
+        if f"sha256:{hashlib.sha256(_read(run_folder / name, name)).hexdigest()}" != digest:
+            raise VerificationFailed(f"{name}: digest: the file is not the one that the manifest names")
 
 
 def _check_entry(run_folder: Path, line: bytes, where: str) -> None:
@@ -60,10 +75,6 @@ def _check_entry(run_folder: Path, line: bytes, where: str) -> None:
         raise VerificationFailed(f"{file}: payload: it is not what the log names (by digest)")
     if kind != entry.get("kind"):
         raise VerificationFailed(f"{where}: kind: it says {entry.get('kind')!r}, the statement {kind!r}")
-    logged = _LOGGED_FILES.get(kind)
-    said = text(mapping(body).get("digest"))
-    if logged and hashlib.sha256(_read(run_folder / logged, logged)).hexdigest() != said.removeprefix("sha256:"):
-        raise VerificationFailed(f"{logged}: digest: the file is not the one that the log names")
 
 
 def _read(path: Path, where: str) -> bytes:

@@ -21,7 +21,6 @@ from fedsci.reporting.page import (
 )
 from fedsci.reporting.plots import Curve, Line, rounds_plot
 from fedsci.reporting.run_folder import count, epsilon, mapping, text
-from fedsci.reporting.running import NO_LOG
 from fedsci.reporting.view_plots import Burn, burn_plot, burn_remark
 
 _MOST_LINES = 8
@@ -115,9 +114,9 @@ def _table(facts: RunFacts, burns: Sequence[Burndown]) -> str:
 
 
 def permissions(audit: AuditFacts | None) -> str:
-    """Return who allowed what: permits, decisions of people, key events."""
+    """Return who allowed what: permits, decisions of people, key events; empty without a log."""
     if audit is None:
-        return section("permissions", "Permits, approvals and decisions", paragraph(NO_LOG))
+        return ""
     return section(
         "permissions",
         "Permits, approvals and decisions",
@@ -128,16 +127,19 @@ def permissions(audit: AuditFacts | None) -> str:
 
 
 def refusals(audit: AuditFacts | None) -> str:
-    """Return what labs refused."""
+    """Return what labs refused; empty without a log."""
     if audit is None:
-        return section("refusals", "Refusals", paragraph(NO_LOG))
+        return ""
     return section("refusals", "Refusals", _listed(audit.of("refusal"), "", _REFUSAL, "No lab refused anything."))
 
 
 def log(audit: AuditFacts | None) -> str:
     """Return what the log holds, its last checkpoint, and what labs signed that they spent."""
     if audit is None:
-        words = "It was written without one; its numbers rest on the coordinator’s word."
+        words = (
+            "Its numbers rest on the coordinator’s word. Permits, decisions, refusals and what labs signed of their "
+            "spending are not recorded with it either."
+        )
         return section("log", "Audit log", box("caution", "This run has no audit log.", paragraph(words)))
     kinds: dict[str, int] = {}
     for entry in audit.entries:
@@ -196,7 +198,7 @@ def _spends(entries: Sequence[Entry]) -> str:
         spent = _first(privacy, "study", "epsilon_spent_study")
         enforced = _first(privacy, "enforced_total", "epsilon_enforced_total")
         budget = _first(privacy, "budget", "epsilon_budget")
-        rounds = count(entry.body.get("rounds"))
+        rounds = count(entry.body.get("rounds", privacy.get("rounds_charged")))
         cells = [DASH if value is None else epsilon_words(value) for value in (spent, enforced, budget)]
         rows.append([name(entry.site), DASH if rounds is None else f"{rounds:,}", *cells])
     if not rows:
@@ -251,4 +253,6 @@ def _plain(body: Mapping[str, object], heading: str, keys: tuple[str, ...]) -> s
             return "∞"
         return (time_words(int(value)) if heading in _TIMES else "") or f"{value:g}"
     shown = text(value)
+    if heading == "Who":
+        return shown.replace("_", " ")
     return shown if heading != "Key" else f"{shown[:16]}…" if len(shown) > 16 else shown

@@ -6,7 +6,7 @@ import re
 from fedsci.reporting.audit_facts import AuditFacts, survivors_of
 from fedsci.reporting.burndown import burndown_of
 from fedsci.reporting.facts import LabFacts, RunFacts
-from fedsci.reporting.page import epsilon_words, esc, facts_list, name, paragraph, section
+from fedsci.reporting.page import epsilon_words, esc, facts_list, name, paragraph, section, table
 from fedsci.reporting.participation import hint, lost, missed, rounds_words
 from fedsci.reporting.running import duration_words, size_words
 from fedsci.reporting.verdict import Worth, judge_lab, measure_named
@@ -29,8 +29,27 @@ def index(facts: RunFacts) -> str:
     """Return links to the labs' own parts."""
     if not facts.labs:
         return paragraph("This run names no labs.")
-    links = " ".join(f'<a href="#{anchor}">{name(site)}</a>' for site, anchor in anchors(facts).items())
-    return f'<nav class="index" aria-label="Labs"><a class="all" href="#operator">all labs</a> {links}</nav>'
+    places = anchors(facts)
+    links = " ".join(f'<a href="#{anchor}">{name(site)}</a>' for site, anchor in places.items())
+    return f'<nav class="index" aria-label="Labs"><a href="#operator">all labs</a> {links}</nav>' + _overview(facts)
+
+
+def _overview(facts: RunFacts) -> str:
+    """Return a line per lab; its name leads to all that there is of it."""
+    places, away, gone = anchors(facts), missed(facts), lost(facts)
+    numbers = {each.number for each in facts.rounds} - gone
+    rows = [
+        [
+            f'<a href="#{places[lab.site]}">{name(lab.site)}</a>',
+            _away(facts, lab) or "–",
+            f"{len(numbers - away[lab.site])} of {len(numbers)}",
+            "–" if (burn := burndown_of(facts, lab)) is None else epsilon_words(max(burn.left, 0.0)),
+        ]
+        for lab in facts.labs
+    ]
+    head = ["Lab", "Dropped out", "In the sum of rounds", "ε left"]
+    caption = "Choose your lab for what it did, what left it, and what to do next."
+    return f'<div class="all-labs">{table(caption, head, rows, text_columns=2)}</div>'
 
 
 def lab_blocks(facts: RunFacts, audit: AuditFacts | None) -> list[str]:
@@ -72,7 +91,8 @@ def _away(facts: RunFacts, lab: LabFacts) -> str:
         if site == lab.site:
             reasons.setdefault(reason, []).append(number)
     return "<br>".join(
-        f"round {rounds_words(numbers)}: {esc(reason) or 'no reason stated'}" for reason, numbers in reasons.items()
+        f"{'round' if len(numbers) == 1 else 'rounds'} {rounds_words(numbers)}: {esc(reason) or 'no reason stated'}"
+        for reason, numbers in reasons.items()
     )
 
 
@@ -93,8 +113,7 @@ def _measured(facts: RunFacts, lab: LabFacts) -> str:
         (words, key)
         for words, key in (
             ("joint model", "joint"),
-            ("alone", "alone"),
-            ("alone without privacy", "alone_no_dp"),
+            *_ways_alone(facts),
             ("joint model adapted to its own records", "personalised"),
         )
         if getattr(lab.scores, key) is not None
@@ -107,6 +126,13 @@ def _measured(facts: RunFacts, lab: LabFacts) -> str:
     answer = {Worth.YES: "joining pays", Worth.AS_WELL: "joining makes little difference", Worth.NO: "alone is better"}
     verdict = f"<br><strong>{answer[worth]}</strong>{f', {esc(remark)}' if remark else ''}" if worth in answer else ""
     return f"{esc(measure.label)} on its own test records: {found}{verdict}"
+
+
+def _ways_alone(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return the ways to be alone, with their names in a lab's scores; without privacy there is one."""
+    if facts.private:
+        return [("alone with the same privacy", "alone"), ("alone without privacy", "alone_no_dp")]
+    return [("alone", "alone" if facts.alone_column == "local_mean_site" else "alone_no_dp")]
 
 
 def _privacy(facts: RunFacts, lab: LabFacts) -> str:
@@ -200,4 +226,6 @@ def what_next(facts: RunFacts, lab: LabFacts) -> list[str]:
             lines.append("Keep using its own model: on its records it is better than the joint one.")
         else:
             lines.append("The joint model, <code>model.safetensors</code>, can be used at this lab.")
+        if not facts.private:
+            lines.append("Do not let the model out: it was made without a privacy guarantee.")
     return lines or ["Nothing."]

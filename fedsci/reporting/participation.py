@@ -39,7 +39,7 @@ def participation(facts: RunFacts) -> str:
     """Return the section with who took part, round by round, and who dropped out and why."""
     numbers = sorted({each.number for each in facts.rounds})
     plot = participation_plot(numbers, missed(facts), lost(facts))
-    caption = "A lab that is not in a round’s sum adds nothing to the model in it; the others’ masks still cancel."
+    caption = "A lab that is not in a round’s sum adds nothing to the model in it."
     return section(
         "participation",
         "Who took part",

@@ -100,11 +100,11 @@ def rounds_plot(
         edges = [(number, high) for number, _, high in band] + [(number, low) for number, low, _ in reversed(band)]
         points = " ".join(f"{x_of(number):.1f},{y_of(value):.1f}" for number, value in edges)
         parts.append(f'<polygon class="band" points="{points}"/>')
-    labels: list[tuple[float, str, str]] = []
+    labels: list[tuple[float, str, str, float]] = []
     for line in lines:
         y = y_of(line.value)
         parts.append(f'<line class="line {line.style}" x1="{left}" x2="{edge}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        labels.append((y, line.style, line.label))
+        labels.append((y, line.style, line.label, edge))
     for curve in curves:
         if not curve.points:
             continue
@@ -112,7 +112,7 @@ def rounds_plot(
         x, y = x_of(curve.points[-1][0]), y_of(curve.points[-1][1])
         parts.append(f'<polyline class="line {curve.style}" points="{path}"/>')
         parts.append(f'<circle class="joint" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
-        labels.append((y, curve.style, curve.label))
+        labels.append((y, curve.style, curve.label, x))
     parts += _labels(labels, edge, top, height - bottom)
     return svg(height, f"{metric} per {across}", parts)
 
@@ -210,19 +210,19 @@ def _round_ticks(first: float, last: float) -> list[int]:
     return sorted({round(tick) for tick in nice_ticks(first, last, 8)})
 
 
-def _labels(labels: Sequence[tuple[float, str, str]], x: float, top: float, bottom: float) -> list[str]:
-    """Labels beside their lines' ends, moved apart just enough not to touch."""
+def _labels(labels: Sequence[tuple[float, str, str, float]], x: float, top: float, bottom: float) -> list[str]:
+    """Labels beside the plot, led to from their lines' ends, moved apart just enough not to touch."""
     places: list[float] = []
     ordered = sorted(labels)
-    for y, _, _ in ordered:
+    for y, *_ in ordered:
         places.append(max(y, places[-1] + _LABEL_HEIGHT if places else top))
     limit = bottom
     for index in reversed(range(len(places))):
         places[index] = min(places[index], limit)
         limit = places[index] - _LABEL_HEIGHT
     parts = []
-    for (y, style, label), place in zip(ordered, places, strict=True):
-        points = f"{x + 4},{y:.1f} {x + 16},{place:.1f} {x + 20},{place:.1f}"
+    for (y, style, label, end), place in zip(ordered, places, strict=True):
+        points = f"{end + 4:.1f},{y:.1f} {x + 4:.1f},{y:.1f} {x + 16},{place:.1f} {x + 20},{place:.1f}"
         parts.append(f'<polyline class="leader {style}" points="{points}"/>')
         parts.append(f'<text class="{style}" x="{x + 24}" y="{place + 4:.1f}">{esc(label)}</text>')
     return parts

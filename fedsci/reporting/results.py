@@ -183,10 +183,12 @@ def rounds(facts: RunFacts) -> str:
 
 def _spread_words(facts: RunFacts) -> str:
     labs = [each.spread_labs for each in facts.rounds if each.spread is not None]
+    if not labs and facts.status == "unfinished":
+        return "How far the labs lie apart is known when the run has ended."
     if not labs:
         return (
             f"How far the labs lie apart is not shown: that takes {facts.least_shown} labs or more that show their own "
-            "metrics, and none or several that do not."
+            "metrics, and none or at least three that do not."
         )
     of = f"{labs[-1]}" if len(set(labs)) == 1 else f"{min(labs)} to {max(labs)}"
     where = "The band" if len(labs) > 1 else "The bar at the end"
@@ -197,6 +199,8 @@ def _spread_words(facts: RunFacts) -> str:
 def spending(facts: RunFacts) -> str:
     """Return the section with epsilon per lab against its budget."""
     plot = spend_plot([_spend(lab) for lab in facts.labs])
+    if not plot and facts.status == "unfinished":
+        return ""
     if not plot:
         infinite = any(lab.epsilon_study == math.inf for lab in facts.labs)
         words = "Every ε is infinite: there is no guarantee to draw." if infinite else "This run recorded no spending."
@@ -212,6 +216,10 @@ def labs(facts: RunFacts) -> str:
     """Return the table with a line per lab."""
     if not facts.labs:
         return section("labs", "Lab by lab", paragraph("This run names no labs."))
+    if facts.status == "unfinished":
+        return section(
+            "labs", "Lab by lab", paragraph("What single labs reach and spend is known when the run has ended.")
+        )
     if not facts.makes_model:
         return _labs_of_statistics(facts)
     measure = facts.measure or _NO_MEASURE

@@ -19,7 +19,7 @@ _WAYS = {
     "local_noise": "Joint with local noise, same privacy",
 }
 _LOGGED = "<code>fedsci verify</code> checks the signed log behind it, offline."
-NO_LOG = "This run has no audit log, so nobody can check afterwards what it wrote."
+_NO_LOG = "This run has no audit log, so nobody can check afterwards what it wrote."
 _ENGINES = {
     "local": "simulated labs, in one process",
     "ray": "simulated labs, on Ray",
@@ -52,9 +52,10 @@ def time_and_traffic(facts: RunFacts) -> str:
         ("Sent by the labs", _traffic(facts.bytes_up, facts)),
         ("Sent to the labs", _traffic(facts.bytes_down, facts)),
     ]
-    if not any(value for _, value in pairs):
+    known, by_round = any(value for _, value in pairs), _by_round(facts)
+    if not known and not by_round:
         return section("time", "Time and traffic", paragraph("This run recorded neither."))
-    return section("time", "Time and traffic", facts_list(pairs), _by_round(facts))
+    return section("time", "Time and traffic", facts_list(pairs) if known else "", by_round)
 
 
 def _by_round(facts: RunFacts) -> str:
@@ -88,7 +89,7 @@ def how_it_ran(facts: RunFacts, plan_text: str, notes: Sequence[str], *, logged:
         ),
         details("The full plan", f"<pre>{esc(plan_text)}</pre>") if plan_text else "",
         paragraph(
-            f'<span class="muted">This page only retells what the run wrote. {_LOGGED if logged else NO_LOG}</span>'
+            f'<span class="muted">This page only retells what the run wrote. {_LOGGED if logged else _NO_LOG}</span>'
         ),
     )
 

@@ -33,7 +33,7 @@ p { margin: 0 0 .8rem; max-width: 46rem; }
 .status.caution { color: var(--caution); background: var(--caution-bg); }
 .status.danger { color: var(--danger); background: var(--danger-bg); }
 .headline { font-size: 1.55rem; line-height: 1.3; font-weight: 600; margin-bottom: .6rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem;
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .8rem;
   margin: 1.4rem 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem
   1rem;
@@ -82,9 +82,9 @@ svg .whole { stroke-dasharray: none; } svg .ahead { stroke-dasharray: 3 4; }
   border-bottom: 3px solid transparent; }
 .tabs a:hover, .index a:hover { color: var(--ink); }
 .view, .view section { scroll-margin-top: 4.6rem; }
-.view:has(.lab:target) .lab:not(:target), .view:not(:has(.lab:target)) .all { display: none; }
 .view { margin-top: 2rem; } .view h2.who { font-size: 1.55rem; margin-bottom: .1rem; }
 .view section { margin-top: 2.4rem; }
+td a, th a { color: var(--joint); }
 h3 { font-size: 1rem; margin: 1.1rem 0 .3rem; } ul { margin: 0 0 .8rem; padding-left: 1.2rem; max-width: 46rem; }
 .index { display: flex; flex-wrap: wrap; gap: .4rem .5rem; margin-top: 1rem; }
 .index a { padding: .15rem .7rem; border: 1px solid var(--rule); border-radius: 1rem; color: var(--ink);
@@ -96,11 +96,12 @@ h3 { font-size: 1rem; margin: 1.1rem 0 .3rem; } ul { margin: 0 0 .8rem; padding-
 @supports selector(:has(a)) { @media screen {
   .view { display: none; }
   .view:target, .view:has(:target) { display: block; }
+  .lab:not(:target), .view:has(.lab:target) .all-labs, .view:not(:has(.lab:target)) .index { display: none; }
   main:not(:has(.view:target, .view :target)) #coordinator { display: block; }
-  main:has(#coordinator:target, #coordinator :target) .tabs a[href="#coordinator"],
-  main:has(#officer:target, #officer :target) .tabs a[href="#officer"],
-  main:has(#operator:target, #operator :target) .tabs a[href="#operator"],
-  main:not(:has(.view:target, .view :target)) .tabs a[href="#coordinator"] { color: var(--ink);
+  main:has(#coordinator:target, #coordinator :target) .tabs a:nth-child(1),
+  main:has(#officer:target, #officer :target) .tabs a:nth-child(2),
+  main:has(#operator:target, #operator :target) .tabs a:nth-child(3),
+  main:not(:has(.view:target, .view :target)) .tabs a:nth-child(1) { color: var(--ink);
     border-bottom-color: var(--joint); }
 } }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
@@ -156,7 +157,7 @@ summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
       --left: #e9e6de;
         --danger: #a3161d; --danger-bg: #fff; --caution: #835800; --caution-bg: #fff; --good: #22673f;
       --good-bg: #fff; }
-  .tabs, .index { display: none; } .view + .view { break-before: page; }
+  .tabs, .index { display: none; } a { color: inherit; text-decoration: none; } .view + .view { break-before: page; }
   body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
   figure, .tile, .box, tr, dl div { break-inside: avoid; } h2 { break-after: avoid; }
   svg .spent, svg .before, svg .left { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

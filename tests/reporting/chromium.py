@@ -64,6 +64,10 @@ class Browser:
         self._call("Page.navigate", url=page.as_uri() + (f"#{view}" if view else ""))
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
+    def medium(self, name: str) -> None:
+        """Show the page as on ``screen`` or in ``print``; empty for what it is."""
+        self._call("Emulation.setEmulatedMedia", media=name)
+
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fedsci.coordinator.spread import LEAST_SHOWN, tells_on_nobody
+from fedsci.privacy.minimum_cohort import LEAST_SHOWN, tells_on_nobody
 
 if TYPE_CHECKING:
     from fedsci.reporting.facts import LabFacts
