@@ -1,4 +1,4 @@
-"""The report in a real Chromium: nothing is asked of any network, nothing goes wrong, all of it can be seen and read."""
+"""The report in a real Chromium: nothing is asked of a network, nothing goes wrong, all can be seen and read."""
 
 import subprocess
 import sys
@@ -21,7 +21,8 @@ UNREADABLE = """
   const frame = svg.getBoundingClientRect(), found = [];
   const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
   texts.forEach(([words, box], index) => {
-    if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
+    const across = box.left < frame.left - 1 || box.right > frame.right + 1;
+    if (across || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
       found.push('cut off: ' + words);
     texts.slice(index + 1).forEach(([others, other]) => {
       const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports: of a real run with labs that drop out, of one with a log, of long names, and of one that was tampered with."""
+    """Reports: of real runs with and without privacy, and of written ones: logged, spoilt, with long names."""
     out = tmp_path_factory.mktemp("runs")
     study = ROOT / "examples" / "breast_cancer" / "study.yaml"
     command = [
@@ -146,7 +147,10 @@ def test_the_banner_is_red_and_a_page_that_asked_a_network_would_be_noticed(
     browser.show(pages["spoilt"], dark=True)
     assert browser.run("getComputedStyle(document.querySelector('.banner')).backgroundColor") == "rgb(163, 22, 29)"
     bad = tmp_path / "bad.html"
-    bad.write_text('<!doctype html><img src="http://example.invalid/x.png"><p style="width: 5000px">wide</p>')
+    bad.write_text(
+        '<!doctype html><img src="http://example.invalid/x.png"><p style="width: 5000px">wide</p>'
+        '<svg width="90" height="20"><text y="15">far too long for it</text><text y="15">and another</text></svg>'
+    )
     browser.asked.clear()
     browser.said.clear()
     browser.show(bad)
@@ -154,3 +158,4 @@ def test_the_banner_is_red_and_a_page_that_asked_a_network_would_be_noticed(
     browser.wait("document.images[0].complete")
     assert browser.run("document.documentElement.scrollWidth") > 1280
     assert browser.said
+    assert {"cut off: far too long for it", "far too long for it on and another"} <= set(browser.run(UNREADABLE))
