@@ -224,6 +224,8 @@ def what_next(facts: RunFacts, lab: LabFacts) -> list[str]:
             lines.append("Test <code>model.safetensors</code> on its own records before using it.")
         elif worth is Worth.NO:
             lines.append("Keep using its own model: on its records it is better than the joint one.")
+        elif worth is Worth.AS_WELL:
+            lines.append("Its own model and the joint one, <code>model.safetensors</code>, do about as well here.")
         else:
             lines.append("The joint model, <code>model.safetensors</code>, can be used at this lab.")
         if not facts.private:

@@ -106,7 +106,7 @@ h3 { font-size: 1rem; margin: 1.1rem 0 .3rem; } ul { margin: 0 0 .8rem; padding-
 } }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
   align-items: start; }
-.plots figure { margin: 0; }
+.plots figure { margin: 0; } #time .plots figure { max-width: 30rem; }
 .plots svg text { font-size: 13px; } .plots svg text.end { font-weight: 700; }
 .plots svg .run { stroke-width: 1; opacity: .45; stroke-dasharray: none; }
 .plots + p { margin-top: 1rem; }
@@ -147,6 +147,7 @@ sup { line-height: 0; }
 summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
 @media (max-width: 40rem) { th, td { padding: .4rem .45rem; } }
 @media (max-width: 40rem) { .tabs a { padding: .6rem .5rem; font-size: .85rem; }
+  #time .plots figure { max-width: none; } td, th { overflow-wrap: break-word; }
   figure { overflow-x: auto; } figure > svg, .strip > svg { min-width: 44rem; } .plots figure > svg { min-width: 0; } }
 @media (max-width: 40rem) { dl div { grid-template-columns: 1fr; gap: 0; } main { padding: 1.5rem 1rem
   3rem; } }

@@ -55,12 +55,12 @@ def participation_plot(rounds: Sequence[int], missing: Mapping[str, Set[int]], l
     for row, (site, absent) in enumerate(missing.items()):
         y = top + row * _ROW
         parts.append(_lab_name(site, y + 14))
-        for column, number in enumerate(rounds):
-            style = "lost" if number in lost else "away" if number in absent else "took"
-            left = _LEFT + column * width
+        styles = ["lost" if number in lost else "away" if number in absent else "took" for number in rounds]
+        for first, last in _pieces(styles, apart=gap > 0):
+            left = _LEFT + first * width
             parts.append(
-                f'<rect class="{style}" x="{left:.1f}" y="{y + 2:.1f}" width="{width - gap:.1f}" '
-                f'height="{_ROW - 5:.1f}" rx="{2 if gap else 0}"/>'
+                f'<rect class="{styles[first]}" x="{left:.1f}" y="{y + 2:.1f}" '
+                f'width="{(last - first) * width - gap:.1f}" height="{_ROW - 5:.1f}" rx="{2 if gap else 0}"/>'
             )
         took = len(set(rounds) - set(absent) - lost)
         parts.append(f'<text x="{edge + 10:.1f}" y="{y + 14:.1f}">{took} of {len(set(rounds) - lost)}</text>')
@@ -163,6 +163,12 @@ def bars_plot(values: Sequence[tuple[int, float]], *, title: str, words: Callabl
 def burn_remark(left: float, budget: float) -> str:
     """Return what stands beside a burn-down's end."""
     return f"{epsilon_words(max(left, 0.0))} of {epsilon_words(budget)} left"
+
+
+def _pieces(styles: Sequence[str], *, apart: bool) -> list[tuple[int, int]]:
+    """Return from where to where equal neighbours reach; each by itself where they are drawn apart."""
+    ends = [at for at in range(1, len(styles)) if apart or styles[at] != styles[at - 1]]
+    return list(zip([0, *ends], [*ends, len(styles)], strict=True))
 
 
 def _lab_name(site: str, y: float) -> str:

@@ -235,3 +235,13 @@ def test_what_decides_whether_a_log_is_whole_can_be_given(tmp_path: Path) -> Non
     assert "banner" not in parsed(write_report(run, verified=never).read_text()).classes  # there is no log to ask about
     page = write_report(add_log(run), verified=never).read_text()
     assert "signature: &lt;b&gt;nobody" in page
+
+
+def test_a_long_study_draws_who_took_part_in_few_pieces(tmp_path: Path) -> None:
+    rounds = [
+        {**ROUNDS[0], "round": number, "dropped": ["lab-02"] if number == 250 else []} for number in range(1, 501)
+    ]
+    page = page_of(tmp_path, rounds=rounds, summary=changed(secure_aggregation={"dropped": [["lab-02", 250]]}))
+    plot = page.split('aria-label="Which lab was in which round’s sum"')[1].split("</svg>")[0]
+    assert plot.count('<rect class="took"') == 1 + 6 + 1  # the legend, six labs, and the second half of one
+    assert plot.count('<rect class="away"') == 1 + 1
