@@ -216,19 +216,25 @@ _PERMIT = {
     "Rounds": ("rounds",),
     "ε at most": ("epsilon",),
     "δ at most": ("delta",),
-    "Least labs": ("min_cohort", "minimum_cohort"),
-    "Valid until": ("valid_until", "not_after", "expires", "until"),
+    "Least labs": ("min_cohort",),
+    "Valid until": ("not_after",),
 }
 _DECISION = {
-    "Before": ("before",),
+    "Asked": ("checkpoint", "before"),
     "Round": ("round",),
-    "Who": ("who",),
+    "Who": ("role", "who"),
     "Name": ("name",),
     "Decision": ("decision",),
     "Reason": ("reason",),
     "At": ("at",),
 }
-_REFUSAL = {"Lab": ("site",), "Asked": ("action",), "Round": ("round",), "Kind": ("code",), "Said": ("message",)}
+_REFUSAL = {
+    "Lab": ("site",),
+    "Asked": ("action",),
+    "Round": ("round",),
+    "Kind": ("code",),
+    "Said": ("message", "reason"),
+}
 _KEY_EVENT = {"What": ("what",), "Lab": ("site",), "Key": ("key",)}
 _TIMES = {"At", "Valid until"}
 
@@ -253,6 +259,6 @@ def _plain(body: Mapping[str, object], heading: str, keys: tuple[str, ...]) -> s
             return "∞"
         return (time_words(int(value)) if heading in _TIMES else "") or f"{value:g}"
     shown = text(value)
-    if heading == "Who":
-        return shown.replace("_", " ")
+    if heading in ("Who", "Asked"):
+        return shown.replace("_", " ").replace(":", " ")
     return shown if heading != "Key" else f"{shown[:16]}…" if len(shown) > 16 else shown

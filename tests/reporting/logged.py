@@ -12,12 +12,16 @@ from fedsci.secagg.seed import Seed
 ORIGIN = "fedsci/" + "5f0c" * 8
 TIME_S = 1_800_000_000
 KEY = SigningKey(Seed(bytes([7]) * 32))
+DECISION: dict[str, Any] = {
+    "checkpoint": "before:release",
+    "role": "privacy_officer",
+    "name": "Ada",
+    "decision": "approve",
+}
+DECISION |= {"reason": "fits", "at": TIME_S}
 MORE: list[tuple[str, dict[str, Any]]] = [
-    ("permit", {"site": "lab-01", "rounds": 3, "epsilon": 2.5, "delta": 1e-5, "valid_until": "2027-03-01"}),
-    (
-        "decision",
-        {"before": "release", "who": "privacy_officer", "name": "Ada", "decision": "approve", "reason": "fits"},
-    ),
+    ("permit", {"site": "lab-01", "rounds": 3, "epsilon": 2.5, "delta": 1e-5, "not_after": "2027-03-01T08:00:00Z"}),
+    ("decision", DECISION),
     ("refusal", {"site": "lab-02", "action": "train", "round": 2, "code": "policy", "message": "not at night"}),
     ("round", {"round": 1, "survivors": ["lab-01", "lab-03"], "dropped": {"lab-02": "late"}}),
     ("spend", {"site": "lab-01", "rounds": 3, "privacy": {"study": 1.98, "enforced_total": 3.5, "budget": 8.0}}),

@@ -174,8 +174,8 @@ def test_a_run_without_a_log_says_so_and_one_with_a_log_tells_what_it_holds(tmp_
     seen = view(write_report(add_log(run)).read_text(), "officer")
     assert "no audit log" not in seen
     assert "lab-02 train 2 policy not at night" in seen
-    assert "lab-01 3 2.5 1e-05 2027-03-01" in seen
-    assert "release privacy officer Ada approve fits" in seen
+    assert "lab-01 3 2.5 1e-05 2027-03-01T08:00:00Z" in seen
+    assert "before release privacy officer Ada approve fits 2027-01-15 08:00 UTC" in seen
     assert "Last verified checkpoint 6 entries" in seen
     assert "2 of 2 labs, 2 needed At 2027-01-15 08:00 UTC" in seen
     assert "lab-01 3 1.98 3.50 8.00" in seen
