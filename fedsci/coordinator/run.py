@@ -14,6 +14,7 @@ from fedsci.coordinator.decisions import Question
 from fedsci.coordinator.model_file import layout_for
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult
+from fedsci.coordinator.spread import spread_of
 from fedsci.coordinator.study_log import StudyLog
 from fedsci.coordinator.summary import SCALING, summarise
 from fedsci.errors import FedsciError, InputError
@@ -142,6 +143,7 @@ class RunRecord:
                 "round": result.number,
                 "metrics": measured.pooled() if measured else None,
                 "mean_site": measured.mean_site() if measured else None,
+                "spread": spread_of(measured, self.plan),
                 "sites": result.survivors,
                 "dropped": list(result.dropped),
                 "epsilon": None if epsilon is None else {"max": epsilon},

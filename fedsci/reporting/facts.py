@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedsci.privacy.minimum_cohort import least_shown
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, text
 from fedsci.reporting.verdict import CHANCE, Measure, Scores, measure_named
+from fedsci.reporting.withheld import withhold
 
 _FALLBACK_MEASURES = ("accuracy", "auroc", "r2", "rmse", "mae", "log_loss")
 _MEANS = (
@@ -27,12 +29,15 @@ class LabFacts:
     """One lab's line.
 
     Attributes:
-        scores: the deciding metric, on this lab's own test records.
+        scores: the deciding metric, on this lab's own test records; empty where too few labs show theirs.
         hidden: the columns (``federated``, ``local``, ``local_no_dp``, ``records``) that the lab does
             not show, as opposed to what was not run.
         epsilon_study, epsilon_total: by PLD, as if all studies had been fixed in advance.
         epsilon_enforced, epsilon_before: by the ledger's rule, with and without this study; None where not stated.
         epsilon_budget: what ``epsilon_enforced`` is compared with. Infinity means no guarantee (or no limit).
+        rdp_study, rdp_total: what the ledger adds up: Renyi divergence of this study, and of all with it.
+        rounds_charged: of this study.
+        settled: whether the lab closed its charge at the end; else that of the whole plan stays. None if not stated.
     """
 
     site: str
@@ -45,15 +50,32 @@ class LabFacts:
     epsilon_enforced: float | None
     epsilon_before: float | None
     epsilon_budget: float | None
+    rdp_study: float | None
+    rdp_total: float | None
+    rounds_charged: int | None
+    settled: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundFacts:
-    """One round's line; ``joint`` and ``mean_site`` are the deciding metric, ``size_bytes`` is up and down."""
+    """One round's line; ``joint`` and ``mean_site`` are the deciding metric, ``size_bytes`` is up and down.
+
+    Attributes:
+        spread: the deciding metric's lowest and highest at a lab, None where too few labs show theirs.
+        spread_labs: how many labs that is of.
+        survivors: labs in the round's sum; None where not stated.
+        dropped: labs that were not.
+        abandoned: it was asked for and never applied.
+    """
 
     number: int
     joint: float | None
     mean_site: float | None
+    spread: tuple[float, float] | None
+    spread_labs: int
+    survivors: int | None
+    dropped: frozenset[str]
+    abandoned: bool
     epsilon_max: float | None
     size_bytes: float | None
     seconds: float | None
@@ -70,8 +92,11 @@ class RunFacts:
     ``federated`` and ``federated_mean_site``, as far as the run says. ``errors``: standard errors of the means over
     the labs, by their names in :class:`Scores`, from the run's intervals. ``own_layers``: the strategy lets each lab
     use the joint model with layers of its own. ``worst``: the lab at which the joint model
-    does worst, and its metric there; None unless every lab shows its own. ``scaled``: means and deviations were
-    measured over all labs first; ``scaling_epsilon`` is the planned part of epsilon that this cost, None without any.
+    does worst, and its metric there; None unless every lab shows its own. ``withheld`` says what of single labs is not
+    shown since too few show it (:mod:`fedsci.reporting.withheld`), a sentence each. ``makes_model`` is false for
+    statistics of the labs' columns. ``epsilon_planned``: what the noise was sized for, over ``rounds_planned``.
+    ``scaled``: means and deviations were measured over all labs first; ``scaling_epsilon`` is the planned part of
+    epsilon that this cost, None without any.
     """
 
     study: str
@@ -86,6 +111,9 @@ class RunFacts:
     buffered: bool
     versions: Mapping[str, str]
     rounds_completed: int | None
+    rounds_planned: int | None
+    makes_model: bool
+    dataset: str
     measure: Measure | None
     means: Mapping[str, float]
     all_metrics: Mapping[str, Mapping[str, float]]
@@ -93,11 +121,13 @@ class RunFacts:
     noise: Mapping[str, float]
     errors: Mapping[str, float]
     worst: tuple[str, float] | None
+    withheld: Sequence[str]
     labs: Sequence[LabFacts]
     rounds: Sequence[RoundFacts]
     unit: str
     mechanism: str
     delta: float | None
+    epsilon_planned: float | None
     accountant: str
     colluding_sites: int | None
     masked: bool | None
@@ -115,6 +145,11 @@ class RunFacts:
     def private(self) -> bool:
         """Whether the run claims a differential-privacy guarantee."""
         return self.mechanism in {"distributed", "local"}
+
+    @property
+    def least_shown(self) -> int:
+        """How many labs must show a metric before any single one's is shown."""
+        return least_shown(self.min_survivors)
 
     @property
     def alone_column(self) -> str:
@@ -145,6 +180,10 @@ def facts_of(run: RunFolder) -> RunFacts:
     means = {key: finite(mapping(metrics, key).get(name)) for key in _MEANS}
     noise = {key: finite(mapping(metrics, source).get(name)) for key, source in _NOISE.items()}
     enabled = masking.get("enabled")
+    noised = isinstance(metrics.get("noise_deviation"), Mapping)
+    min_survivors = count(masking.get("min_survivors"))
+    labs, withheld = withhold(_labs(summary, study, means, name), least=least_shown(min_survivors), noised=noised)
+    columns_withheld = {each.column for each in withheld}
     return RunFacts(
         study=text(summary.get("study")) or text(study.get("study")) or text(study.get("name")) or run.name,
         question=text(summary.get("question")) or text(study.get("question")),
@@ -158,10 +197,15 @@ def facts_of(run: RunFolder) -> RunFacts:
         buffered=text(mapping(run.plan, "strategy").get("name")) == "fedbuff",
         versions=_versions(summary),
         rounds_completed=_rounds_completed(summary, run.rounds),
+        rounds_planned=_first_count(
+            mapping(study, "training").get("rounds"), mapping(run.plan, "strategy", "training").get("rounds")
+        ),
+        makes_model=_strategy_name(run.plan.get("strategy")) != "feature_statistics",
+        dataset=text(study.get("dataset")),
         measure=measure,
         means={key: value for key, value in means.items() if value is not None},
         all_metrics=_all_metrics(metrics),
-        noised=isinstance(metrics.get("noise_deviation"), Mapping),
+        noised=noised,
         noise={key: value for key, value in noise.items() if value is not None},
         errors=_errors(
             mapping(metrics, "intervals"),
@@ -169,16 +213,18 @@ def facts_of(run: RunFolder) -> RunFacts:
             means,
             name,
         ),
-        worst=_worst(mapping(metrics, "federated_worst_site", name)),
-        labs=_labs(summary, study, means, name),
-        rounds=_rounds(run.rounds, name),
+        worst=None if "joint" in columns_withheld else _worst(mapping(metrics, "federated_worst_site", name)),
+        withheld=[each.sentence for each in withheld],
+        labs=labs,
+        rounds=_rounds(run.rounds, name, least_shown(min_survivors)),
         unit=text(privacy.get("unit")) or "record",
         mechanism=text(privacy.get("mechanism")),
         delta=finite(privacy.get("delta")),
+        epsilon_planned=_epsilon_planned(study),
         accountant=text(privacy.get("accountant")),
         colluding_sites=count(privacy.get("colluding_sites")),
         masked=enabled if isinstance(enabled, bool) else None,
-        min_survivors=count(masking.get("min_survivors")),
+        min_survivors=min_survivors,
         smallest_sum=count(masking.get("smallest_sum")),
         scaled=bool(mapping(summary, "scaling")),
         scaling_epsilon=finite(mapping(summary, "scaling").get("epsilon")),
@@ -256,6 +302,7 @@ def _lab(
     known = mapping(entry)
     measured = {"federated", "records", *baselines} if shows else set()
     values = {column: finite(mapping(known, column).get(name)) for column in _COLUMNS.values()}
+    settled = spent.get("settled")
     return LabFacts(
         site=site,
         train=count(mapping(known, "records").get("train")),
@@ -273,15 +320,24 @@ def _lab(
         epsilon_enforced=epsilon(spent.get("epsilon_enforced_total")),
         epsilon_before=epsilon(spent.get("epsilon_enforced_before")),
         epsilon_budget=epsilon(spent.get("epsilon_budget")),
+        rdp_study=epsilon(spent.get("rdp_study")),
+        rdp_total=epsilon(spent.get("rdp_total")),
+        rounds_charged=count(spent.get("rounds_charged")),
+        settled=settled if isinstance(settled, bool) else None,
     )
 
 
-def _rounds(rounds: Sequence[Mapping[str, object]], name: str) -> list[RoundFacts]:
+def _rounds(rounds: Sequence[Mapping[str, object]], name: str, least: int) -> list[RoundFacts]:
     return [
         RoundFacts(
             number=number,
             joint=finite(mapping(entry, "metrics").get(name)),
             mean_site=finite(mapping(entry, "mean_site").get(name)),
+            spread=_spread(mapping(entry, "spread", name), least),
+            spread_labs=count(mapping(entry, "spread", name).get("labs")) or 0,
+            survivors=count(entry.get("sites")),
+            dropped=frozenset(text(site) for site in items(entry.get("dropped"))),
+            abandoned=entry.get("abandoned") is True,
             epsilon_max=epsilon(mapping(entry, "epsilon").get("max")),
             size_bytes=_bytes(mapping(entry, "traffic_bytes")),
             seconds=finite(entry.get("seconds")),
@@ -290,6 +346,24 @@ def _rounds(rounds: Sequence[Mapping[str, object]], name: str) -> list[RoundFact
         for entry in rounds
         if (number := count(entry.get("round"))) is not None
     ]
+
+
+def _spread(said: Mapping[str, object], least: int) -> tuple[float, float] | None:
+    lowest, highest, labs = finite(said.get("lowest")), finite(said.get("highest")), count(said.get("labs"))
+    if lowest is None or highest is None or labs is None or labs < least or lowest > highest:
+        return None
+    return lowest, highest
+
+
+def _epsilon_planned(study: Mapping[str, object]) -> float | None:
+    """What the plan's noise was sized for, with what measuring its scaling took."""
+    planned = finite(mapping(study, "privacy").get("epsilon"))
+    before = finite(mapping(study, "scaled_by").get("epsilon"))
+    return None if planned is None else planned + (before or 0.0)
+
+
+def _first_count(*values: object) -> int | None:
+    return next((number for value in values if (number := count(value)) is not None), None)
 
 
 def _bytes(traffic: Mapping[str, object]) -> float | None:

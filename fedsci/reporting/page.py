@@ -53,14 +53,16 @@ def paragraph(*sentences: str) -> str:
 
 def box(kind: str, title: str, body: str) -> str:
     """Return a set-off box; ``kind`` is ``danger``, ``caution`` or ``good``."""
-    return f'<div class="box {kind}" role="note"><strong>{title}</strong>{body}</div>'
+    heading = f"<strong>{title}</strong>" if title else ""
+    return f'<div class="box {kind}" role="note">{heading}{body}</div>'
 
 
-def section(anchor: str, title: str, *parts: str) -> str:
-    """Return one section of the page."""
+def section(anchor: str, title: str, *parts: str, style: str = "") -> str:
+    """Return one section of the page; ``style`` is a class of the style sheet."""
     heading = f'<h2 id="{anchor}-title">{title}</h2>'
     body = "\n".join(filter(None, [heading, *parts]))
-    return f'<section id="{anchor}" aria-labelledby="{anchor}-title">{body}</section>'
+    kind = f' class="{style}"' if style else ""
+    return f'<section{kind} id="{anchor}" aria-labelledby="{anchor}-title">{body}</section>'
 
 
 def tile(label: str, value: str, remark: str = "") -> str:
@@ -101,6 +103,21 @@ def figure(svg: str, caption: str) -> str:
 def details(title: str, body: str) -> str:
     """Return something folded away until it is asked for."""
     return f"<details><summary>{title}</summary>{body}</details>"
+
+
+def tabs(views: Iterable[tuple[str, str]]) -> str:
+    """Return links to a page's views, by anchor and title."""
+    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in views)
+    return f'<nav class="tabs" aria-label="Views">{links}</nav>'
+
+
+def view(anchor: str, title: str, lead: str, *parts: str) -> str:
+    """Return one person's view of the page; the style sheet shows the one that the address names, and print all."""
+    body = "\n".join(filter(None, parts))
+    return (
+        f'<article class="view" id="{anchor}" aria-labelledby="{anchor}-who">'
+        f'<h2 class="who" id="{anchor}-who">{title}</h2><p class="muted">{lead}</p>\n{body}</article>'
+    )
 
 
 def page(title: str, body: str) -> str:

@@ -55,14 +55,23 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, across: str = "round") -> str:
+def rounds_plot(
+    curves: Sequence[Curve],
+    lines: Sequence[Line],
+    *,
+    metric: str,
+    across: str = "round",
+    band: Sequence[tuple[float, float, float]] = (),
+) -> str:
     """Return the metric per round against level lines; an error over a wide range gets a log scale.
 
-    ``across`` names what runs across where it is not rounds; it may then be any number.
+    ``across`` names what runs across where it is not rounds; it may then be any number. ``band``: a lowest and a
+    highest value per round, as ``(round, lowest, highest)`` in rising order, drawn behind the curves.
     """
     left, right, top, bottom, height = 62.0, 250.0, 30.0, 44.0, 400.0
     values = [value for curve in curves for _, value in curve.points] + [line.value for line in lines]
-    numbers = [number for curve in curves for number, _ in curve.points]
+    values += [value for _, *ends in band for value in ends]
+    numbers = [number for curve in curves for number, _ in curve.points] + [number for number, *_ in band]
     if not values or not numbers:
         return ""
     logarithmic = min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO
@@ -81,11 +90,21 @@ def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, 
     for tick in _round_ticks(first, last) if across == "round" else nice_ticks(first, last, 8):
         parts.append(_centred("tick", x_of(tick), height - bottom + 18, f"{tick:g}"))
     parts.append(_centred("soft", (left + edge) / 2, height - 6, esc(across)))
-    labels: list[tuple[float, str, str]] = []
+    if len(band) == 1:
+        x, low, high = x_of(band[0][0]), y_of(band[0][1]), y_of(band[0][2])
+        parts.append(f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts += [
+            f'<line class="whisker" x1="{x - 6:.1f}" x2="{x + 6:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>' for y in (low, high)
+        ]
+    elif band:
+        edges = [(number, high) for number, _, high in band] + [(number, low) for number, low, _ in reversed(band)]
+        points = " ".join(f"{x_of(number):.1f},{y_of(value):.1f}" for number, value in edges)
+        parts.append(f'<polygon class="band" points="{points}"/>')
+    labels: list[tuple[float, str, str, float]] = []
     for line in lines:
         y = y_of(line.value)
         parts.append(f'<line class="line {line.style}" x1="{left}" x2="{edge}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        labels.append((y, line.style, line.label))
+        labels.append((y, line.style, line.label, edge))
     for curve in curves:
         if not curve.points:
             continue
@@ -93,9 +112,9 @@ def rounds_plot(curves: Sequence[Curve], lines: Sequence[Line], *, metric: str, 
         x, y = x_of(curve.points[-1][0]), y_of(curve.points[-1][1])
         parts.append(f'<polyline class="line {curve.style}" points="{path}"/>')
         parts.append(f'<circle class="joint" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
-        labels.append((y, curve.style, curve.label))
+        labels.append((y, curve.style, curve.label, x))
     parts += _labels(labels, edge, top, height - bottom)
-    return _svg(height, f"{metric} per {across}", parts)
+    return svg(height, f"{metric} per {across}", parts)
 
 
 def spend_plot(spends: Sequence[Spend]) -> str:
@@ -118,7 +137,7 @@ def spend_plot(spends: Sequence[Spend]) -> str:
         parts.append(_centred("tick", x, height - 10, f"ε = {tick:g}"))
     for index, spend in enumerate(spends):
         parts += _spend_bar(spend, left, top + index * step, scale)
-    return _svg(height, "Epsilon spent by each lab against its budget", parts)
+    return svg(height, "Epsilon spent by each lab against its budget", parts)
 
 
 def _spend_legend(x: float) -> list[str]:
@@ -191,19 +210,19 @@ def _round_ticks(first: float, last: float) -> list[int]:
     return sorted({round(tick) for tick in nice_ticks(first, last, 8)})
 
 
-def _labels(labels: Sequence[tuple[float, str, str]], x: float, top: float, bottom: float) -> list[str]:
-    """Labels beside their lines' ends, moved apart just enough not to touch."""
+def _labels(labels: Sequence[tuple[float, str, str, float]], x: float, top: float, bottom: float) -> list[str]:
+    """Labels beside the plot, led to from their lines' ends, moved apart just enough not to touch."""
     places: list[float] = []
     ordered = sorted(labels)
-    for y, _, _ in ordered:
+    for y, *_ in ordered:
         places.append(max(y, places[-1] + _LABEL_HEIGHT if places else top))
     limit = bottom
     for index in reversed(range(len(places))):
         places[index] = min(places[index], limit)
         limit = places[index] - _LABEL_HEIGHT
     parts = []
-    for (y, style, label), place in zip(ordered, places, strict=True):
-        points = f"{x + 4},{y:.1f} {x + 16},{place:.1f} {x + 20},{place:.1f}"
+    for (y, style, label, end), place in zip(ordered, places, strict=True):
+        points = f"{end + 4:.1f},{y:.1f} {x + 4:.1f},{y:.1f} {x + 16},{place:.1f} {x + 20},{place:.1f}"
         parts.append(f'<polyline class="leader {style}" points="{points}"/>')
         parts.append(f'<text class="{style}" x="{x + 24}" y="{place + 4:.1f}">{esc(label)}</text>')
     return parts
@@ -217,9 +236,10 @@ def _shorten(label: str, length: int) -> str:
     return label if len(label) <= length else label[: length - 1] + "…"
 
 
-def _svg(height: float, title: str, parts: Sequence[str]) -> str:
+def svg(height: float, title: str, parts: Sequence[str], *, width: float = _WIDTH) -> str:
+    """Return a plot."""
     body = "\n".join(parts)
     return (
-        f'<svg viewBox="0 0 {_WIDTH:g} {height:g}" role="img" aria-label="{esc(title)}">'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{esc(title)}">'
         f"<title>{esc(title)}</title>\n{body}\n</svg>"
     )

@@ -6,7 +6,7 @@ Every epsilon on the page holds under the add-or-remove-one relation, and the pa
 import math
 
 from fedsci.reporting.facts import RunFacts
-from fedsci.reporting.page import box, epsilon_words, esc, facts_list, name, paragraph, section
+from fedsci.reporting.page import box, epsilon_words, esc, facts_list, paragraph, section
 
 _ACCOUNTANTS = {
     "pld": "privacy loss distributions (PLD)",
@@ -36,7 +36,7 @@ def privacy(facts: RunFacts) -> str:
 
 
 def masking(facts: RunFacts) -> str:
-    """Return whether updates were masked, and which labs dropped out."""
+    """Return whether updates were masked."""
     at_least = f"at least {facts.min_survivors} labs" if facts.min_survivors else "enough labs"
     grouped = ""
     if facts.smallest_sum and facts.min_survivors and facts.smallest_sum < facts.min_survivors:
@@ -61,7 +61,7 @@ def masking(facts: RunFacts) -> str:
             "Not enabled.",
             paragraph("The coordinator received each lab’s update by itself and could read it."),
         )
-    return section("masking", "Secure aggregation", words, _drops(facts))
+    return section("masking", "Secure aggregation", words)
 
 
 _NOT_COVERED = (
@@ -172,18 +172,3 @@ def _unit_words(unit: str) -> str:
     if unit == "site":
         return "site: everything that one lab contributed, as a whole."
     return unit
-
-
-def _drops(facts: RunFacts) -> str:
-    if not facts.dropped:
-        return paragraph("No lab dropped out of a round.")
-    rounds_of: dict[tuple[str, str], list[str]] = {}
-    for site, number, reason in facts.dropped:
-        rounds_of.setdefault((site, reason), []).append(number)
-    lines = "".join(
-        f"<li>{name(site)}: {'round' if len(numbers) == 1 else 'rounds'} {esc(', '.join(filter(None, numbers)))}"
-        f"{f' ({esc(reason)})' if reason else ''}</li>"
-        for (site, reason), numbers in rounds_of.items()
-    )
-    words = "were not in a round’s sum" if facts.buffered else "dropped out before the end of a round"
-    return paragraph(f"Labs that {words}:") + f"<ul>{lines}</ul>"

@@ -30,6 +30,7 @@ _WHICH_EPSILON = (
     "(PLD). “Enforced” is what the lab’s ledger counts: it also holds when studies are chosen after seeing results, "
     "and is what the budget is compared with."
 )
+_EPSILON_HEADS = ("ε this study", "ε in all, fixed in advance", "ε in all, enforced", "ε budget")
 _ANSWERS = {Worth.YES: "yes", Worth.AS_WELL: "makes little difference", Worth.NO: "no", Worth.UNKNOWN: ""}
 _NO_MEASURE = measure_named("the metric")
 OWN_LAYERS = (
@@ -39,23 +40,26 @@ OWN_LAYERS = (
 NOISED = "The joint model’s numbers carry privacy noise, since not every lab lets exact ones leave."
 
 
-def masthead(facts: RunFacts) -> str:
-    """Return title, question and status; an aborted or unfinished run says so in a box."""
+def masthead(facts: RunFacts, remark: str = "") -> str:
+    """Return title, question, status and a remark; an aborted or unfinished run says so in a box."""
     kind, words = _STATUS.get(facts.status, ("caution", f"status: {facts.status}"))
-    size = [_counted(len(facts.labs), "lab")] if facts.labs else []
-    size += [_counted(facts.rounds_completed, "round")] if facts.rounds_completed is not None else []
+    size = [counted(len(facts.labs), "lab")] if facts.labs else []
+    size += [counted(facts.rounds_completed, "round")] if facts.rounds_completed is not None else []
     parts = [
         '<p class="eyebrow">Report of a federated study</p>',
         f"<h1>{name(facts.study)}</h1>",
         f'<p class="question">{esc(facts.question)}</p>' if facts.question else "",
         f'<p><span class="status {kind}">{esc(words)}</span> {" · ".join(size)}</p>',
+        f'<p class="muted">{remark}</p>' if remark else "",
         _status_box(facts),
     ]
     return f"<header>{''.join(parts)}</header>"
 
 
 def answer(facts: RunFacts) -> str:
-    """Return the section "Should a lab join?"."""
+    """Return the section "Should a lab join?"; of a study that makes no model, what came of it."""
+    if not facts.makes_model:
+        return _statistics(facts)
     measure = facts.measure or _NO_MEASURE
     verdict = judge(measure, facts.scores, private=facts.private, noised=facts.noised)
     caveat, headline = "", verdict.headline
@@ -83,6 +87,31 @@ def answer(facts: RunFacts) -> str:
         _tiles(facts, measure),
         "" if facts.noised else paragraph(f'<span class="muted">{esc(f"{tolerance} {chance}")}</span>'),
         _lab_by_lab(facts, measure),
+        withheld(facts),
+    )
+
+
+def withheld(facts: RunFacts) -> str:
+    """Return what of single labs is not shown, and why; empty where nothing was held back."""
+    return "".join(box("caution", "", paragraph(esc(sentence))) for sentence in facts.withheld)
+
+
+def _statistics(facts: RunFacts) -> str:
+    """Return what came of a study that makes no model: there is nothing to join, measure or compare."""
+    headline = {
+        "completed": "Statistics of all labs’ columns together, nobody’s own.",
+        "unfinished": "Not finished yet: no statistics.",
+    }.get(facts.status, "The run did not finish: no statistics.")
+    return section(
+        "outcome",
+        "What came of it",
+        f'<p class="headline">{headline}</p>',
+        paragraph(
+            "This study made no model, so nothing was measured or compared, and it does not say whether joining pays.",
+            "Its sums lie in <code>model.safetensors</code>. <code>fedsci data stats</code> prints what they mean; a "
+            "study with <code>features.scaling: federated</code> uses them as its scaling.",
+        ),
+        f'<div class="tiles">{_epsilon_tile(facts)}</div>',
     )
 
 
@@ -113,6 +142,8 @@ def _lab_by_lab(facts: RunFacts, measure: Measure) -> str:
 
 def rounds(facts: RunFacts) -> str:
     """Return the section with the metric per round."""
+    if not facts.makes_model:
+        return ""
     measure = facts.measure or _NO_MEASURE
     joint = [(each.number, each.joint) for each in facts.rounds if each.joint is not None]
     mean = [(each.number, each.mean_site) for each in facts.rounds if each.mean_site is not None]
@@ -129,7 +160,8 @@ def rounds(facts: RunFacts) -> str:
         for label, style, key in _levels(facts)
         if key in facts.means
     ]
-    plot = rounds_plot(curves, lines, metric=measure.label)
+    band = [(each.number, *each.spread) for each in facts.rounds if each.spread is not None]
+    plot = rounds_plot(curves, lines, metric=measure.label, band=band)
     if not plot:
         return section("rounds", "Round by round", paragraph("No round was evaluated, so there is nothing to plot."))
     better = "Higher" if measure.higher_is_better else "Lower"
@@ -145,12 +177,30 @@ def rounds(facts: RunFacts) -> str:
         )
     if facts.noised:
         caption += f" {NOISED}"
+    caption += f" {_spread_words(facts)}"
     return section("rounds", "Round by round", figure(plot, esc(caption)))
+
+
+def _spread_words(facts: RunFacts) -> str:
+    labs = [each.spread_labs for each in facts.rounds if each.spread is not None]
+    if not labs and facts.status == "unfinished":
+        return "How far the labs lie apart is known when the run has ended."
+    if not labs:
+        return (
+            f"How far the labs lie apart is not shown: that takes {facts.least_shown} labs or more that show their own "
+            "metrics, and none or at least three that do not."
+        )
+    of = f"{labs[-1]}" if len(set(labs)) == 1 else f"{min(labs)} to {max(labs)}"
+    where = "The band" if len(labs) > 1 else "The bar at the end"
+    before = "" if len(labs) > 1 else "; in earlier rounds labs sent sums only"
+    return f"{where} reaches from the lowest to the highest of the {of} labs that show their own metrics{before}."
 
 
 def spending(facts: RunFacts) -> str:
     """Return the section with epsilon per lab against its budget."""
     plot = spend_plot([_spend(lab) for lab in facts.labs])
+    if not plot and facts.status == "unfinished":
+        return ""
     if not plot:
         infinite = any(lab.epsilon_study == math.inf for lab in facts.labs)
         words = "Every ε is infinite: there is no guarantee to draw." if infinite else "This run recorded no spending."
@@ -166,6 +216,12 @@ def labs(facts: RunFacts) -> str:
     """Return the table with a line per lab."""
     if not facts.labs:
         return section("labs", "Lab by lab", paragraph("This run names no labs."))
+    if facts.status == "unfinished":
+        return section(
+            "labs", "Lab by lab", paragraph("What single labs reach and spend is known when the run has ended.")
+        )
+    if not facts.makes_model:
+        return _labs_of_statistics(facts)
     measure = facts.measure or _NO_MEASURE
     verdicts = [judge_lab(measure, lab.scores, private=facts.private) for lab in facts.labs]
     rows = [_lab_row(facts, lab, measure, *verdict) for lab, verdict in zip(facts.labs, verdicts, strict=True)]
@@ -175,10 +231,7 @@ def labs(facts: RunFacts) -> str:
         "Records<br>train / test",
         *(["Alone, same privacy", "Alone without privacy"] if facts.private else ["Alone"]),
         "Joint",
-        "ε this study",
-        "ε in all, fixed in advance",
-        "ε in all, enforced",
-        "ε budget",
+        *_EPSILON_HEADS,
     ]
     caption = f"Each model’s {esc(measure.label)} on the lab’s own test records."
     return section(
@@ -189,9 +242,28 @@ def labs(facts: RunFacts) -> str:
             if facts.noised
             else _tally(facts, measure, verdicts)
         ),
+        withheld(facts),
         table(caption, head, rows, text_columns=2),
         paragraph(f'<span class="muted">{_WHICH_EPSILON}</span>'),
     )
+
+
+def _labs_of_statistics(facts: RunFacts) -> str:
+    rows = [[name(lab.site), DASH if lab.train is None else f"{lab.train:,}", *_epsilons(lab)] for lab in facts.labs]
+    head = ["Lab", "Records", *_EPSILON_HEADS]
+    return section(
+        "labs",
+        "Lab by lab",
+        table("The training records that each lab’s sums are of, and what they cost.", head, rows),
+        paragraph(f'<span class="muted">{_WHICH_EPSILON}</span>'),
+    )
+
+
+def _epsilons(lab: LabFacts) -> list[str]:
+    return [
+        DASH if value is None else epsilon_words(value)
+        for value in (lab.epsilon_study, lab.epsilon_total, lab.epsilon_enforced, lab.epsilon_budget)
+    ]
 
 
 def _spend(lab: LabFacts) -> Spend:
@@ -298,10 +370,7 @@ def _lab_row(facts: RunFacts, lab: LabFacts, measure: Measure, worth: Worth, rem
         records,
         *alone,
         score(lab.scores.joint, "federated"),
-        *(
-            DASH if value is None else epsilon_words(value)
-            for value in (lab.epsilon_study, lab.epsilon_total, lab.epsilon_enforced, lab.epsilon_budget)
-        ),
+        *_epsilons(lab),
     ]
 
 
@@ -321,7 +390,7 @@ def _tally(facts: RunFacts, measure: Measure, verdicts: list[tuple[Worth, str]])
         return "No lab shows numbers that can be compared."
     rival = "training alone with the same privacy" if facts.private else "training alone"
     words = (
-        f"Of {_counted(len(known), 'lab')} that can be compared with {rival}: joining pays for "
+        f"Of {counted(len(known), 'lab')} that can be compared with {rival}: joining pays for "
         f"{known.count(Worth.YES)}{_adapting(verdicts)}, alone does as well for {known.count(Worth.AS_WELL)}, "
         f"and alone does better for {known.count(Worth.NO)}."
     )
@@ -336,5 +405,10 @@ def _adapting(verdicts: list[tuple[Worth, str]]) -> str:
     return f" ({number} of them only with the joint model adapted to their own records)" if number else ""
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "lab"), counted(1200, "round")
+    ('1 lab', '1,200 rounds')
+    """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -6,6 +6,7 @@ from fedsci.reporting.facts import RunFacts
 from fedsci.reporting.page import box, details, esc, facts_list, paragraph, section, table
 from fedsci.reporting.results import NOISED
 from fedsci.reporting.verdict import measure_named
+from fedsci.reporting.view_plots import bars_plot
 
 _WAYS = {
     "federated_mean_site": "Joint, mean over labs",
@@ -17,6 +18,8 @@ _WAYS = {
     "pooled_dp": "Pooled, same privacy",
     "local_noise": "Joint with local noise, same privacy",
 }
+_LOGGED = "<code>fedsci verify</code> checks the signed log behind it, offline."
+_NO_LOG = "This run has no audit log, so nobody can check afterwards what it wrote."
 _ENGINES = {
     "local": "simulated labs, in one process",
     "ray": "simulated labs, on Ray",
@@ -49,13 +52,27 @@ def time_and_traffic(facts: RunFacts) -> str:
         ("Sent by the labs", _traffic(facts.bytes_up, facts)),
         ("Sent to the labs", _traffic(facts.bytes_down, facts)),
     ]
-    if not any(value for _, value in pairs):
+    known, by_round = any(value for _, value in pairs), _by_round(facts)
+    if not known and not by_round:
         return section("time", "Time and traffic", paragraph("This run recorded neither."))
-    return section("time", "Time and traffic", facts_list(pairs))
+    return section("time", "Time and traffic", facts_list(pairs) if known else "", by_round)
 
 
-def how_it_ran(facts: RunFacts, plan_text: str, notes: Sequence[str]) -> str:
-    """Return what is needed to run it again: digest, seed, versions and the plan itself."""
+def _by_round(facts: RunFacts) -> str:
+    """Return how long each round took and how much it sent."""
+    time = [(each.number, each.seconds) for each in facts.rounds if each.seconds is not None]
+    size = [(each.number, each.size_bytes) for each in facts.rounds if each.size_bytes is not None]
+    plots = [
+        bars_plot(time, title="time", words=duration_words),
+        bars_plot(size, title="sent, up and down", words=size_words),
+    ]
+    if not any(plots) or len(facts.rounds) < 2:
+        return ""
+    return f'<div class="plots">{"".join(f"<figure>{plot}</figure>" for plot in plots if plot)}</div>'
+
+
+def how_it_ran(facts: RunFacts, plan_text: str, notes: Sequence[str], *, logged: bool) -> str:
+    """Return what is needed to run it again: digest, seed, versions and the plan itself; ``logged``: it has a log."""
     missing = "".join(f"<li>{esc(note)}</li>" for note in notes)
     return section(
         "how",
@@ -72,8 +89,7 @@ def how_it_ran(facts: RunFacts, plan_text: str, notes: Sequence[str]) -> str:
         ),
         details("The full plan", f"<pre>{esc(plan_text)}</pre>") if plan_text else "",
         paragraph(
-            '<span class="muted">This page only retells what the run wrote. <code>fedsci verify</code> checks the '
-            "signed logs behind it, offline.</span>"
+            f'<span class="muted">This page only retells what the run wrote. {_LOGGED if logged else _NO_LOG}</span>'
         ),
     )
 

@@ -33,7 +33,7 @@ p { margin: 0 0 .8rem; max-width: 46rem; }
 .status.caution { color: var(--caution); background: var(--caution-bg); }
 .status.danger { color: var(--danger); background: var(--danger-bg); }
 .headline { font-size: 1.55rem; line-height: 1.3; font-weight: 600; margin-bottom: .6rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem;
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .8rem;
   margin: 1.4rem 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem
   1rem;
@@ -71,9 +71,42 @@ svg .personal { stroke: var(--good); stroke-dasharray: 6 2 2 2; } svg text.perso
 svg .local-noise { stroke: var(--danger); stroke-dasharray: 4 4; } svg text.local-noise { fill: var(--danger); }
 svg text, svg circle { stroke: none !important; }
 svg .spent { fill: var(--spent); } svg .before { fill: var(--before); } svg .left { fill: var(--left); }
+svg .band { fill: var(--joint); opacity: .14; stroke: none; }
+svg .whisker { stroke: var(--joint); stroke-width: 1.5; opacity: .6; }
+svg .took { fill: var(--before); } svg .away { fill: var(--danger); } svg .lost { fill: var(--left); }
+svg .floor { stroke: var(--danger); stroke-width: 1.5; }
+svg .whole { stroke-dasharray: none; } svg .ahead { stroke-dasharray: 3 4; }
+.tabs { display: flex; position: sticky; top: 0; z-index: 1; margin-top: 1.6rem; background: var(--paper);
+  border-bottom: 1px solid var(--rule); }
+.tabs a { padding: .7rem 1rem; color: var(--soft); text-decoration: none; font-weight: 600;
+  border-bottom: 3px solid transparent; }
+.tabs a:hover, .index a:hover { color: var(--ink); }
+.view, .view section { scroll-margin-top: 4.6rem; }
+.view { margin-top: 2rem; } .view h2.who { font-size: 1.55rem; margin-bottom: .1rem; }
+.view section { margin-top: 2.4rem; }
+td a, th a { color: var(--joint); }
+h3 { font-size: 1rem; margin: 1.1rem 0 .3rem; } ul { margin: 0 0 .8rem; padding-left: 1.2rem; max-width: 46rem; }
+.index { display: flex; flex-wrap: wrap; gap: .4rem .5rem; margin-top: 1rem; }
+.index a { padding: .15rem .7rem; border: 1px solid var(--rule); border-radius: 1rem; color: var(--ink);
+  background: var(--card); text-decoration: none; font-size: .9rem; }
+.strip { overflow-x: auto; }
+.banner { margin: 1rem 0; padding: 1.2rem 1.4rem; border-radius: .6rem; background: #a3161d; color: #fff; }
+.banner strong { display: block; font-size: 1.35rem; line-height: 1.3; } .banner p { margin: .5rem 0 0; }
+.banner dt { color: #fff; } .banner dl { margin-bottom: 0; }
+@supports selector(:has(a)) { @media screen {
+  .view { display: none; }
+  .view:target, .view:has(:target) { display: block; }
+  .lab:not(:target), .view:has(.lab:target) .all-labs, .view:not(:has(.lab:target)) .index { display: none; }
+  main:not(:has(.view:target, .view :target)) #coordinator { display: block; }
+  main:has(#coordinator:target, #coordinator :target) .tabs a:nth-child(1),
+  main:has(#officer:target, #officer :target) .tabs a:nth-child(2),
+  main:has(#operator:target, #operator :target) .tabs a:nth-child(3),
+  main:not(:has(.view:target, .view :target)) .tabs a:nth-child(1) { color: var(--ink);
+    border-bottom-color: var(--joint); }
+} }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
   align-items: start; }
-.plots figure { margin: 0; }
+.plots figure { margin: 0; } #time .plots figure { max-width: 30rem; }
 .plots svg text { font-size: 13px; } .plots svg text.end { font-weight: 700; }
 .plots svg .run { stroke-width: 1; opacity: .45; stroke-dasharray: none; }
 .plots + p { margin-top: 1rem; }
@@ -113,6 +146,9 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: .5r
 sup { line-height: 0; }
 summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
 @media (max-width: 40rem) { th, td { padding: .4rem .45rem; } }
+@media (max-width: 40rem) { .tabs a { padding: .6rem .5rem; font-size: .85rem; }
+  #time .plots figure { max-width: none; } td, th { overflow-wrap: break-word; }
+  figure { overflow-x: auto; } figure > svg, .strip > svg { min-width: 44rem; } .plots figure > svg { min-width: 0; } }
 @media (max-width: 40rem) { dl div { grid-template-columns: 1fr; gap: 0; } main { padding: 1.5rem 1rem
   3rem; } }
 @media print {
@@ -122,6 +158,7 @@ summary { cursor: pointer; font-weight: 600; padding: .4rem 0; }
       --left: #e9e6de;
         --danger: #a3161d; --danger-bg: #fff; --caution: #835800; --caution-bg: #fff; --good: #22673f;
       --good-bg: #fff; }
+  .tabs, .index { display: none; } a { color: inherit; text-decoration: none; } .view + .view { break-before: page; }
   body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
   figure, .tile, .box, tr, dl div { break-inside: avoid; } h2 { break-after: avoid; }
   svg .spent, svg .before, svg .left { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

@@ -167,16 +167,16 @@ def test_a_permit_is_of_a_site_of_the_run(tmp_path):
     log.append("plan", sign_statement("plan", {}, [COORDINATOR]))
     for entry, body in zip(log.entries(), ({"site": "lab-1"}, {"site": "lab-2"}), strict=False):
         with pytest.raises(VerificationFailed, match="of no site of the run"):
-            signers(entry, body)
-    assert signers(log.entries()[2], {}) == (COORDINATOR.public,)
+            signers(entry, body, [])
+    assert signers(log.entries()[2], {}, []) == (COORDINATOR.public,)
 
 
 def test_who_signs_what_is_the_caller_s_to_say(audit):
     two = sign_statement("permit", {"site": "lab-1"}, [LABS["lab-1"], STRANGER])
     (audit / of({"site": "lab-1"})).write_bytes(two)
 
-    def signers(entry, body):
-        usual = tuple(usual_signers(COORDINATOR.public, SITES)(entry, body))
+    def signers(entry, body, named):
+        usual = tuple(usual_signers(COORDINATOR.public, SITES)(entry, body, named))
         return (*usual, STRANGER.public) if entry.site == "lab-1" else usual
 
     verify(audit, signers=signers)

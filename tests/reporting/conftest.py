@@ -23,6 +23,16 @@ if NAME not in sys.modules:
     sys.modules[NAME] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[NAME])
 
+for part in ("pages", "logged", "chromium"):  # this folder's helpers: tests are not a package
+    name = f"fedsci_test_{part}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{part}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+
 fedsci = sys.modules[NAME].fedsci
 study = sys.modules[NAME].study
 

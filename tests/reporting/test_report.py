@@ -1,149 +1,15 @@
 """The report page holds the run's numbers, stays readable for any run, and lets nothing hostile through."""
 
-import copy
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from fedsci_test_pages import PLAN, ROUNDS, SUMMARY, changed, page_of, parsed
 
 from fedsci.errors import InputError
 from fedsci.reporting import write_report
-
-PLAN: dict[str, Any] = {
-    "study": "heart-disease",
-    "question": "Does this patient have heart disease?",
-    "strategy": "dp_fedsgd",
-    "privacy": {"unit": "record", "mechanism": "distributed", "delta": 1e-5, "colluding_sites": 1},
-    "secure_aggregation": {"min_survivors": 3},
-    "seed": 7,
-}
-SUMMARY: dict[str, Any] = {
-    "fedsci": "0.1.0",
-    "study": "heart-disease",
-    "plan_digest": "sha256:" + "ab" * 32,
-    "engine": "local",
-    "seed": 7,
-    "status": "completed",
-    "rounds_completed": 3,
-    "sites": ["lab-01", "lab-02", "lab-03"],
-    "metrics": {
-        "primary": "accuracy",
-        "higher_is_better": True,
-        "federated": {"accuracy": 0.853, "log_loss": 0.412},
-        "federated_mean_site": {"accuracy": 0.847, "log_loss": 0.421},
-        "local_mean_site": {"accuracy": 0.731},
-        "local_no_dp_mean_site": {"accuracy": 0.802},
-        "pooled": {"accuracy": 0.871},
-        "pooled_dp": {"accuracy": 0.858},
-        "by_site": {
-            "lab-01": {
-                "federated": {"accuracy": 0.866},
-                "local": {"accuracy": 0.743},
-                "local_no_dp": {"accuracy": 0.811},
-                "records": {"train": 227, "holdout": 76},
-            },
-            "lab-02": {
-                "federated": {"accuracy": 0.701},
-                "local": {"accuracy": 0.754},
-                "local_no_dp": {"accuracy": 0.822},
-                "records": {"train": 1227, "holdout": 409},
-            },
-            "lab-03": None,
-        },
-    },
-    "privacy": {
-        "unit": "record",
-        "mechanism": "distributed",
-        "delta": 1e-5,
-        "accountant": "pld",
-        "by_site": {
-            "lab-01": {"epsilon_spent_study": 1.98, "epsilon_spent_total": 3.21, "epsilon_budget": 8.0},
-            "lab-02": {"epsilon_spent_study": 1.97, "epsilon_spent_total": 1.97, "epsilon_budget": 4.5},
-            "lab-03": {"epsilon_spent_study": 1.96, "epsilon_spent_total": 1.96, "epsilon_budget": None},
-        },
-    },
-    "secure_aggregation": {"enabled": True, "min_survivors": 3, "dropped": [["lab-02", 2]]},
-    "traffic_bytes": {"up": 1_500_000, "down": 900_000},
-    "seconds": {"total": 12.5, "training": 8.1},
-}
-ROUNDS: list[dict[str, Any]] = [
-    {
-        "round": number,
-        "metrics": None if number == 2 else {"accuracy": 0.6 + number / 12},
-        "mean_site": {"accuracy": 0.59 + number / 12},
-        "sites": 3,
-        "dropped": [],
-        "epsilon": {"max": number / 2},
-        "seconds": 0.1,
-    }
-    for number in (1, 2, 3)
-]
-
-
-def written(folder: Path, *, plan: Any = PLAN, summary: Any = SUMMARY, rounds: Any = ROUNDS) -> Path:
-    """A run folder with these files; None leaves one out, text goes in as it is."""
-    folder.mkdir(exist_ok=True)
-    if plan is not None:
-        (folder / "plan.yaml").write_text(plan if isinstance(plan, str) else yaml.safe_dump(plan))
-    if summary is not None:
-        (folder / "summary.json").write_text(summary if isinstance(summary, str) else json.dumps(summary))
-    if rounds is not None:
-        lines = rounds if isinstance(rounds, str) else "".join(json.dumps(entry) + "\n" for entry in rounds)
-        (folder / "metrics.jsonl").write_text(lines)
-    return folder
-
-
-def page_of(folder: Path, **files: Any) -> str:
-    return write_report(written(folder, **files)).read_text(encoding="utf-8")
-
-
-def changed(**parts: Any) -> dict[str, Any]:
-    """The summary with some top-level mappings updated."""
-    summary = copy.deepcopy(SUMMARY)
-    for key, value in parts.items():
-        summary[key] = {**summary[key], **value} if isinstance(value, dict) else value
-    return summary
-
-
-class Reader(HTMLParser):
-    """Collects what a browser would see: tags with attribute names, and the text."""
-
-    VOID = frozenset({"meta", "br"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[tuple[str, str, str]] = set()
-        self.text = ""
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {(tag, name, value or "") for name, value in attrs}
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {(tag, name, value or "") for name, value in attrs}
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def parsed(page: str) -> Reader:
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
-    return reader
 
 
 def test_the_page_holds_the_numbers_of_the_run(tmp_path: Path) -> None:
@@ -152,15 +18,25 @@ def test_the_page_holds_the_numbers_of_the_run(tmp_path: Path) -> None:
         assert number in seen
     for number in ("1.98", "3.21", "8", "227 / 76", "1,227 / 409", "1e-05", "12.5 s", "1.5 MB", "sha256:abab"):
         assert number in seen
-    for words in ("Does this patient have heart disease?", "Yes, joining pays.", "lab-02: round 2", "completed"):
+    for words in (
+        "Does this patient have heart disease?",
+        "Yes, joining pays.",
+        "round 2: no reason stated",
+        "completed",
+    ):
         assert words in seen
     assert "added or removed" in seen
     assert "never releases it" in seen
 
 
 def test_sections_come_in_the_readers_order(tmp_path: Path) -> None:
-    anchors = re.findall(r'<section id="([a-z]+)"', page_of(tmp_path))
-    assert anchors == ["join", "rounds", "spending", "labs", "metrics", "privacy", "masking", "time", "how"]
+    views = page_of(tmp_path).split('<article class="view" id="')[1:]
+    sections = {view.split('"')[0]: re.findall(r'<section[^>]* id="([a-z0-9-]+)"', view) for view in views}
+    assert sections == {
+        "coordinator": ["join", "rounds", "participation", "labs", "metrics", "time", "how"],
+        "officer": ["privacy", "burndown", "spending", "log", "masking"],
+        "operator": [f"lab-lab-0{number}" for number in range(1, 7)],
+    }
 
 
 def test_without_privacy_there_is_one_way_to_be_alone(tmp_path: Path) -> None:
@@ -177,21 +53,21 @@ def test_an_aborted_run_never_says_that_joining_pays(tmp_path: Path) -> None:
 
 
 def test_a_lab_that_hides_its_numbers_is_named_so(tmp_path: Path) -> None:
-    assert page_of(tmp_path).count("not shown by the lab") == 5  # joining pays?, records, three models
+    assert page_of(tmp_path).count("not shown by the lab") == 15  # joining pays?, records, three models; of three labs
 
 
 def test_a_baseline_that_never_ran_is_not_blamed_on_the_lab(tmp_path: Path) -> None:
     summary = changed(metrics={"local_no_dp_mean_site": None})
-    for lab in ("lab-01", "lab-02"):
+    for lab in ("lab-01", "lab-02", "lab-03"):
         summary["metrics"]["by_site"][lab]["local_no_dp"] = None
-    assert page_of(tmp_path, summary=summary).count("not shown by the lab") == 4
+    assert page_of(tmp_path, summary=summary).count("not shown by the lab") == 12
 
 
 def test_each_lab_learns_whether_joining_paid(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert '<span class="worth yes">yes</span>' in page
     assert '<span class="worth no">no</span>' in page
-    assert "joining pays for 1, alone does as well for 0, and alone does better for 1" in page
+    assert "joining pays for 1, alone does as well for 1, and alone does better for 1" in page
 
 
 def test_the_first_section_sets_alone_against_joint_against_adapted_for_each_lab(tmp_path: Path) -> None:
@@ -203,7 +79,7 @@ def test_the_first_section_sets_alone_against_joint_against_adapted_for_each_lab
             "local_mean_site": {"accuracy": 0.85},
         },
     )
-    for lab, personal in (("lab-01", 0.87), ("lab-02", 0.799)):
+    for lab, personal in (("lab-01", 0.87), ("lab-02", 0.799), ("lab-03", 0.91)):
         summary["metrics"]["by_site"][lab] |= {"local_no_dp": None, "personalised": {"accuracy": personal}}
     summary["metrics"]["by_site"]["lab-01"]["intervals"] = {"federated": {"accuracy": [0.846, 0.886]}}
     summary["metrics"]["intervals"] = {"personalised_mean_site": {"accuracy": [0.841, 0.881]}}
@@ -214,7 +90,7 @@ def test_the_first_section_sets_alone_against_joint_against_adapted_for_each_lab
     assert "Joint, adapted by each lab accuracy 0.861" in seen
     assert "lab-01 yes 0.743 0.866 ± 0.020 0.870" in seen
     assert "lab-02 yes, with the joint model adapted to its own records 0.754 0.701 0.799" in seen
-    assert "lab-03" not in seen
+    assert "lab-04" not in seen
     assert "95 % interval" in seen
 
 
@@ -225,8 +101,12 @@ def test_the_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     assert "https:" not in page
     assert "url(" not in page
     assert "@import" not in page
-    assert reader.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form", "a", "base"})
-    assert {name for _, name, _ in reader.attributes}.isdisjoint({"src", "href", "xlink:href", "style"})
+    assert reader.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form", "base"})
+    assert {name for _, name, _ in reader.attributes}.isdisjoint({"src", "srcset", "xlink:href", "style"})
+    links = {value for _, name, value in reader.attributes if name == "href"}
+    places = {value for _, name, value in reader.attributes if name == "id"}
+    assert links
+    assert links <= {f"#{place}" for place in places}
     assert "default-src 'none'" in page
 
 
