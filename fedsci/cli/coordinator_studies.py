@@ -4,6 +4,7 @@ import datetime
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +48,12 @@ def start(
 
     with using(folder):
         service = CoordinatorService(
-            folder=folder, out=out, journal=to_stdout(), publish=_publish, host=host, passphrase=passphrase()
+            folder=folder,
+            out=out,
+            journal=to_stdout(),
+            publish=partial(_publish, folder),
+            host=host,
+            passphrase=passphrase(),
         )
         with stopped_by_signals(service.stop):
             service.run()
@@ -249,10 +255,12 @@ def _show(folder: Path, *, as_json: bool) -> None:
     print_results(summary, folder, documents_of(folder))
 
 
-def _publish(folder: Path) -> None:
+def _publish(consortium: Path, folder: Path) -> None:
+    from fedsci.coordinator.enrolment import Enrolment
+    from fedsci.coordinator.study_log import log_key
     from fedsci.reporting.documents import write_documents
 
-    write_documents(folder)
+    write_documents(folder, signer=log_key(consortium, Enrolment(consortium).profile))
 
 
 def _line(job: "Job") -> str:

@@ -39,8 +39,12 @@ def export(
     """
     from fedsci.reporting.documents import check_documents
     from fedsci.reporting.export import export_run
+    from fedsci.reporting.verify import verify_run
 
-    packed = export_run(run, out, verify=check_documents)
+    def verify(folder: Path) -> None:
+        verify_run(folder, documents=lambda each, key: check_documents(each, key=key))
+
+    packed = export_run(run, out, verify=verify)
     for name in packed.left_out:
         typer.echo(f"left out: {name}", err=True)
     typer.echo(packed.path)

@@ -139,7 +139,7 @@ def _run(
     folder = simulated.folder.path if simulated.folder else out
     from fedsci.reporting.documents import write_documents
 
-    documents = write_documents(folder)
+    documents = write_documents(folder, signer=simulated.signer)
     if as_json:
         typer.echo(json.dumps(summary | {"run_folder": str(folder)}, indent=2))
     elif quiet:

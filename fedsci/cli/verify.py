@@ -28,15 +28,17 @@ def verify(
 
     Exit code 6 names the first file and field that is wrong.
     """
+    from fedsci.reporting.documents import check_documents
     from fedsci.reporting.verify import verify_run
 
+    known = None if consortium is None else _key(consortium)
     try:
-        found = verify_run(run, consortium=None if consortium is None else _key(consortium))
+        found = verify_run(run, consortium=known, documents=lambda folder, key: check_documents(folder, key=key))
     except VerificationFailed as error:
         if as_json:
             typer.echo(json.dumps({"verified": False, **_said(error)}, indent=2))
         where = f"{error.file}: {error.field}" if error.field else error.file
-        error.message = f"{where}: {error.message}" if where else error.message
+        error.message = f"{where}: {error.message}" if where and error.file not in error.message else error.message
         error.hint = error.hint or "compare with another copy; what was signed cannot be changed unseen"
         raise
     if as_json:

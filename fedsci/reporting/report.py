@@ -7,9 +7,9 @@ from fedsci.errors import VerificationFailed
 from fedsci.reporting import officer_view, operator_view, participation, protection, results, running
 from fedsci.reporting.audit_facts import AUDIT, AuditFacts, read_audit
 from fedsci.reporting.facts import facts_of
-from fedsci.reporting.log_check import check_log
 from fedsci.reporting.page import esc, facts_list, name, page, paragraph, tabs, view
 from fedsci.reporting.run_folder import RunFolder, read_run_folder
+from fedsci.reporting.verify import verify_run
 from fedsci.reporting.whole_file import write_whole
 
 REPORT = "report.html"
@@ -26,7 +26,7 @@ _MEANWHILE = {
 }
 
 
-def write_report(run_folder: Path, *, verified: Callable[[Path], None] = check_log) -> Path:
+def write_report(run_folder: Path, *, verified: Callable[[Path], object] = verify_run) -> Path:
     """Write the report of the run in ``run_folder`` and return its path; the same files give the same page.
 
     An aborted or half-written run gives a page that says so. A run whose log does not check out gives a page that says

@@ -34,6 +34,7 @@ from fedsci.reporting.run_folder import items, mapping, read_run_folder
 from fedsci.secagg import open_roster
 
 AUDIT = "audit"
+SIGNATURE = "model_card.sig.json"
 _CLOSE = 1e-9
 
 
@@ -80,12 +81,19 @@ class _Keys:
     roster: bytes
 
 
-def verify_run(folder: Path, *, consortium: bytes | None = None) -> Verified:
+def verify_run(
+    folder: Path,
+    *,
+    consortium: bytes | None = None,
+    documents: Callable[[Path, bytes | None], None] | None = None,
+) -> Verified:
     """Return what a run folder proves.
 
     Args:
         folder: as a run left it, or as it was exported.
         consortium: the key that the reader knows to be the consortium's; without it the folder's own counts.
+        documents: checks what people read, given the key that a signed card must be signed by; left out, only what the
+            run itself left is checked.
 
     Raises:
         InputError: this is no run folder.
@@ -130,8 +138,9 @@ def verify_run(folder: Path, *, consortium: bytes | None = None) -> Verified:
             read_evidence(folder)
         _check_spends(run.summary, story)
     scaling = _scaling(folder, plan, consortium)
-    for check in DOCUMENTS:
-        check(folder)
+    if documents is not None:
+        signed = (folder / SIGNATURE).exists()
+        documents(folder, keys.coordinator if signed else None)
     return Verified(
         plan=plan,
         run=keys.run,
@@ -144,10 +153,6 @@ def verify_run(folder: Path, *, consortium: bytes | None = None) -> Verified:
         checks=_said(story, log, keys, plan),
         scaling=scaling,
     )
-
-
-#: What checks the documents of a run folder against its files, each raising VerificationFailed.
-DOCUMENTS: list[Callable[[Path], None]] = []
 
 
 class _Story:

@@ -25,6 +25,7 @@ from fedsci.coordinator.study import run_study
 from fedsci.errors import FedsciError, RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder
+from fedsci.secagg import SigningKey
 from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.simulation.labs import Labs
 from fedsci.simulation.pooled import alone_baseline, personalised_baseline, pooled_baselines
@@ -70,6 +71,11 @@ class SimulatedRun:
     _consortium: SimulatedConsortium | None = None
     _failure: BaseException | None = None
     _interrupted: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def signer(self) -> SigningKey | None:
+        """The key of the labs' coordinator, once there is one: it signs what the run leaves."""
+        return None if self._consortium is None else self._consortium.log_key
 
     def run(self) -> dict[str, Any]:
         """Return the summary of the completed run.

@@ -11,7 +11,9 @@ from fedsci_test_chromium import Browser, running
 from fedsci_test_logged import add_log
 from fedsci_test_pages import SUMMARY, written
 
+from fedsci.errors import VerificationFailed
 from fedsci.reporting import write_report
+from fedsci.reporting.verify import verify_run
 
 VIEWS = ("coordinator", "officer", "operator")
 ROOT = Path(__file__).parents[2]
@@ -63,7 +65,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     weather, private = sorted(path for path in out.iterdir() if (path / "summary.json").exists())
     logged = add_log(written(out / "logged"))
     spoilt = add_log(written(out / "spoilt"))
-    (spoilt / "summary.json").write_text((spoilt / "summary.json").read_text().replace("0.847", "0.947"))
     found = {
         "weather": weather,
         "private": private,
@@ -71,7 +72,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "spoilt": spoilt,
         "names": long_names(out / "names"),
     }
-    return {name: write_report(run) for name, run in found.items()}
+
+    def judge(run: Path) -> None:
+        """The made-up logs are signed by nobody; real ones are verified."""
+        if run == spoilt:
+            raise VerificationFailed("summary.json: digest: it is another file", file="summary.json", field="digest")
+        if run not in (logged, found["names"]):
+            verify_run(run)
+
+    return {name: write_report(run, verified=judge) for name, run in found.items()}
 
 
 def long_names(folder: Path) -> Path:

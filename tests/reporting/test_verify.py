@@ -17,6 +17,7 @@ from fedsci.cli.progress import SilentDisplay
 from fedsci.config.study_file import load_study
 from fedsci.errors import FedsciError, VerificationFailed
 from fedsci.names import digest
+from fedsci.reporting import write_report
 from fedsci.reporting.verify import verify_run
 from fedsci.secagg import Seed, SigningKey
 from fedsci.simulation.run import SimulatedRun
@@ -244,6 +245,21 @@ def test_a_roster_that_the_consortium_did_not_sign_is_found(copy):
     roster[40] ^= 1
     change(copy / "audit" / "keys.json", roster=b64encode(bytes(roster)).decode())
     assert wrong(copy, "audit/keys.json", "roster")
+
+
+@pytest.mark.parametrize("file", ["summary.json", "metrics.jsonl", "audit/entries.jsonl", "audit/checkpoint"])
+def test_the_report_of_a_spoilt_run_is_a_banner_and_no_number(copy, file):
+    honest = write_report(copy).read_text()
+    accuracy = json.loads((copy / "summary.json").read_bytes())["metrics"]["federated"]["accuracy"]
+    assert "This run’s evidence does not check out" not in honest
+    assert f"{accuracy:.3f}" in honest
+    content = bytearray((copy / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / file).write_bytes(content)
+    page = write_report(copy).read_text()
+    assert "This run’s evidence does not check out" in page
+    assert file in page
+    assert not any(part in page for part in (f"{accuracy:.3f}", "<svg", "<table"))
 
 
 def test_a_run_without_a_log_is_not_verified(tmp_path):
