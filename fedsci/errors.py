@@ -7,7 +7,7 @@
     │   ├── ConfigError                      a study, site or strategy file
     │   └── DataError                        a data file
     ├── BudgetRefused               exit 3   a privacy budget would be passed
-    ├── PolicyRefused               exit 4   a site's policy or permit says no
+    ├── PolicyRefused               exit 4   a site's policy or permit, or a person, says no
     ├── RoundAborted                exit 5   too few sites finished a round
     │   └── ProtocolError                    a secure-aggregation message broke a rule
     ├── VerificationFailed          exit 6   evidence does not check out

@@ -31,6 +31,7 @@ class Admission:
         advert: the site's part of the first setup, or empty.
         stops: where a budget ends before the study, the site stops it there and does not refuse it.
         key, late_key: the site's verification keys in the audit log, hexadecimal; empty where nothing is logged.
+        second_key: of the second person who signed its permit, where one had to.
         statements: what the site signed when it let the study in, by kind.
     """
 
@@ -47,6 +48,7 @@ class Admission:
     stops: bool = False
     key: str = ""
     late_key: str = ""
+    second_key: str = ""
     statements: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +78,7 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             stops=fields.get("stops") is True,
             key=_key(fields.get("key", "")),
             late_key=_key(fields.get("late_key", "")),
+            second_key=_key(fields.get("second_key", "")),
             statements={kind: _statement(fields[kind], most=most) for kind, most in _SIGNED.items() if kind in fields},
         )
     except (KeyError, TypeError, ValueError):

@@ -219,6 +219,7 @@ class StudyLog:
             "coordinator": self.key.public.hex(),
             "sites": {site: key.hex() for site, key in keys.items()},
             "post_quantum": {site: one.late_key for site, one in said.items() if one.late_key},
+            "second_signers": {site: one.second_key for site, one in said.items() if one.second_key},
             "quorum": quorum,
             "run": progress.run,
             "plan": self.plan.digest,

@@ -21,7 +21,7 @@ from safetensors.numpy import load
 from fedsci.audit.entries import Entry
 from fedsci.audit.log import wrong_in
 from fedsci.audit.quorum import quorum_of
-from fedsci.audit.statement import Statement, key_id, open_statement
+from fedsci.audit.statement import Statement, digest_of, key_id, open_statement
 from fedsci.audit.verification import SignersOf, VerifiedLog, usual_signers, verify_log
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
@@ -35,6 +35,7 @@ from fedsci.secagg import open_roster
 
 AUDIT = "audit"
 SIGNATURE = "model_card.sig.json"
+_KINDS = frozenset({"plan", "record", "permit", "sites", "round", "refusal", "decision", "spend", "model"})
 _CLOSE = 1e-9
 
 
@@ -75,6 +76,7 @@ class _Keys:
     consortium: bytes
     sites: Mapping[str, bytes]
     post_quantum: Mapping[str, bytes]
+    second: Mapping[str, bytes]
     quorum: int
     run: str
     plan: str
@@ -170,14 +172,22 @@ class _Story:
         self.rounds: dict[int, Statement] = {}
         self.abandoned: set[int] = set()
         self.spends: dict[str, Statement] = {}
+        self.permits: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, str] = {}
+        self.first_model = self._first(log)
         self.model: Statement | None = None
         for entry in log.entries:
             statement = log.statements[entry.digest]
             if statement.body.get("run") != keys.run and entry.kind not in ("record", "permit"):
                 raise _wrong(entry, f"it is of another run than {keys.run}", "run")
+            if entry.kind not in _KINDS:
+                raise _wrong(entry, "no such thing happens in a run", "kind")
             read = getattr(self, f"_{entry.kind}", None)
             if read is not None:
                 read(entry, statement.body, keys, statement)
+        missing = sorted({*plan.sites} - {*self.permits})
+        if missing:
+            raise _wrong(log.entries[0], f"{missing[0]} has no permit in the log", "permit")
         if finished and self.model is None:
             raise _wrong(log.entries[-1], "a finished run logs its model", "kind")
 
@@ -194,7 +204,39 @@ class _Story:
         ):
             if body.get(name) != right:
                 raise _wrong(entry, "it is not what audit/keys.json says", name)
-        self.first_model = body.get("model")
+
+    @staticmethod
+    def _first(log: VerifiedLog) -> object:
+        """Return the model that rounds begin from, as the statement about the witnesses says."""
+        return next((log.statements[one.digest].body.get("model") for one in log.entries if one.kind == "sites"), None)
+
+    def _record(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
+        if body.get("dataset") != self.plan.study.dataset or not isinstance(body.get("record"), dict):
+            raise _wrong(entry, "it is not the record of the study's data set", "dataset")
+        self.records[str(entry.site)] = digest_of(body["record"])
+
+    def _permit(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
+        """Compare a permit with the plan, field by field."""
+        study, site = self.plan.study, str(entry.site)
+        privacy, private = study.privacy, self.plan.private
+        for name, right in (
+            ("site", site),
+            ("study", study.study),
+            ("plan", self.plan.digest),
+            ("rounds", self.plan.training.rounds),
+            ("epsilon", privacy.epsilon if private else None),
+            ("delta", privacy.delta if private else None),
+            ("min_cohort", min(len(self.plan.sites), self.plan.smallest_sum)),
+            ("safety_critical", study.safety_critical),
+            ("record", self.records.get(site)),
+            ("initial_model", self.first_model if self.first_model is not None else body.get("initial_model")),
+            ("coordinator", keys.consortium.hex() if keys.roster else body.get("coordinator")),
+        ):
+            if body.get(name) != right:
+                raise _wrong(entry, f"{name} is {body.get(name)!r:.60}, by the plan it is {right!r:.60}", name)
+        if site in self.permits:
+            raise _wrong(entry, f"{site} has two permits", "site")
+        self.permits[site] = dict(body)
 
     def _round(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
         number, last = body.get("round"), max([0, *self.rounds, *self.abandoned])
@@ -225,6 +267,9 @@ class _Story:
         site = str(entry.site)
         if site in self.spends:
             raise _wrong(entry, f"{site} charged twice", "site")
+        spent, most = mapping(body.get("privacy")).get("study"), self.permits.get(site, {}).get("epsilon")
+        if self.plan.private and not _within(spent, most):
+            raise _wrong(entry, f"{site} spent epsilon {spent}, its permit allows {most}", "privacy.study")
         self.spends[site] = statement
 
     def _model(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
@@ -245,6 +290,7 @@ def _keys(path: Path, plan: Plan, *, known: bytes | None) -> _Keys:
             consortium=bytes.fromhex(values["consortium"] or ""),
             sites={site: bytes.fromhex(public) for site, public in values["sites"].items()},
             post_quantum={site: bytes.fromhex(public) for site, public in values["post_quantum"].items()},
+            second={site: bytes.fromhex(public) for site, public in values["second_signers"].items()},
             quorum=int(values["quorum"]),
             run=str(values["run"]),
             plan=str(values["plan"]),
@@ -278,10 +324,18 @@ def _keys(path: Path, plan: Plan, *, known: bytes | None) -> _Keys:
 
 
 def _signers(plan: Plan, keys: _Keys) -> SignersOf:
-    """Return whose statements are whose: a decision is of a key that the plan names for its role."""
+    """Return whose statements are whose.
+
+    A decision is of a key that the plan names for its role; the permit of a safety-critical study is of two people.
+    """
     usual = usual_signers(keys.coordinator, keys.sites)
 
     def signers(entry: Entry, body: Mapping[str, Any], named: Collection[str]) -> Iterable[bytes]:
+        if entry.kind == "permit" and plan.study.safety_critical:
+            second = keys.second.get(str(entry.site))
+            if second is None or second in {*keys.sites.values(), keys.coordinator}:
+                raise VerificationFailed("a second person must have signed, with a key of their own", field="signers")
+            return [*usual(entry, body, named), second]
         if entry.kind != "decision":
             return usual(entry, body, named)
         known = [bytes.fromhex(public) for public in plan.study.signers.get(str(body.get("role")), [])]
@@ -444,9 +498,7 @@ def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan) -> tuple[str
     ]
     if plan.private:
         lines.append(f"epsilon of {len(story.spends)} signed charges, recomputed by the accountant from the plan")
-    permits = sum(entry.kind == "permit" for entry in log.entries)
-    if permits:
-        lines.append(f"{permits} permits, field by field against the plan")
+    lines.append(f"{len(story.permits)} permits, field by field against the plan")
     return tuple(lines)
 
 
@@ -471,6 +523,11 @@ def _below(folder: str) -> Any:
         if error.file:
             error.file = error.file.removeprefix("../") if error.file.startswith("../") else f"{folder}/{error.file}"
         raise
+
+
+def _within(spent: object, most: object) -> bool:
+    numbers = [value for value in (spent, most) if isinstance(value, float | int) and not isinstance(value, bool)]
+    return len(numbers) == 2 and numbers[0] <= numbers[1] * (1 + _CLOSE)
 
 
 def _same(one: object, other: object) -> bool:

@@ -225,7 +225,7 @@ class Permitting:
         def committed() -> str:
             return commit_content(content(), self._keystore)
 
-        record = record_digest(self.site, plan.study.dataset)
+        record = record_digest(self.site, plan.study.dataset, self._keystore)
         with self._own():
             check_held(permit, ledger, record=record, content=committed)
 
@@ -258,7 +258,7 @@ class Permitting:
 
     def _held(self, plan: Plan, head: tuple[int, str], content: Callable[[], Digest]) -> Held:
         return Held(
-            record=record_digest(self.site, plan.study.dataset),
+            record=record_digest(self.site, plan.study.dataset, self._keystore),
             content=commit_content(content(), self._keystore),
             ledger_entries=head[0],
             ledger_head=head[1],

@@ -1,7 +1,8 @@
 """A data set's record, as the site keeps it to it: what no record covers, or no longer fits one, is not trained on."""
 
+from copy import deepcopy
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fedsci.audit.statement import digest_of
 from fedsci.config.site import DatasetSource, Site
@@ -9,6 +10,8 @@ from fedsci.data.record import BUILTIN, DataRecord
 from fedsci.data.record_profile import read_record
 from fedsci.errors import DataError, PolicyRefused
 from fedsci.names import Digest
+from fedsci.site.keystore import Keystore
+from fedsci.site.permit import commit_content
 
 _DESCRIBE = "fedsci data describe SITE_FILE DATASET --version NEXT, once you know why"
 
@@ -25,13 +28,26 @@ def site_record(site: Site, dataset: str) -> DataRecord | None:
     return None if source.record is None else _read(site, dataset, site.folder / source.record)
 
 
-def record_digest(site: Site, dataset: str) -> Digest | None:
-    """Return the SHA-256 of a data set's record in canonical form; None where the site file names none.
+def published(record: DataRecord, keystore: Keystore) -> dict[str, Any]:
+    """Return what others see of a record: all of it, but of its files no digest and no size.
+
+    Who knows a file but for one row could try out rows against these. In their place stands a commitment under a
+    secret of the site, which can open it: to an auditor at the site, file in hand.
+    """
+    values: dict[str, Any] = deepcopy(dict(record.values))
+    for file in values["distribution"]:
+        file["urn:fedsci:commitment"] = commit_content(Digest(f"sha256:{file.pop('sha256')}"), keystore)
+        file.pop("contentSize", None)
+    return values
+
+
+def record_digest(site: Site, dataset: str, keystore: Keystore) -> Digest | None:
+    """Return the SHA-256 of a data set's record as others see it, in canonical form; None where there is no record.
 
     What permits and logs bind. Raises as :func:`site_record` does.
     """
     record = site_record(site, dataset)
-    return None if record is None else digest_of(dict(record.values))
+    return None if record is None else digest_of(published(record, keystore))
 
 
 def require_record(site: Site, source: DatasetSource, content: Digest) -> None:

@@ -48,10 +48,10 @@ from fedsci.site.masking import SiteMasking
 from fedsci.site.memory import StrategyMemory
 from fedsci.site.pace import steps_in
 from fedsci.site.permit import Permit
-from fedsci.site.permit_check import check_first, check_round
+from fedsci.site.permit_check import check_first, check_round, second_signers
 from fedsci.site.permitting import Permitting
 from fedsci.site.personal import keep_own_model, keep_personal_model, personal_model
-from fedsci.site.record import site_record
+from fedsci.site.record import published, site_record
 from fedsci.site.round import contributor, train_alone
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.site.waiting import Waiting
@@ -220,6 +220,7 @@ class SiteService:
                 "permit": given.envelope.decode(),
             }
             | self._record(plan.study.dataset)
+            | self._second_key(policy, given.permit)
             | joined
         )
 
@@ -228,8 +229,13 @@ class SiteService:
         record = site_record(self.site, dataset)
         if record is None:
             return {}
-        body = {"site": self.site.site, "dataset": dataset, "record": dict(record.values)}
+        body = {"site": self.site.site, "dataset": dataset, "record": published(record, self.keystore)}
         return {"record": sign_statement("record", body, [self.keystore.signing_key()]).decode()}
+
+    def _second_key(self, policy: Policy, permit: Permit) -> dict[str, str]:
+        """Return the public key of the second person who signed the permit; nothing where nobody had to."""
+        second = permit.signers[1:]
+        return {"second_key": second_signers(policy)[second[0]].hex()} if second else {}
 
     def _check_permit(self, active: ActiveRun, *, number: int | None = None) -> None:
         """Pass if the permit lets the site compute now, in this round if there is one."""

@@ -4,13 +4,10 @@ What a site checks of a round's statement, besides that the log holds it: its ow
 is named as dropped; the numbers follow each other; and the model of the next round is the one the statement names.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from fedsci import names
 from fedsci.audit.entries import make_entry
@@ -23,9 +20,9 @@ from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
 from fedsci.errors import PolicyRefused, VerificationFailed
 from fedsci.identity.files import replace_private
-from fedsci.names import Digest
 from fedsci.secagg import Roster
 from fedsci.site.keystore import Keystore
+from fedsci.site.permit import vector_digest
 from fedsci.transport.binding import receipt_of, unpack
 from fedsci.transport.messages import Reply, Request
 
@@ -35,11 +32,6 @@ _MOST_STATEMENTS = 4096
 def log_origin(run: str) -> str:
     """Return the name of a run's log."""
     return f"fedsci/{run}"
-
-
-def vector_digest(vector: NDArray[Any]) -> Digest:
-    """Return the SHA-256 of a vector's bytes, as statements name models and sums."""
-    return Digest("sha256:" + hashlib.sha256(vector.tobytes()).hexdigest())
 
 
 class RunWitness:

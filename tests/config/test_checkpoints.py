@@ -1,8 +1,11 @@
 """Checkpoints of a study file: what is refused at load, and that the plan fixes who decides."""
 
 import json
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
+import yaml
 
 from fedsci.config.checkpoints import HumanCheckpoint, roles_after
 from fedsci.config.loading import parse, read_document
@@ -93,6 +96,18 @@ def test_the_pass_that_measures_the_scaling_keeps_what_is_asked_before_and_has_n
         signers={"officer": [A]},
     )
     assert [checkpoint.when for checkpoint in pass_before(plan).study.checkpoints] == ["before: release"]
+
+
+def test_what_the_documentation_shows_is_a_study(make_plan):
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    shown = yaml.safe_load(dedent(text.partition("## In the study\n")[2].partition("\nEach role")[0]))
+    plan = make_plan(training={"rounds": 60}, **shown)
+    check_plan(plan)
+    assert [checkpoint.when for checkpoint in plan.study.checkpoints] == [
+        "before: training",
+        "every_rounds: 20",
+        "before: release",
+    ]
 
 
 def test_the_newest_point_of_every_period_is_due():

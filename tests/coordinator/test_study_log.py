@@ -38,7 +38,7 @@ def verified(result):
 def test_everything_that_happens_is_in_a_log_that_verifies(conduct, masked):
     result = conduct(training={"rounds": 3}, masked=masked, **LOGGED)
     assert result.error is None
-    assert kinds(result) == ["plan", "sites", "round", "round", "round", *["spend"] * 4, "model"]
+    assert kinds(result) == ["plan", *["permit"] * 4, "sites", "round", "round", "round", *["spend"] * 4, "model"]
     assert result.exchanges["witness"] == 5  # before the first round, after each, and at the end
     verified(result)
 

@@ -33,5 +33,5 @@ def test_what_is_no_key_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a signer's key"):
         read_signer(path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="Not a directory"):
+    with pytest.raises(InputError, match="File exists"):
         new_signer(tmp_path / "file" / "officer.key")

@@ -12,7 +12,8 @@ from fedsci.data.record_writing import MANDATORY, Answers, record_bytes, write_r
 from fedsci.errors import DataError
 from fedsci.names import Digest
 from fedsci.site.dataset import content_digest, describe_file, file_digest, load_columns
-from fedsci.site.record import record_digest, site_record
+from fedsci.site.keystore import Keystore
+from fedsci.site.record import published, record_digest, site_record
 from fedsci.site.service import SiteService
 from fedsci.transport.messages import Request
 
@@ -27,6 +28,7 @@ ANSWERS = Answers(
     provenance="Drawn",
     sensitivity=("none",),
 )
+SECRETS = [b""]
 CHANGED = "the data is not what its record says"
 UNUSABLE = "the data set's record cannot be used"
 
@@ -169,20 +171,38 @@ def test_data_that_changes_during_a_study_is_not_used_after_a_restart(lab, make_
     assert reply.error["code"] == "data"
 
 
-def test_the_digest_of_a_record_is_of_what_it_says_however_it_is_written(lab, tmp_path):
-    site = lab()
-    digest = record_digest(site, "points")
-    assert digest == digest_of(json.loads((tmp_path / RECORD).read_text()))
+def test_the_digest_of_a_record_is_of_what_others_see_however_it_is_written(lab, tmp_path):
+    site, keystore = lab(), Keystore(tmp_path)
+    digest = record_digest(site, "points", keystore)
+    assert digest == digest_of(published(site_record(site, "points"), keystore))
     edit(tmp_path, lambda values: None)  # other blanks, no indents
-    assert record_digest(site, "points") == digest
+    assert record_digest(site, "points", keystore) == digest
     edit(tmp_path, lambda values: values.update(version="1.0.1"))
-    assert record_digest(site, "points") != digest
+    assert record_digest(site, "points", keystore) != digest
 
 
-def test_without_a_record_there_is_no_digest(make_lab):
+def test_what_others_see_of_a_record_does_not_let_them_try_out_its_file(lab, tmp_path, monkeypatch):
+    site, keystore = lab(), Keystore(tmp_path)
+    monkeypatch.setattr(Keystore, "split_key", lambda self: SECRETS[-1])
+    record = site_record(site, "points")
+    [file] = record.values["distribution"]
+    SECRETS.append(b"a" * 32)
+    seen = published(record, keystore)
+    [shown] = seen["distribution"]
+    assert file["sha256"] not in json.dumps(seen)
+    assert "contentSize" not in shown
+    assert record.values["distribution"] == [file]  # the record itself is as it was
+    SECRETS.append(b"b" * 32)  # another site's secret, the same file
+    assert published(record, keystore)["distribution"] != [shown]
+    assert {key: value for key, value in seen.items() if key != "distribution"} == {
+        key: value for key, value in record.values.items() if key != "distribution"
+    }
+
+
+def test_without_a_record_there_is_no_digest(make_lab, tmp_path):
     site = load_site(make_lab())
     assert site_record(site, "points") is None
-    assert record_digest(site, "points") is None
+    assert record_digest(site, "points", Keystore(tmp_path)) is None
 
 
 def test_a_builtin_part_is_held_to_its_record_too(lab, tmp_path):
