@@ -99,7 +99,7 @@ def test_what_would_be_signed_is_shown_field_by_field(waiting, fedsci):
 
 def test_an_approval_signs_a_permit_that_others_can_check(waiting, fedsci):
     waiting()
-    said = json.loads(fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--json").out)
+    said = json.loads(fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state", "--json").out)
     key = json.loads(fedsci("site", "identity", "lab-1.yaml", "--state", "state", "--json").out)["verification_key"]
     statement = open_statement("permit", (fedsci.folder / said["file"]).read_bytes(), [bytes.fromhex(key)])
     assert (statement.digest, dict(statement.body)) == (said["permit"], said["body"])
@@ -109,18 +109,18 @@ def test_an_approval_signs_a_permit_that_others_can_check(waiting, fedsci):
     assert "may run here once, until" in first
     assert second.startswith("permit sha256:")
     assert said["permit"] not in second
-    refused = fedsci("site", "refuse", "lab-1.yaml", "tiny", "--state", "state", "--reason", "no", "--json")
-    assert json.loads(refused.out) == {"study": "tiny", "digest": said["digest"], "reason": "no"}
+    refused = fedsci("site", "refuse", "lab-1.yaml", "tumours", "--state", "state", "--reason", "no", "--json")
+    assert json.loads(refused.out) == {"study": "tumours", "digest": said["digest"], "reason": "no"}
 
 
-def test_a_permit_cannot_be_signed_for_data_that_is_not_there(waiting, fedsci):
+def test_a_permit_cannot_be_signed_for_data_that_is_not_there(waiting, study, fedsci):
     waiting()
-    for file in fedsci.folder.glob("*.csv"):
-        file.unlink()
+    study.sites["lab-1"]["datasets"]["tumours"] |= {"path": "gone.csv", "builtin": None}
+    study.write()
     shown = fedsci("site", "pending", "lab-1.yaml", "--state", "state")
     assert shown.code == 0
     assert "permit    none can be signed: " in shown.out
-    assert fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state").code == 2
+    assert fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state").code == 2
 
 
 def test_the_way_to_two_signatures(waiting, study, fedsci):
@@ -133,20 +133,21 @@ def test_the_way_to_two_signatures(waiting, study, fedsci):
     assert "  signers          lab-1, ada\n" in shown
     assert "names ada with this key" in fedsci("site", "signer", "lab-1.yaml", "ada", "--key", "ada.key").out
 
-    early = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "ada.key")
-    assert (early.code, early.error_line) == (2, "fedsci: the site has not signed tiny yet")
-    half = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state").out
+    early = fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state", "--key", "ada.key")
+    assert (early.code, early.error_line) == (2, "fedsci: the site has not signed tumours yet")
+    half = fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state").out
     assert "is signed by the site and waits for ada's signature" in half
     waits = fedsci("site", "pending", "lab-1.yaml", "--state", "state").out
     assert "permit    signed by the site:" in waits
     assert re.search(r"--key FILE \(signed by ada\)", waits)
-    assert json.loads(fedsci("site", "status", "lab-1.yaml", "--state", "state", "--json").out)["pending"] == ["tiny"]
+    status = json.loads(fedsci("site", "status", "lab-1.yaml", "--state", "state", "--json").out)
+    assert status["pending"] == ["tumours"]
     fedsci("site", "signer", "lab-1.yaml", "ben", "--key", "ben.key")
-    wrong = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "ben.key")
+    wrong = fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state", "--key", "ben.key")
     assert (wrong.code, "is not ada's" in wrong.error_line) == (4, True)
-    own = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "state/identity.key")
+    own = fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state", "--key", "state/identity.key")
     assert (own.code, "one key is one signer" in own.error_line) == (4, True)
-    done = fedsci("site", "approve", "lab-1.yaml", "tiny", "--state", "state", "--key", "ada.key")
+    done = fedsci("site", "approve", "lab-1.yaml", "tumours", "--state", "state", "--key", "ada.key")
     assert "may run here once, until" in done.out
     assert done.out.splitlines()[1] == half.splitlines()[1]
 

@@ -41,3 +41,11 @@ def test_whatever_a_site_says_only_a_refusal_comes_out(name, value):
     except InputError:
         return
     assert name in ("schema", "exact_evaluation", "privacy")  # any text, anything but true is no, {} says nothing
+
+
+def test_a_permit_is_a_text_of_bounded_size():
+    assert read_admission("lab-1", SAID).permit == ""
+    assert read_admission("lab-1", SAID | {"permit": "{}"}).permit == "{}"
+    for permit in (7, None, ["{}"], "x" * 16_385):
+        with pytest.raises(InputError):
+            read_admission("lab-1", SAID | {"permit": permit})

@@ -195,10 +195,11 @@ def test_a_restored_state_folder_lets_no_slot_be_used_twice(conduct, tmp_path):
             return reply
         if request.fields["round"] == 1:
             shutil.copytree(service.state, saved)
+            first.append(request)
         if request.fields["round"] == 2:
             shutil.copytree(saved, service.state, dirs_exist_ok=True)
             again = type(service)(service.site, service.state)
-            for request_again in (request, replace(request, fields=request.fields | {"round": 1, "slot": 0})):
+            for request_again in (request, *first):
                 for process in (service, again):
                     refused = process.handle(request_again)
                     assert refused.error["message"] == "refused: slot-used"
@@ -206,7 +207,7 @@ def test_a_restored_state_folder_lets_no_slot_be_used_twice(conduct, tmp_path):
             later.append(1)
         return reply
 
-    later = []
+    first, later = [], []
     assert conduct(training={"rounds": 3}, after=after).error is None
     assert later == [1]
 
@@ -233,7 +234,7 @@ def other_fields(**changes):
 
 
 TAMPERED = {
-    "another model": (other_model, "took part in another round"),
+    "another model": (other_model, "permit: initial_model"),
     "other record counts": (
         lambda request: replace(
             request, fields=request.fields | {"records": request.fields["records"] | {"lab-1": [1, 1]}}
@@ -281,16 +282,19 @@ def test_a_site_that_is_told_something_else_is_in_no_sum(conduct, make_plan, nam
 
 
 def test_two_models_in_one_round_cancel_no_masks(conduct):
-    """Half of the labs get another model: neither half is large enough, so nothing is opened."""
+    """Half of the labs get another model: neither half is large enough, so nothing is opened.
+
+    In the first round their permits say which it must be; later only the masks tell.
+    """
 
     def before(service, request):
-        other = service.site.site in ("lab-3", "lab-4") and request.action == "train"
+        other = service.site.site in ("lab-3", "lab-4") and request.action == "train" and request.fields["round"] == 2
         return other_model(request) if other else request
 
-    result = conduct(before=before)
+    result = conduct(before=before, training={"rounds": 2})
     assert result.error.exit_code == 5
     assert "lab-3: site 3 took part in another round" in result.error.message
-    assert result.exchanges["unmask"] == 0
+    assert result.exchanges["unmask"] == 1
 
 
 def shortened(request: Request, keep: int) -> Request:
@@ -361,7 +365,7 @@ def test_nothing_but_sums_is_in_the_clear(conduct):
         "hello": {"site", "key"},
         "prepare": {
             *("records", "inputs", "parameters", "schema", "exact_evaluation", "privacy", "advert"),
-            *("rounds_allowed", "measurements_allowed", "stops"),
+            *("rounds_allowed", "measurements_allowed", "stops", "permit"),
         },
         "share": {"envelopes"},
         "train": {"header", "advert"},

@@ -1,6 +1,7 @@
 """A permit lets in what it says and nothing else: every field of it is compared, under every signature it needs."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -355,3 +356,11 @@ def test_a_ledger_that_was_rolled_back_refuses_a_permit_of_later(site, terms, tm
     (tmp_path / "anchors" / "lab-1.json").unlink()
     with pytest.raises(BudgetRefused):
         check(sign_permit(permit, [SITE]), terms, real_ledger, nonce=permit.nonce)
+
+
+def test_the_page_on_permits_lists_every_field():
+    page = (Path(__file__).parents[2] / "docs" / "permits.md").read_text()
+    signed, refusals = page.split("## What a refusal means")
+    for one in fields(Permit):
+        assert f"`{one.name}`" in signed
+        assert f"`{one.name}`" in refusals or one.name == "nonce"
