@@ -168,7 +168,7 @@ def test_what_a_lab_reaches_alone_is_never_told_with_noise(serve, plan, exact, m
     def touched(*_, **__):
         raise AssertionError("it was computed")
 
-    monkeypatch.setattr("fedsci.site.service.train_alone", touched)
+    monkeypatch.setattr("fedsci.site.own_models.train_alone", touched)
     study = Study(serve(exact=exact), plan)
     assert study.prepare().error is None
     assert refused(study.alone("noised"), "policy")
