@@ -310,9 +310,9 @@ def _readable(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
 def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
     """Return what a pending study would do here."""
     from fedsci.errors import FedsciError
+    from fedsci.site.charging import cost_for, dimension_of
     from fedsci.site.forecast import forecast
     from fedsci.site.permitting import Permitting
-    from fedsci.site.service import cost_for, dimension_of
 
     plan = one.opened(site.policy)
     study = plan.study

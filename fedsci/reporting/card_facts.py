@@ -20,7 +20,7 @@ from fedsci.reporting.evidence import Evidence, checked_plan, read_evidence
 from fedsci.reporting.log_proof import log_proof
 from fedsci.reporting.records import DataRecord, records_of
 from fedsci.reporting.run_folder import RunFolder, count, finite, items, mapping, read_run_folder, text
-from fedsci.site.service import dimension_of
+from fedsci.site.charging import dimension_of
 from fedsci.training.schema import schema_of
 
 CARD_VERSION = 1

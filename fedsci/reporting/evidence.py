@@ -20,7 +20,7 @@ from fedsci.privacy.budget import BudgetPolicy, budget_policy_at, charge_cost, e
 from fedsci.privacy.events import neighbouring_of
 from fedsci.reporting.records import DataRecord, records_of
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, read_run_folder, text
-from fedsci.site.service import dimension_of
+from fedsci.site.charging import dimension_of
 from fedsci.training.accountant import Cost, cost_of, delta_of_all
 
 _CLOSE = 1e-6

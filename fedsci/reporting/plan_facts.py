@@ -21,8 +21,8 @@ from fedsci.privacy.events import neighbouring_of
 from fedsci.privacy.meaning import Meaning, meaning_of, plain_words
 from fedsci.reporting.collusion import Against, added, collusion_table
 from fedsci.reporting.earlier_runs import EarlierRun, earlier_runs
+from fedsci.site.charging import cost_for, dimension_of
 from fedsci.site.forecast import Forecast, Room, forecast, forecast_both, plan_at
-from fedsci.site.service import cost_for, dimension_of
 from fedsci.training.accountant import Cost, cost_of, delta_of_all
 
 _EPSILONS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)

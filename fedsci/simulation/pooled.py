@@ -21,11 +21,11 @@ from fedsci.data.table import concatenate
 from fedsci.errors import RoundAborted
 from fedsci.names import SiteId
 from fedsci.site.alone import alone_with
+from fedsci.site.charging import dimension_of
 from fedsci.site.dataset import SiteData, load_site_data
 from fedsci.site.gate import allows_no_privacy
 from fedsci.site.personal import personal_model
 from fedsci.site.round import Contributor, contributor, train_alone
-from fedsci.site.service import dimension_of
 from fedsci.strategies.base import WeightedSum
 from fedsci.training.accountant import Cost, cost_of, noise_of_sum
 from fedsci.training.device import CPU

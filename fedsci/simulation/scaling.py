@@ -6,8 +6,8 @@ from fedsci.config.plan import Plan
 from fedsci.config.scaling import by_the_bounds, scaled
 from fedsci.config.site import load_site
 from fedsci.errors import BudgetRefused, PolicyRefused
+from fedsci.site.charging import cost_for, dimension_of
 from fedsci.site.forecast import forecast_both
-from fedsci.site.service import cost_for, dimension_of
 
 
 def require_both(first: Plan, asked: Plan, site_files: tuple[Path, ...], state: Path | None) -> None:

@@ -22,8 +22,8 @@ from fedsci.privacy.accounting import epsilon as plan_epsilon
 from fedsci.privacy.budget import admits, charge_cost, epsilon_enforced
 from fedsci.privacy.events import Plan as EventPlan
 from fedsci.privacy.events import one_after_another
+from fedsci.site.charging import cost_for
 from fedsci.site.forecast import plan_at, spending_of
-from fedsci.site.service import cost_for
 from fedsci.training.accountant import Cost
 
 MOST_TRIES = 64

@@ -10,7 +10,6 @@ import shutil
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from fedsci.config.plan import Plan
 from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.config.site import Policy, Site
 from fedsci.errors import (
-    BudgetRefused,
     ConfigError,
     DataError,
     FedsciError,
@@ -34,34 +32,29 @@ from fedsci.errors import (
 )
 from fedsci.identity.files import replace_private
 from fedsci.names import Digest
-from fedsci.privacy.accounting import epsilon as plan_epsilon
-from fedsci.privacy.budget import BudgetPolicy, charge_cost, epsilon_enforced
-from fedsci.privacy.events import Plan as EventPlan
-from fedsci.privacy.events import one_after_another
-from fedsci.site.alone import alone_with
+from fedsci.site.charging import Charging, cost_for, dimension_of
 from fedsci.site.dataset import content_digest, load_site_data
-from fedsci.site.gate import allows_no_privacy, check_cost, check_delta, check_policy, require_budget
+from fedsci.site.gate import allows_no_privacy, check_delta, check_policy
 from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import Ledger, open_ledger
 from fedsci.site.log import SiteLog
 from fedsci.site.masking import SiteMasking
 from fedsci.site.memory import StrategyMemory
+from fedsci.site.own_models import OwnModels
 from fedsci.site.pace import steps_in
 from fedsci.site.permit import Permit
 from fedsci.site.permit_check import check_first, check_round, second_signers
 from fedsci.site.permitting import Permitting
-from fedsci.site.personal import keep_own_model, keep_personal_model, personal_model
+from fedsci.site.personal import keep_own_model
 from fedsci.site.record import published, site_record
-from fedsci.site.round import contributor, train_alone
+from fedsci.site.round import contributor
 from fedsci.site.upload import ActiveRun, Upload
 from fedsci.site.waiting import Waiting
 from fedsci.site.witnessing import RunWitness
 from fedsci.strategies.base import BufferedStrategy
-from fedsci.training.accountant import Cost, cost_of
+from fedsci.training.accountant import Cost
 from fedsci.training.device import pick_device
-from fedsci.training.learner import module_for
 from fedsci.training.metrics import MetricSums
-from fedsci.training.models import layout_of
 from fedsci.training.schema import schema_of
 from fedsci.transport.binding import unpack
 from fedsci.transport.messages import Reply, Request
@@ -70,14 +63,6 @@ _RUN = re.compile(r"[0-9a-f]{32}")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NO_DISK = "the site cannot write to its disk"
 _FREE = "free some space for the site's state folder; it takes part again as soon as it can write"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paid:
-    """How many rounds and noised measurements of a study a site's budget pays for."""
-
-    rounds: int
-    measurements: int
 
 
 class SiteService:
@@ -94,6 +79,7 @@ class SiteService:
         self.log = SiteLog(state / "site.log")
         self.keystore = Keystore(state)
         self.permitting = Permitting(site, state)
+        self.charging = Charging(site, lambda: self.ledger)
         self._ledger: Ledger | None = None
         self._runs: dict[str, ActiveRun] = {}
         self._pending: set[str] = set()
@@ -156,7 +142,7 @@ class SiteService:
         plan = self._plan(request.text("plan").encode())
         policy = check_policy(plan, self.site, approved=True)
         if request.fields.get("rules_only") is True:  # a study like it will follow another, and be proposed itself
-            self._check_cost(plan, policy)
+            self.charging.check_cost(plan, policy)
             return Reply(fields={"approval": "given"})
         if not self.permitting.needs_word(plan):
             return Reply(fields={"approval": "given"})
@@ -187,7 +173,7 @@ class SiteService:
             (folder / "roster").write_text(str(request.fields.get("roster", "")) if masked else "", encoding="ascii")
             (folder / "permit.json").write_bytes(given.envelope)
             self.permitting.use(given, plan, run)
-            cost, paid = self._charge(run, plan, policy, content)
+            cost, paid = self.charging.charge(run, plan, policy, content)
             try:
                 masking, joined = self._join(request, run, plan)
                 if plan.study.audit_log.enabled:
@@ -197,7 +183,7 @@ class SiteService:
             except BaseException:
                 self.keystore.forget(run)
                 if cost is not None:  # nothing was computed, so nothing stays charged
-                    budget = self._budget(plan.study.dataset)
+                    budget = self.charging.budget(plan.study.dataset)
                     self.ledger.settle(plan.study.dataset, run, policy=budget, used=cost.events)
                 raise
         except BaseException:
@@ -213,10 +199,10 @@ class SiteService:
                 "parameters": dimension_of(plan),
                 "schema": schema.digest(),
                 "exact_evaluation": policy.exact_evaluation,
-                "privacy": self._privacy(plan, cost, (0, 0), charged=paid),
+                "privacy": self.charging.privacy(plan, cost, (0, 0), charged=paid),
                 "rounds_allowed": paid.rounds,
                 "measurements_allowed": paid.measurements,
-                "stops": self._stops(plan.study.dataset),
+                "stops": self.charging.stops(plan.study.dataset),
                 "permit": given.envelope.decode(),
             }
             | self._record(plan.study.dataset)
@@ -241,13 +227,6 @@ class SiteService:
         """Pass if the permit lets the site compute now, in this round if there is one."""
         check_round(active.permit, now=self.permitting.now, number=number)
 
-    def _check_cost(self, plan: Plan, policy: Policy) -> None:
-        cost = cost_for(plan)
-        if cost is not None:
-            budget = require_budget(self.site, plan.study.dataset)
-            epsilon = cost.epsilon_at(plan.training.rounds, delta=budget.delta)
-            check_cost(plan, self.site, policy, epsilon=epsilon)
-
     def _plan(self, content: bytes) -> Plan:
         """Return a plan that came; a strategy's module is imported only if the policy names it."""
         policy = self.site.policy
@@ -264,44 +243,6 @@ class SiteService:
         except DataError as error:
             error.message = _named(self.site.site, error.message)
             raise
-
-    def _charge(self, run: str, plan: Plan, policy: Policy, content: Digest) -> "tuple[Cost | None, Paid]":
-        """Write down, durably and before any data is opened, what the study may release.
-
-        Returns:
-            Its price, and how much of it is paid for.
-        """
-        cost, dataset, rounds = cost_for(plan), plan.study.dataset, plan.training.rounds
-        if cost is None:
-            self.ledger.record_no_privacy(dataset, run, content=content)
-            return None, Paid(rounds=rounds, measurements=0)
-        budget = self._budget(dataset, content)
-        check_cost(plan, self.site, policy, epsilon=cost.epsilon_at(rounds, delta=budget.delta))
-        stop = self._stops(dataset)
-        # a measurement costs a held-out record as much as the whole study: where that does not fit, none is made
-        for measurements in (cost.measurements, 0) if stop else (cost.measurements,):
-            try:
-                allowed = self.ledger.reserve(
-                    dataset,
-                    run,
-                    policy=budget,
-                    plan=partial(_events, cost, measurements),
-                    rounds=rounds,
-                    measurements=measurements,
-                    distance=cost.total_variation(rounds, measurements),
-                    exact_evaluation=policy.exact_evaluation,
-                    stop=stop and not measurements,
-                )
-                break
-            except BudgetRefused:
-                if not stop or not measurements:
-                    raise
-        return cost, Paid(rounds=allowed, measurements=measurements)
-
-    def _stops(self, dataset: str) -> bool:
-        """Return whether a study that would pass the data set's budget is stopped there, and not refused."""
-        budget = self.site.datasets[dataset].privacy
-        return budget is not None and budget.when_exceeded == "stop"
 
     def _join(self, request: Request, run: str, plan: Plan) -> tuple[SiteMasking | None, dict[str, str]]:
         if not plan.study.secure_aggregation.enabled:
@@ -438,52 +379,22 @@ class SiteService:
         shared = request.model() if "personalised" in metrics else None
         if shared is not None and shared.size != active.worker.parameters:
             raise InputError(f"{shared.size} numbers came, the model has {active.worker.parameters}")
-        self._only_once(run, "alone")
+        own = OwnModels(self.site.site, run, self._run_folder(run), self.log)
+        own.only_once("alone")
         tells = active.cost is None or allows_no_privacy(self.site, active.plan.study.dataset)
         for label in metrics:
             measuring = active
             told_here = tells and active.policy.exact_evaluation
             with contextlib.suppress(RoundAborted):  # it diverged: nothing to show, or to keep
                 if label == "personalised" and shared is not None:
-                    model = self._personalise(run, active, self._site_model(active, run, shared))
+                    model = own.personalise(active, self._site_model(active, run, shared))
                 elif told_here and not (label == "local" and active.worker.whole is not None):
-                    model, measuring = self._train_alone(active, private=label == "local" and active.plan.private)
+                    model, measuring = own.train(active, private=label == "local" and active.plan.private)
                 else:  # alone, a site has no others to hide among
                     continue
                 metrics[label] = measuring.measure(model) if told_here else None
         told = [None if sums is None else sums.values for sums in metrics.values()]
         return self._send(upload, None, told, active.own(metrics))
-
-    def _train_alone(self, active: ActiveRun, *, private: bool) -> tuple[NDArray[np.float32], ActiveRun]:
-        """Return a model of this lab's own, and the study as it was run for it; the records may be scaled otherwise."""
-        plan, data = alone_with(active.plan, active.data, private=private)
-        worker = contributor(
-            plan,
-            self.site.site,
-            data.train,
-            public_records=data.train_count,
-            cost=cost_for(plan, alone=True) if private else None,
-            device=active.worker.learner.device,
-            random_bytes=os.urandom,
-        )
-        return train_alone(worker), replace(active, plan=plan, data=data)
-
-    def _personalise(self, run: str, active: ActiveRun, shared: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the shared model adapted to this lab's records, kept in the run's folder for its operator."""
-        device = active.worker.learner.device
-        model = personal_model(active.plan, self.site.site, active.data.train, shared, device=device)
-        file = keep_personal_model(self._run_folder(run), active.plan, run=run, shared=shared, personal=model)
-        self.log.write("personalised", run=run, file=str(file))
-        return model
-
-    def _only_once(self, run: str, what: str) -> None:
-        """Pass once in a run, whichever process asks; what is computed without a charge is not computed again."""
-        try:
-            with (self._run_folder(run) / what).open("x") as mark:
-                os.fsync(mark.fileno())
-        except FileExistsError:
-            message = f"{what} was already answered in this run"
-            raise PolicyRefused(message, public=message) from None
 
     def _send(
         self,
@@ -553,12 +464,12 @@ class SiteService:
         dataset, cost = plan.study.dataset, cost_for(plan)
         used = (0, 0)
         if cost is not None:
-            used = self.ledger.settle(dataset, run, policy=self._budget(dataset), used=cost.events)
+            used = self.ledger.settle(dataset, run, policy=self.charging.budget(dataset), used=cost.events)
         self.keystore.forget(run)
         self._runs.pop(run, None)
         StrategyMemory(self._run_folder(run)).erase()
         Waiting(self._run_folder(run)).erase()
-        privacy = self._privacy(plan, cost, used)
+        privacy = self.charging.privacy(plan, cost, used)
         known = {name: value for name, value in privacy.items() if value is not None}
         spend = {"run": run, "site": self.site.site, "plan": plan.digest, "dataset": dataset, "privacy": known}
         envelope = sign_statement("spend", spend, [self.keystore.signing_key()]).decode()
@@ -641,48 +552,6 @@ class SiteService:
             ) from None
         return self.permitting.find_again(plan, run, envelope, ledger=self.ledger, content=content)
 
-    def _budget(self, dataset: str, content: str | None = None) -> BudgetPolicy:
-        budget = require_budget(self.site, dataset)
-        return self.ledger.register(
-            dataset,
-            epsilon=budget.epsilon,
-            delta=budget.delta,
-            unit=budget.unit,
-            group_by=budget.group_by,
-            content=content,
-        )
-
-    def _privacy(
-        self, plan: Plan, cost: Cost | None, used: tuple[int, int], *, charged: "Paid | None" = None
-    ) -> dict[str, Any]:
-        """What the study cost, and all studies together (infinite: "inf").
-
-        ``used`` are its rounds and measurements so far; ``charged`` is what is charged for it now, if that is more.
-        """
-        dataset, delta = plan.study.dataset, plan.study.privacy.delta
-        budget = self.site.datasets[dataset].privacy
-        limits = {"budget": budget and budget.epsilon, "budget_delta": budget and budget.delta}
-        if cost is None:
-            return {"study": "inf", "total": "inf", "enforced_total": None} | limits
-        policy = self._budget(dataset)
-        spending = self.ledger.spending(dataset, policy)
-        everything = one_after_another(spending.plans)
-        total = plan_epsilon(everything, delta=delta)
-        charged = charged or Paid(rounds=used[0], measurements=used[1])
-        charge = charge_cost(cost.events(charged.rounds, charged.measurements), policy)
-        return limits | {
-            "study": cost.epsilon(*used),
-            "total": "inf" if spending.no_privacy_runs else total,
-            "enforced_total": spending.epsilon_enforced,
-            "enforced_before": epsilon_enforced(policy, _less(spending.spent_rdp, charge)),
-            "noise_multiplier": cost.noise_multiplier,
-            "rounds_charged": charged.rounds,
-            "measurements_charged": charged.measurements,
-            "rdp_order": policy.order,
-            "rdp_study": charge,
-            "rdp_total": spending.spent_rdp,
-        }
-
     def _run_folder(self, run: str) -> Path:
         return self.state / "runs" / run
 
@@ -706,25 +575,6 @@ def _received(active: ActiveRun, request: Request) -> NDArray[np.float32]:
         sends = strategy.sent(active.worker.parameters)
         raise InputError(f"{received.size} numbers came, {strategy.name} sends {sends}")
     return received
-
-
-def cost_for(plan: Plan, *, alone: bool = False) -> Cost | None:
-    """Return the plan's price at this site, from the public schema alone; None without privacy."""
-    return cost_of(plan, dimension=dimension_of(plan), alone=alone) if plan.private else None
-
-
-def dimension_of(plan: Plan) -> int:
-    """Return the number of parameters of the plan's model, from the public schema alone."""
-    return layout_of(module_for(plan, inputs=schema_of(plan.study).width)).size
-
-
-def _less(total: float, part: float) -> float:
-    """Return the difference, and zero where only rounding is left of it."""
-    return total - part if total - part > 1e-9 * total else 0.0
-
-
-def _events(cost: Cost, measurements: int, rounds: int) -> EventPlan:
-    return cost.events(rounds, measurements)
 
 
 def _last_round(active: ActiveRun, request: Request) -> int:

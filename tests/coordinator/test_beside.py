@@ -85,7 +85,7 @@ class Labs:
         return [spending.epsilon_enforced for spending in self._spending()]
 
     def _spending(self):
-        return [service.ledger.spending("points", service._budget("points")) for service in self.services]
+        return [service.ledger.spending("points", service.charging.budget("points")) for service in self.services]
 
     def secrets(self) -> list[str]:
         return sorted(path.name for service in self.services for path in service.keystore._batches.glob("*"))

@@ -279,7 +279,7 @@ class TestFedBN:
             started.append((name, shared))
             return shared
 
-        monkeypatch.setattr("fedsci.site.service.personal_model", look)
+        monkeypatch.setattr("fedsci.site.own_models.personal_model", look)
         result, measured, _ = self.watched(conduct, monkeypatch, personalise="fine_tune")
         assert result.error is None
         assert len(started) == 4

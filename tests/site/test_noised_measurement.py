@@ -168,7 +168,7 @@ def test_what_a_lab_reaches_alone_is_never_told_with_noise(serve, plan, exact, m
     def touched(*_, **__):
         raise AssertionError("it was computed")
 
-    monkeypatch.setattr("fedsci.site.service.train_alone", touched)
+    monkeypatch.setattr("fedsci.site.own_models.train_alone", touched)
     study = Study(serve(exact=exact), plan)
     assert study.prepare().error is None
     assert refused(study.alone("noised"), "policy")
@@ -189,7 +189,7 @@ def test_nothing_is_measured_before_a_study_is_let_in_or_after_it_is_over(serve,
 
 
 def test_a_settled_run_measures_nothing_even_if_the_site_forgot_that_it_is_over(study):
-    budget = study.service._budget("points")
+    budget = study.service.charging.budget("points")
     cost = study.service._runs[study.run].cost
     study.service.ledger.settle("points", study.run, policy=budget, used=cost.events)
     assert refused(study.evaluate(), "budget")
@@ -234,7 +234,7 @@ def test_killed_between_charge_and_answer_the_charge_stays_and_the_model_is_not_
     assert again.ask("finish").error is None
     settled = again.service.ledger.entries()[-1]
     assert (settled.kind, settled.body["rounds"], settled.body["measurements"]) == ("settle", 0, 1)
-    budget = again.service._budget("points")
+    budget = again.service.charging.budget("points")
     charged = from_json(settled.body["events"])
     assert charged.held_out
     assert charge_cost(charged, budget) > 0

@@ -10,9 +10,10 @@ import pytest
 
 from fedsci.config.site import load_site
 from fedsci.errors import DataError
+from fedsci.site.charging import cost_for
 from fedsci.site.dataset import content_digest, load_site_data
 from fedsci.site.forecast import forecast
-from fedsci.site.service import SiteService, cost_for
+from fedsci.site.service import SiteService
 from fedsci.training.metrics import MetricSums
 from fedsci.training.noised_metrics import sums_of
 from fedsci.transport.messages import ACTIONS, Reply, Request
