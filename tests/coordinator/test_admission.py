@@ -43,9 +43,17 @@ def test_whatever_a_site_says_only_a_refusal_comes_out(name, value):
     assert name in ("schema", "exact_evaluation", "privacy")  # any text, anything but true is no, {} says nothing
 
 
-def test_a_permit_is_a_text_of_bounded_size():
-    assert read_admission("lab-1", SAID).permit == ""
-    assert read_admission("lab-1", SAID | {"permit": "{}"}).permit == "{}"
-    for permit in (7, None, ["{}"], "x" * 16_385):
+@pytest.mark.parametrize(("kind", "most"), [("permit", 16 * 1024), ("record", 1 << 20)])
+def test_what_a_site_signed_is_a_text_of_bounded_size(kind, most):
+    assert read_admission("lab-1", SAID).statements == {}
+    assert read_admission("lab-1", SAID | {kind: "{}"}).statements == {kind: "{}"}
+    for content in (7, None, ["{}"], "x" * (most + 1)):
         with pytest.raises(InputError):
-            read_admission("lab-1", SAID | {"permit": permit})
+            read_admission("lab-1", SAID | {kind: content})
+
+
+@pytest.mark.parametrize("name", ["key", "late_key", "second_key"])
+def test_a_key_is_hexadecimal(name):
+    for text in ("0", "g0", "00 ", "AA", 7, None, "00" * 2049):
+        with pytest.raises(InputError):
+            read_admission("lab-1", SAID | {name: text})
