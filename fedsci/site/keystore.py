@@ -89,6 +89,13 @@ class Keystore:
             write_private(path, random_seed())
         return path.read_bytes()
 
+    def commitment_key(self) -> bytes:
+        """Return the secret under which statements say what data sets hold, made at the first call."""
+        path = self._folder / "commitment.key"
+        if not path.exists():
+            write_private(path, random_seed())
+        return path.read_bytes()
+
     def pin_consortium(self, public: bytes) -> None:
         """Trust rosters signed by this key; done once, at enrolment.
 

@@ -144,7 +144,7 @@ def terms_of(plan: Plan, site: Site, keystore: Keystore) -> Terms:
 def commit_content(content: Digest, keystore: Keystore) -> str:
     """Return what a permit says of a data set's content: only who has the site's secret can compare it with data."""
     message = b"fedsci permit content\0" + content.encode()
-    return "hmac-sha256:" + hmac.digest(keystore.split_key(), message, "sha256").hex()
+    return "hmac-sha256:" + hmac.digest(keystore.commitment_key(), message, "sha256").hex()
 
 
 def make_permit(

@@ -316,14 +316,14 @@ def test_scaffold_starts_from_the_model_and_no_control(make_plan, permit):
         check_first(plan, vector, permit)
 
 
-def test_content_is_told_to_nobody_who_could_try_it_out(monkeypatch, keystore):
+def test_content_is_told_to_nobody_who_could_try_it_out(keystore, tmp_path):
     digest = "sha256:" + 64 * "a"
-    monkeypatch.setattr(Keystore, "split_key", lambda self: bytes(32))
     said = commit_content(digest, keystore)
     assert said == commit_content(digest, keystore)
     assert digest[7:] not in said
-    monkeypatch.setattr(Keystore, "split_key", lambda self: bytes([1]) * 32)
-    assert said != commit_content(digest, keystore)
+    assert said != commit_content("sha256:" + 64 * "b", keystore)
+    assert said == commit_content(digest, Keystore(tmp_path / "state"))  # another process of the same site
+    assert said != commit_content(digest, Keystore(tmp_path / "another"))
 
 
 def test_privacy_is_a_ceiling_only_where_there_is_any(make_plan, site, keystore):
