@@ -183,7 +183,7 @@ def test_the_digest_of_a_record_is_of_what_others_see_however_it_is_written(lab,
 
 def test_what_others_see_of_a_record_does_not_let_them_try_out_its_file(lab, tmp_path, monkeypatch):
     site, keystore = lab(), Keystore(tmp_path)
-    monkeypatch.setattr(Keystore, "split_key", lambda self: SECRETS[-1])
+    monkeypatch.setattr(Keystore, "commitment_key", lambda self: SECRETS[-1])
     record = site_record(site, "points")
     [file] = record.values["distribution"]
     SECRETS.append(b"a" * 32)
