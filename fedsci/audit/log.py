@@ -10,14 +10,14 @@ shown to anyone. So a crash leaves at the end what no checkpoint speaks of; anyt
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fedsci.audit.checkpoint import Checkpoint, check_origin
 from fedsci.audit.entries import FILE, Entry, EntryFile, make_entry
 from fedsci.audit.merkle import Proof
 from fedsci.audit.note import Note, add_line, open_checkpoint, sign_note
-from fedsci.audit.note_keys import Signer, log_key
+from fedsci.audit.note_keys import NoteKey, Signer, log_key
 from fedsci.audit.quorum import check_cosigners, cosigned_by
 from fedsci.audit.statement import digest_of, peek
 from fedsci.errors import InputError, VerificationFailed
@@ -155,16 +155,40 @@ class AuditLog:
         Raises:
             VerificationFailed: it is not of this site, of another checkpoint, or not valid.
         """
-        note = self.newest()
-        alone = add_line(sign_note(note.checkpoint, self._signer), line)
+        refused = self.add_cosignatures({site: [line]})
+        if refused:
+            raise refused[site]
+        return self.has_quorum()
+
+    def add_cosignatures(self, lines: Mapping[str, Iterable[str]]) -> dict[str, VerificationFailed]:
+        """Keep sites' cosignatures of the newest checkpoint, written at once; return why some sites' are not kept.
+
+        Those of a site are kept together or not at all; a second one by the same key changes nothing.
+        """
+        note, refused = self.newest(), dict[str, VerificationFailed]()
+        content, known = note.content, set(note.signed_by)
+        for site, said in lines.items():
+            try:
+                new = {key: line for line in said for key in self._checked(site, line)}
+            except VerificationFailed as error:
+                refused[site] = error
+                continue
+            for key in new.keys() - known:
+                content = add_line(content, new[key])
+            known |= new.keys()
+        if content != note.content:
+            self._keep(content)
+        return refused
+
+    def _checked(self, site: str, line: str) -> set[NoteKey]:
+        """Return the one key of a site by which a line cosigns the newest checkpoint."""
+        alone = add_line(sign_note(self.newest().checkpoint, self._signer), line)
         with wrong_in(NEWEST):
             opened = self._open(alone, {site: self._keys.get(site, set())})
             new = set(opened.signed_by) - {self._log_key()}
             if opened.unknown or len(new) != 1:
                 raise VerificationFailed(f"this is not one cosignature of {site}", field=site)
-        if not new <= set(note.signed_by):
-            self._keep(add_line(note.content, line))
-        return self.has_quorum()
+        return new
 
     def cosigners(self) -> tuple[str, ...]:
         """Return the sites that have cosigned the newest checkpoint, by the key that counts."""
@@ -197,7 +221,7 @@ class AuditLog:
     def _open(self, content: bytes, cosigners: Mapping[str, set[bytes]]) -> Note:
         return open_checkpoint(content, origin=self.origin, coordinator=self._signer.public, cosigners=cosigners)
 
-    def _log_key(self) -> object:
+    def _log_key(self) -> NoteKey:
         return log_key(self.origin, self._signer.public)
 
     def _read_checkpoints(self) -> list[Note]:

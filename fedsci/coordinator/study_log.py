@@ -25,7 +25,7 @@ from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import MOST_STATEMENT
 from fedsci.coordinator.aggregation import Collected
 from fedsci.coordinator.progress import Progress
-from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
+from fedsci.errors import RoundAborted, SiteFailed
 from fedsci.identity.files import write_private
 from fedsci.names import SiteId, digest
 from fedsci.registry.run_folder import RunFolder
@@ -156,8 +156,8 @@ class StudyLog:
         while True:
             cosigned = set(log.cosigners())
             asked = [site for site in self.plan.sites if site not in cosigned or (last and site not in reasons)]
-            for site, answer in self._ask(link, asked, last=last).items() if asked else ():
-                reasons[site] = self._take(log, site, answer)
+            if asked:
+                reasons |= self._take(log, self._ask(link, asked, last=last))
             if log.has_quorum():
                 return
             if time.monotonic() >= deadline or all(_is_final(reasons.get(site, "")) for site in asked):
@@ -274,20 +274,23 @@ class StudyLog:
             "statements": statements,
         }
 
-    def _take(self, log: AuditLog, site: SiteId, answer: Reply | SiteFailed) -> str:
-        """Keep a site's cosignatures; return why there is none, or an empty text."""
-        if isinstance(answer, SiteFailed):
-            return str(answer)
-        lines = answer.fields.get("cosignatures")
-        try:
-            for line in lines if isinstance(lines, list) else []:
-                log.add_cosignature(site, str(line))
-        except VerificationFailed as error:
-            return f"{site}: {error.message}"
-        if site not in log.cosigners():
-            return f"{site}: it cosigned nothing"
-        self._seen[site] = log.newest().checkpoint.size
-        return ""
+    def _take(self, log: AuditLog, answers: Mapping[SiteId, Reply | SiteFailed]) -> dict[SiteId, str]:
+        """Keep sites' cosignatures; return why there is none, for each site, or an empty text."""
+        reasons, lines = dict[SiteId, str](), dict[str, list[str]]()
+        for site, answer in answers.items():
+            said = answer.fields.get("cosignatures") if isinstance(answer, Reply) else None
+            if isinstance(said, list) and len(said) <= 2:
+                lines[site] = [str(line) for line in said]
+            reasons[site] = str(answer) if isinstance(answer, SiteFailed) else ""
+        refused = log.add_cosignatures(lines)
+        cosigned = set(log.cosigners())
+        for site in answers:
+            if site in refused:
+                reasons[site] = f"{site}: {refused[site].message}"
+            elif site in cosigned:
+                self._seen[site] = log.newest().checkpoint.size
+            reasons[site] = reasons[site] or ("" if site in cosigned else f"{site}: it cosigned nothing")
+        return reasons
 
     def _riding(self, site: SiteId, request: Request) -> Mapping[str, Any]:
         if self._log is None or request.action not in _CARRIES:
