@@ -62,6 +62,7 @@ class StudyLog:
     _link: SiteLink | None = None
     _run: str = ""
     _seen: dict[SiteId, int] = field(default_factory=dict)
+    _late: set[SiteId] = field(default_factory=set)
 
     @property
     def path(self) -> Path:
@@ -127,6 +128,7 @@ class StudyLog:
         if metrics is not None:
             body["metrics_before"] = dict(metrics)
         self._append("round", body, round=number)
+        self._late = set() if collected is None else set(collected.dropped)
         for site, reason in sorted(collected.dropped.items()) if collected is not None else ():
             said = {"run": self._run, "round": number, "site": site, "reason": reason}
             self._append("refusal", said, round=number, site=site)
@@ -145,6 +147,8 @@ class StudyLog:
     def witness(self, *, last: bool = False) -> None:
         """Have the sites cosign the newest checkpoint; at the end also with their post-quantum keys.
 
+        Who was missing from the round is not waited for, unless it takes its cosignature: it may still be at work.
+
         Raises:
             RoundAborted: no quorum did.
         """
@@ -153,9 +157,10 @@ class StudyLog:
             return
         log.checkpoint()
         deadline, reasons = time.monotonic() + self.patience_s, dict[SiteId, str]()
+        late = set() if last else self._late
         while True:
-            cosigned = set(log.cosigners())
-            asked = [site for site in self.plan.sites if site not in cosigned or (last and site not in reasons)]
+            left = {site for site in self.plan.sites if site not in log.cosigners() or (last and site not in reasons)}
+            asked, late = sorted(left - late or left), set()
             if asked:
                 reasons |= self._take(log, self._ask(link, asked, last=last))
             if log.has_quorum():

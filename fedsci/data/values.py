@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
-from decimal import Context, Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(r"[+-]?(inf|infinity)", re.IGNORECASE)
-_EXACT = Context(prec=100)
+_EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 _TRUE = frozenset({"true", "yes", "on"})
 _FALSE = frozenset({"false", "no", "off"})
 _LONGEST_SHOWN = 40
@@ -37,7 +37,7 @@ def matching_key(value: object) -> str:
         return text
     try:
         number = Decimal(text).normalize(_EXACT)
-    except ArithmeticError:  # an exponent beyond what Decimal can hold
+    except ArithmeticError:  # more digits, or a larger exponent, than are compared: then it is a text
         return text
     return str(number) if number else "0"
 

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedsci.errors import ConnectionFailed, FedsciError, InputError, SiteFailed
 from fedsci.names import SiteId, site_id
 from fedsci.transport.codec import decode_reply, encode, encode_vector
-from fedsci.transport.messages import ACTIONS, BUSY, TIMED, Reply, Request
+from fedsci.transport.messages import ACTIONS, BOUNDED, BUSY, Reply, Request
 
 _POLL_S = 0.002
 _BUSY_S = 0.1
@@ -37,7 +37,7 @@ class SiteLink:
     Attributes:
         grid: Flower's.
         timeout_s: how long to wait for the slowest site.
-        round_deadline_s: the same in the exchanges of a round (:data:`TIMED`), where it is less.
+        round_deadline_s: the same in the exchanges of a round (:data:`BOUNDED`), where it is less.
         registered: each site's node, where the connection itself proves which site a node is; else what the nodes
             say of themselves counts.
         check: called before anything is sent and while waiting; may raise to end it.
@@ -118,7 +118,7 @@ class SiteLink:
         not computed there.
         """
         started, limit = time.monotonic(), self.timeout_s
-        if self.round_deadline_s is not None and any(request.action in TIMED for request in requests.values()):
+        if self.round_deadline_s is not None and any(request.action in BOUNDED for request in requests.values()):
             limit = min(limit, self.round_deadline_s)
         by_node = {self._nodes[site]: self._loaded(site, one) for site, one in requests.items() if site in self._nodes}
         replies = self._exchange(by_node, deadline=started + limit)

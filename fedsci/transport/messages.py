@@ -34,6 +34,9 @@ ACTIONS: dict[str, str] = {
 #: What a round asks for: the study's deadline holds in each of these exchanges.
 TIMED = frozenset({"train", "evaluate", "unmask", "votes"})
 
+#: What is waited for no longer than a round's exchanges; an exchange of its own after each round goes with them.
+BOUNDED = TIMED | {"witness"}
+
 #: The errors of a site that did not begin: an earlier request is in work (ask again), or the time is over.
 BUSY = {"code": "busy", "exit_code": 5, "message": "busy with an earlier request"}
 LATE = {"code": "late", "exit_code": 5, "message": "late: its time was over before the site came to it"}

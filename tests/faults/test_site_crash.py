@@ -121,7 +121,8 @@ def test_what_a_lab_failed_on_stays_in_its_own_log(fedsci, study, crash):
     crash("lab-1", "lab-2", round_number=2, error=RuntimeError(PRIVATE))
     outcome = fedsci("run", "study.yaml")
     told = outcome.out + outcome.err
-    told += "".join(path.read_text(errors="replace") for path in (fedsci.folder / outcome.folder).iterdir())
+    files = [path for path in (fedsci.folder / outcome.folder).rglob("*") if path.is_file()]
+    told += "".join(path.read_text(errors="replace") for path in files)
     assert PRIVATE not in told
     assert "lab-1: the site had an internal error" in outcome.error_line
     assert PRIVATE in (fedsci.folder / ".fedsci" / "lab-1" / "site.log").read_text()

@@ -59,9 +59,10 @@ def made(tmp_path_factory):
         tiny = sys.modules[NAME].Study(place)
         tiny.values["privacy"] = {"mechanism": "distributed", "epsilon": 3.0, "colluding_sites": 1}
         tiny.values["evaluation"] = {"baselines": ["local", "pooled"]}
+        tiny.values["audit_log"] = {"enabled": False}  # tests give it a log of their own
         tiny.values["intended_use"] = "Research on *tumours* only."
         for site in tiny.sites.values():
-            site["policy"]["mechanisms"] = ["distributed", "local", "none"]
+            site["policy"] |= {"mechanisms": ["distributed", "local", "none"], "unlogged_studies": True}
         tiny.sites["lab-3"]["policy"]["show_own_metrics"] = False
         tiny.write()
         run = SimulatedRun(

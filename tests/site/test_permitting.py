@@ -138,7 +138,7 @@ def test_a_permit_is_never_used_for_another_run(serve, plan):
 def test_the_use_is_durable_before_anything_is_charged(serve, plan, monkeypatch):
     service = serve(approval="manual")
     sign(service, plan)
-    monkeypatch.setattr(type(service), "_charge", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
+    monkeypatch.setattr(type(service.charging), "charge", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
     assert prepare(service, plan).error["code"] == "internal"
     assert nothing_charged(service)
     (used,) = (service.state / "permits" / "used").iterdir()
