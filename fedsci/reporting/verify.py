@@ -112,6 +112,12 @@ def verify_run(
             file=AUDIT,
             hint="run it with audit_log.enabled: true",
         )
+    if not (folder / AUDIT).exists() and run.summary.get("status") == "aborted":
+        raise VerificationFailed(
+            "the run ended before all sites had let it in, so there is no log of it",
+            file=AUDIT,
+            hint="nothing was trained; summary.json says why it ended, and nobody's signature proves it",
+        )
     with wrong_in(f"{AUDIT}/{KEYS}"):
         keys = _keys(folder / AUDIT / KEYS, plan, known=consortium)
     status = str(run.summary.get("status", ""))
