@@ -15,6 +15,8 @@ from fedsci.errors import InputError, VerificationFailed
 from fedsci.names import Digest
 
 FILE = "entries.jsonl"
+#: The kinds whose statements witnesses are shown whole; of all others they see the entry.
+SHOWN = ("sites", "round")
 _KIND = re.compile(r"[a-z][a-z-]{0,31}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LONGEST = 1000

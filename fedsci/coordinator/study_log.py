@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsci.audit.entries import SHOWN
 from fedsci.audit.log import AuditLog, statement_file
 from fedsci.audit.quorum import quorum_of
 from fedsci.audit.statement import sign_statement
@@ -36,7 +37,6 @@ from fedsci.transport.messages import Reply, Request
 
 _CARRIES = frozenset({"train", "begin", "evaluate", "alone"})
 _PATIENCE_S, _PAUSE_S = 60.0, 0.5
-_SHOWN = ("sites", "round")
 KEYS, MANIFEST = "keys.json", "manifest.json"
 
 
@@ -262,21 +262,17 @@ class StudyLog:
         log, seen = self._log, self._seen.get(site, 0)
         if log is None:
             return {}
-        statements = [
-            {
-                "envelope": (self.path / statement_file(entry.digest)).read_text(encoding="utf-8"),
-                "index": entry.index,
-                "proof": _packed(log.inclusion_proof(entry.index)),
-            }
-            for entry in log.entries()[seen:]
-            if entry.kind in _SHOWN
+        entries = [
+            {"line": entry.line.decode(), "proof": _packed(log.inclusion_proof(entry.index))}
+            | ({"envelope": (self.path / statement_file(entry.digest)).read_text()} if entry.kind in SHOWN else {})
+            for entry in log.entries()[seen : log.newest().checkpoint.size]
         ]
         return {
             "run": self._run,
             "note": log.newest().content.decode(),
             "old_size": seen,
             "proof": _packed(log.consistency_proof(seen)),
-            "statements": statements,
+            "entries": entries,
         }
 
     def _take(self, log: AuditLog, answers: Mapping[SiteId, Reply | SiteFailed]) -> dict[SiteId, str]:

@@ -5,16 +5,18 @@ is named as dropped; the numbers follow each other; and the model of the next ro
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedsci import names
-from fedsci.audit.entries import make_entry
-from fedsci.audit.note import open_checkpoint
+from fedsci.audit.checkpoint import Checkpoint
+from fedsci.audit.entries import SHOWN, Entry, make_entry, read_entry
+from fedsci.audit.merkle import check_consistency
+from fedsci.audit.note import Note, open_checkpoint
 from fedsci.audit.note_keys import PostQuantumKey, Signer
 from fedsci.audit.quorum import quorum_of, require_receipt
-from fedsci.audit.statement import Statement, open_statement, peek
+from fedsci.audit.statement import Statement, open_statement
 from fedsci.audit.witness import Witness
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
@@ -25,8 +27,6 @@ from fedsci.site.keystore import Keystore
 from fedsci.site.permit import vector_digest
 from fedsci.transport.binding import receipt_of, unpack
 from fedsci.transport.messages import Reply, Request
-
-_MOST_STATEMENTS = 4096
 
 
 def log_origin(run: str) -> str:
@@ -88,26 +88,15 @@ class RunWitness:
         """
         held, fields = self._read(), request.fields
         coordinator = bytes.fromhex(held["coordinator"])
-        seen = self._witness.seen(self._origin, coordinator=coordinator).size
-        if request.integer("old_size") != seen:
-            return Reply(fields={"size": seen})
+        before = self._witness.seen(self._origin, coordinator=coordinator)
+        if request.integer("old_size") != before.size:
+            return Reply(fields={"size": before.size})
         content = request.text("note").encode()
         note = open_checkpoint(content, origin=self._origin, coordinator=coordinator)
-        statements = fields.get("statements")
-        if not isinstance(statements, list) or len(statements) > _MOST_STATEMENTS:
-            raise VerificationFailed("a checkpoint comes with the statements that are new")
-        followed = {}
-        for one in statements:
-            (statement, entry), index = _statement(one, coordinator), _whole(one, "index")
-            require_receipt(entry, index=index, proof=_hashes(one.get("proof")), note=note)
-            known = held["followed"].get(str(index))  # by an exchange that this site's process did not survive
-            if known not in (None, statement.digest):
-                raise _unwitnessed(f"entry {index} was another before", field="statements")
-            held, followed[str(index)] = held if known else self._follow(held, statement), statement.digest
-        held = held | {"followed": followed}
-        self._write(held)
-        keys: list[Signer] = [self._keystore.signing_key(), *([self._late_key()] if fields.get("last") is True else [])]
         proof = _hashes(fields.get("proof"))
+        if _grows(before, note.checkpoint, proof):  # else nothing of it is believed: the witness says why
+            self._write(self._follow_all(held, fields.get("entries"), note, since=before.size))
+        keys: list[Signer] = [self._keystore.signing_key(), *([self._late_key()] if fields.get("last") is True else [])]
         lines = [
             self._witness.cosign(
                 content,
@@ -115,7 +104,7 @@ class RunWitness:
                 coordinator=coordinator,
                 site=self._site,
                 signer=key,
-                old_size=seen if first else note.checkpoint.size,
+                old_size=before.size if first else note.checkpoint.size,
                 proof=proof if first else [],
             )
             for first, key in zip([True, False], keys, strict=False)
@@ -132,9 +121,7 @@ class RunWitness:
         """
         missed = request.fields.get("log")
         if isinstance(missed, Mapping):
-            answer = self.cosign(Request(action="witness", fields=missed))
-            if "size" in answer.fields:
-                raise _unwitnessed(f"the proof must begin at {answer.fields['size']} entries", field="old_size")
+            self.cosign(Request(action="witness", fields=missed))  # nothing new, where only the answer got lost
         held = self._read()
         if held["round"] != after or not held["sites"]:
             raise _unwitnessed(f"the log is known here up to round {held['round']}, not {after}", field="round")
@@ -153,6 +140,27 @@ class RunWitness:
         held = self._read()
         held["sent"] = {str(number): receipt_of(reply)}  # earlier rounds are settled
         self._write(held)
+
+    def _follow_all(self, held: dict[str, Any], entries: object, note: Note, *, since: int) -> dict[str, Any]:
+        """Return what is known after the entries that a checkpoint has more than ``since``: all of them, in order.
+
+        Raises:
+            VerificationFailed: one is missing, is not in the log, or says what cannot be.
+        """
+        if not isinstance(entries, list) or len(entries) != note.checkpoint.size - since:
+            raise _unwitnessed("a checkpoint comes with every entry that is new", field="entries")
+        coordinator, followed = bytes.fromhex(held["coordinator"]), dict[str, str]()
+        for index, one in enumerate(entries, start=since):
+            entry = _entry(one, index)
+            require_receipt(entry.line, index=index, proof=_hashes(one.get("proof")), note=note)
+            if entry.kind not in SHOWN:
+                continue
+            statement = _statement(one, entry, coordinator)
+            known = held["followed"].get(str(index))  # by an exchange that this site's process did not survive
+            if known not in (None, statement.digest):
+                raise _unwitnessed(f"entry {index} was another before", field="entries")
+            held, followed[str(index)] = held if known else self._follow(held, statement), statement.digest
+        return held | {"followed": followed}
 
     def _follow(self, held: dict[str, Any], statement: Statement) -> dict[str, Any]:
         """Return what is known after a statement that is new.
@@ -214,17 +222,35 @@ class RunWitness:
         replace_private(self._path, json.dumps(values).encode())
 
 
-def _statement(values: Any, coordinator: bytes) -> tuple[Statement, bytes]:
-    """Return a statement that came along, and the line of the log that names it."""
-    envelope = values.get("envelope") if isinstance(values, Mapping) else None
+def _grows(before: Checkpoint, point: Checkpoint, proof: Sequence[bytes]) -> bool:
+    """Say whether a checkpoint begins with all that this site has seen."""
+    if point.size <= before.size:
+        return point == before
+    try:
+        check_consistency(before.size, point.size, proof, before.root, point.root)
+    except VerificationFailed:
+        return False
+    return True
+
+
+def _entry(values: object, index: int) -> Entry:
+    """Return an entry as it came: its line in the log, which says what kind of statement it names."""
+    line = values.get("line") if isinstance(values, Mapping) else None
+    if not isinstance(line, str):
+        raise VerificationFailed("an entry comes as its line in the log", field="entries")
+    return read_entry(index, line.encode())
+
+
+def _statement(values: Mapping[str, Any], entry: Entry, coordinator: bytes) -> Statement:
+    """Return the statement of an entry that came along."""
+    envelope = values.get("envelope")
     if not isinstance(envelope, str):
-        raise VerificationFailed("a statement comes in its envelope")
-    kind, _ = peek(envelope.encode())
-    if kind not in ("sites", "round"):
-        raise VerificationFailed(f"a site is shown who witnesses and what rounds were, not a {kind}")
-    statement = open_statement(kind, envelope.encode(), [coordinator])
-    number = _whole(statement.body, "round") if kind == "round" else None
-    return statement, make_entry(0, kind, statement.digest, round=number).line
+        raise _unwitnessed(f"a {entry.kind} comes in its envelope", field="entries")
+    statement = open_statement(entry.kind, envelope.encode(), [coordinator])
+    number = _whole(statement.body, "round") if entry.kind == "round" else None
+    if make_entry(entry.index, entry.kind, statement.digest, round=number) != entry:
+        raise _unwitnessed(f"the log names another {entry.kind}", field="entries")
+    return statement
 
 
 def _key(value: object) -> bytes:

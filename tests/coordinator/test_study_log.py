@@ -203,7 +203,7 @@ def test_two_histories_are_kept_as_proof_and_nothing_is_cosigned_any_more(conduc
 
 
 def ask(run, note, old_size, proof):
-    fields = {"run": run, "note": note, "old_size": old_size, "proof": proof, "statements": []}
+    fields = {"run": run, "note": note, "old_size": old_size, "proof": proof, "entries": []}
     return Request(action="witness", fields=fields)
 
 
@@ -215,3 +215,87 @@ def test_a_reply_without_cosignatures_is_no_witness(conduct):
     assert isinstance(result.error, RoundAborted)
     with pytest.raises(VerificationFailed):
         verified(result)
+
+
+def told_more(change):
+    """A coordinator that shows lab-1 something else than it should, in every exchange about the log."""
+
+    def before(service, request):
+        if service.site.site == "lab-1" and request.action == "witness":
+            return replace(request, fields=change(service, dict(request.fields)))
+        return request
+
+    return before
+
+
+def test_a_round_that_is_in_the_log_and_not_shown_is_not_cosigned(conduct):
+    """Else rounds that never were could be put behind those that sites have seen."""
+
+    def hide(service, fields):
+        return fields | {"entries": [one for one in fields["entries"] if '"round"' not in one["line"]]}
+
+    result = conduct(training={"rounds": 1}, before=told_more(hide), **LOGGED)
+    assert "every entry that is new" in " ".join(refusals(result, "lab-1"))
+
+
+def test_a_round_that_is_shown_without_its_statement_is_not_cosigned(conduct):
+    def mislead(service, fields):
+        return fields | {"entries": [{name: one[name] for name in ("line", "proof")} for one in fields["entries"]]}
+
+    result = conduct(training={"rounds": 1}, before=told_more(mislead), **LOGGED)
+    assert "comes in its envelope" in " ".join(refusals(result, "lab-1"))
+
+
+def refusals(result, site):
+    return [one.reply.error["message"] for one in result.steps if one.site == site and one.reply.error]
+
+
+def test_what_a_site_is_shown_of_no_log_that_it_would_cosign_changes_nothing(conduct, tmp_path):
+    """A statement from a smaller tree that the coordinator also signed: no fork, refused, and not believed."""
+    kept = {}
+
+    def before(service, request):
+        if service.site.site == "lab-2" and request.action == "train" and request.fields["round"] == 2:
+            run = request.fields["run"]
+            witness = service.state / "runs" / run / "witness.json"
+            held = witness.read_bytes()
+            body = {"run": run, "round": 1, "abandoned": True, "model": "sha256:" + "0" * 64, "sends": None}
+            body |= {"survivors": [], "dropped": {}, "receipts": {}}
+            said = sign_statement("round", body, [kept["key"]])
+            other = AuditLog(
+                tmp_path / "o", origin=f"fedsci/{run}", signer=kept["key"], sites={"lab-2": b"2" * 32}, quorum=1
+            )
+            other.append("round", said, round=1)
+            fields = {"run": run, "note": other.checkpoint().decode(), "proof": [], "old_size": size_of(service, run)}
+            line = other.entries()[0].line.decode()
+            fields["entries"] = [{"line": line, "proof": [], "envelope": said.decode()}]
+            answer = service.handle(Request(action="witness", fields=fields))
+            kept.update({"error": answer.error, "same": witness.read_bytes() == held})
+        return request
+
+    append = StudyLog._append
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudyLog, "_append", lambda self, *a, **b: (kept.update(key=self.key), append(self, *a, **b))[1])
+        result = conduct(training={"rounds": 2}, before=before, **LOGGED)
+    assert result.error is None
+    assert kept["error"]
+    assert kept["same"]
+
+
+def size_of(service, run):
+    return json.loads((service.state / "witness" / f"{run}.json").read_bytes())["size"]
+
+
+def test_a_site_whose_cosignature_got_lost_is_in_the_next_round(conduct):
+    lost = []
+
+    def after(service, request, reply):
+        if service.site.site == "lab-2" and request.action == "witness" and len(lost) < 2:
+            lost.append(reply)
+            raise RuntimeError("the answer got lost")
+        return reply
+
+    result = conduct(training={"rounds": 2}, after=after, **LOGGED)
+    assert len(lost) == 2
+    assert not result.progress.dropped
+    verified(result)
