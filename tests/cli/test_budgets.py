@@ -70,6 +70,7 @@ def test_a_study_without_privacy_is_remembered_as_infinite(fedsci, study):
     assert values["epsilon_spent_total"] == "inf"
 
 
+@pytest.mark.slow
 def test_the_demo_has_fresh_budgets_each_time(fedsci):
     for _ in range(2):
         outcome = fedsci("demo", "--quiet", "--set", "training.rounds=1", "--set", "evaluation.baselines=[]")

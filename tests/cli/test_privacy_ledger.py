@@ -54,6 +54,7 @@ def test_the_numbers_are_those_of_the_ledger_and_fit_together(fedsci, ran):
     assert report["in_site_file"] is True
 
 
+@pytest.mark.slow
 def test_as_many_studies_fit_as_are_said_to(fedsci, ran):
     fit = budgets(fedsci)["still_fit_last"]
     assert fit == budgets(fedsci)["still_fit_mean"] > 0

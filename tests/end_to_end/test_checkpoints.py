@@ -42,6 +42,7 @@ def wait_for(fedsci, process, name="*"):
     raise AssertionError(fedsci.finish(process).err)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_everybody_has_decided_and_says_who_did(fedsci, paused):
     both = ["officer", "coordinator"]
     process, folder = paused([{"every_rounds": 2, "who": both[1:]}, {"before": "release", "who": both}])
@@ -94,6 +95,7 @@ def test_a_run_goes_on_when_everybody_has_decided_and_says_who_did(fedsci, pause
     assert (late.code, late.error_line) == (2, f"fedsci: {folder} waits for no decision")
 
 
+@pytest.mark.slow
 def test_a_refused_release_leaves_no_model(fedsci, paused):
     process, folder = paused([{"before": "release", "who": ["officer"]}], "--quiet")
     reason = "two labs asked for more time"
@@ -107,6 +109,7 @@ def test_a_refused_release_leaves_no_model(fedsci, paused):
     assert not list(folder.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "left"), [("release", 0), (None, 1)])
 def test_ctrl_c_ends_a_run_that_waits(fedsci, paused, before, left):
     point = {"every_rounds": 2} if before is None else {"before": before}
