@@ -10,7 +10,8 @@ demo: $(VENV)/.installed
 	$(BIN)/fedsci demo
 
 test: lint test-fast
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not whole_machine" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "slow and whole_machine"
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not slow" -n 2

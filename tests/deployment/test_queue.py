@@ -85,7 +85,7 @@ def test_two_run_beside_each_other_a_third_has_its_sites_kept_and_all_outlive_a_
     consortium.until(is_(consortium, "late", "completed"))  # beside the one that goes on
     assert run_of(consortium, "left")["state"] == "running"
 
-    submit(consortium, "right", 2, 5, 6, rounds=100)
+    submit(consortium, "right", 2, 5, 6, rounds=50)
     consortium.until(lambda: "approval" in run_of(consortium, "right")["waiting"].get("lab-2", ""))
     consortium.good("site", "approve", "lab-2.yaml", "right")
     consortium.until(is_(consortium, "right", "running", rounds=1))
@@ -105,7 +105,7 @@ def test_two_run_beside_each_other_a_third_has_its_sites_kept_and_all_outlive_a_
     consortium.until(lambda: consortium.events("coordinator").count("started") == 2)
     consortium.until(is_(consortium, "left", "aborted"))
     assert "stopped by " in run_of(consortium, "left")["reason"]
-    consortium.until(is_(consortium, "right", "completed", rounds=95), seconds=300)  # less what was under way
+    consortium.until(is_(consortium, "right", "completed", rounds=45), seconds=300)  # less what was under way
     consortium.until(is_(consortium, "next", "completed"), seconds=300)
     for lab in consortium.study.labs:
         assert consortium.json("site", "status", f"{lab}.yaml")["studies"] == {}

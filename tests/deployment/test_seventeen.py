@@ -6,6 +6,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.whole_machine
 def test_seventeen_sites_finish_a_masked_private_study(deploy):
     consortium = deploy(labs=17, rounds=3, min_survivors=12)
     consortium.found()

@@ -9,6 +9,7 @@ ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is
 
 @ray
 @pytest.mark.slow
+@pytest.mark.whole_machine
 @pytest.mark.parametrize("strategy", ["fedavg", "dp_fedsgd"])
 def test_ray_gives_the_same_model_bit_for_bit(fedsci, study, strategy):
     models = {}
@@ -25,6 +26,7 @@ def test_ray_gives_the_same_model_bit_for_bit(fedsci, study, strategy):
 
 @ray
 @pytest.mark.slow
+@pytest.mark.whole_machine
 def test_ray_measures_the_same_scaling(fedsci, study):
     for values in study.sites.values():
         values["policy"]["strategies"].append("feature_statistics")
@@ -40,6 +42,7 @@ def test_ray_measures_the_same_scaling(fedsci, study):
 
 @ray
 @pytest.mark.slow
+@pytest.mark.whole_machine
 def test_a_refusal_under_ray_is_as_readable(fedsci, study):
     study.sites["lab-2"]["policy"]["mechanisms"] = ["local"]
     study.write()

@@ -66,6 +66,7 @@ def test_a_late_lab_is_in_a_later_round_again(fedsci, study, monkeypatch, masked
 
 
 @ray
+@pytest.mark.whole_machine
 @pytest.mark.slow
 def test_also_where_labs_are_processes_of_ray(fedsci, study, monkeypatch):
     shutil.copy(SLOW_SITE, fedsci.folder / "sitecustomize.py")
