@@ -7,7 +7,7 @@ sites' keys are, their cosignatures fix the log, and everything else has to agre
 import hashlib
 import json
 import math
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +18,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from fedsci.audit.entries import FILE as ENTRIES
 from fedsci.audit.entries import Entry
 from fedsci.audit.log import wrong_in
 from fedsci.audit.quorum import quorum_of
 from fedsci.audit.statement import Statement, digest_of, key_id, open_statement
 from fedsci.audit.verification import SignersOf, VerifiedLog, usual_signers, verify_log
+from fedsci.config.checkpoints import roles_after, roles_before
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
+from fedsci.coordinator.decisions import RELEASE, TRAINING, Decision, Point, after_round, in_words, open_decision
 from fedsci.coordinator.study_log import KEYS, MANIFEST
 from fedsci.coordinator.summary import SCALING
 from fedsci.errors import FedsciError, InputError, ProtocolError, VerificationFailed
@@ -36,6 +39,8 @@ from fedsci.secagg import open_roster
 AUDIT = "audit"
 SIGNATURE = "model_card.sig.json"
 _KINDS = frozenset({"plan", "record", "permit", "sites", "round", "refusal", "decision", "spend", "model"})
+_FILES = frozenset({"plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json"})
+_FINISHED = ("completed", "stopped_by_budget")
 _CLOSE = 1e-9
 
 
@@ -121,8 +126,10 @@ def verify_run(
     with wrong_in(f"{AUDIT}/{KEYS}"):
         keys = _keys(folder / AUDIT / KEYS, plan, known=consortium)
     status = str(run.summary.get("status", ""))
-    finished = status in ("completed", "stopped_by_budget")
     cut_off = not any((folder / name).exists() for name in ("summary.json", f"{AUDIT}/{MANIFEST}"))  # killed
+    if status not in (*_FINISHED, "aborted") and not cut_off:
+        raise VerificationFailed(f"{status!r:.40} is no way for a run to end", file="summary.json", field="status")
+    finished = status in _FINISHED
     with _below(AUDIT):
         manifest = None if cut_off else _manifest(folder, keys)
         log = verify_log(
@@ -137,17 +144,20 @@ def verify_run(
         )
         story = _Story(log, plan, keys, finished=finished)
         point = log.newest.checkpoint
-        if manifest is None:
-            pass
-        elif manifest.get("size") != point.size or b64decode(str(manifest.get("root", ""))) != point.root:
+        if manifest is not None and (manifest.get("size"), manifest.get("root")) != (
+            point.size,
+            b64encode(point.root).decode(),
+        ):
             raise VerificationFailed("it is not bound to the end of the log", file=MANIFEST, field="root")
     _check_model(folder, story)
+    _check_release(folder, story, finished=finished)
     if not cut_off:
         _check_summary(run.summary, story)
     _check_rounds(run.rounds, story)
     if plan.private and story.rounds and not cut_off:
         with _in("summary.json", "privacy"):
             read_evidence(folder)
+    if not cut_off:
         _check_spends(run.summary, story)
     scaling = _scaling(folder, plan, consortium)
     if documents is not None and not cut_off:
@@ -176,6 +186,8 @@ class _Story:
 
     def __init__(self, log: VerifiedLog, plan: Plan, keys: _Keys, *, finished: bool) -> None:
         self.plan, self.log = plan, log
+        if not log.entries:
+            raise VerificationFailed("the log is empty", file=ENTRIES)
         kinds = [entry.kind for entry in log.entries]
         if kinds[:1] != ["plan"] or kinds.count("plan") != 1 or kinds.count("sites") != 1:
             raise _wrong(log.entries[0], "a log begins with its plan and names its witnesses once", "kind")
@@ -184,6 +196,7 @@ class _Story:
         self.spends: dict[str, Statement] = {}
         self.permits: dict[str, dict[str, Any]] = {}
         self.records: dict[str, str] = {}
+        self.decisions: list[Decision] = []
         self.first_model = self._first(log)
         self.model: Statement | None = None
         for entry in log.entries:
@@ -200,6 +213,37 @@ class _Story:
             raise _wrong(log.entries[0], f"{missing[0]} has no permit in the log", "permit")
         if finished and self.model is None:
             raise _wrong(log.entries[-1], "a finished run logs its model", "kind")
+        witnessed = log.kept[-1].checkpoint.size if log.kept else 0
+        rounds = [one for one in log.entries if one.index >= witnessed and one.kind == "round"]
+        alone = [one for one in rounds if log.statements[one.digest].body.get("abandoned") is not True]
+        if len(alone) > 1:  # no site trains before a quorum has seen the last round
+            raise _wrong(alone[1], "no quorum saw the round before it", "round")
+
+    @property
+    def last_model(self) -> object:
+        """What the log says of the model after the last applied round."""
+        return self.rounds[max(self.rounds)].body.get("model") if self.rounds else self.first_model
+
+    @property
+    def measured(self) -> object:
+        """What the log says of the metrics that were measured last; None if nothing."""
+        if self.model is not None:
+            return self.model.body.get("metrics")
+        known = [self.rounds[one].body.get("metrics_before") for one in sorted(self.rounds, reverse=True)]
+        return next((one for one in known if one is not None), None)
+
+    def require_approved(self, checkpoint: str, roles: Iterable[str], *, model: str | None = None) -> None:
+        """Pass if each of these has approved at a checkpoint, and none refused; if given, exactly this model.
+
+        Raises:
+            VerificationFailed: one did not.
+        """
+        for role in roles:
+            said = [one for one in self.decisions if (one.checkpoint, one.role) == (checkpoint, role)]
+            good = [one for one in said if one.approved and model in (None, one.model)]
+            if not good or not all(one.approved for one in said):
+                did = "refused" if not all(one.approved for one in said) else "approved nothing in the log"
+                raise VerificationFailed(f"{role} {did} {in_words(checkpoint)}", file=ENTRIES, field="decision")
 
     def _plan(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
         if body.get("digest") != self.plan.digest or body.get("plan") != self.plan.to_bytes().decode():
@@ -223,6 +267,8 @@ class _Story:
     def _record(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
         if body.get("dataset") != self.plan.study.dataset or not isinstance(body.get("record"), dict):
             raise _wrong(entry, "it is not the record of the study's data set", "dataset")
+        if str(entry.site) in self.records:
+            raise _wrong(entry, f"{entry.site} has two records", "site")
         self.records[str(entry.site)] = digest_of(body["record"])
 
     def _permit(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
@@ -256,6 +302,8 @@ class _Story:
             if number not in (last, last + 1):
                 raise _wrong(entry, f"round {number} does not follow round {last}", "round")
             self.rounds.pop(last if number == last else 0, None)
+            if body.get("model") != self.last_model:
+                raise _wrong(entry, "a round that was given up changes no model", "model")
             self.abandoned.add(int(last if number == last else last + 1))
             return
         if number != last + 1:
@@ -263,13 +311,35 @@ class _Story:
         survivors, dropped, receipts = body.get("survivors"), body.get("dropped"), body.get("receipts")
         if not isinstance(survivors, list) or not isinstance(dropped, dict) or not isinstance(receipts, dict):
             raise _wrong(entry, "it does not say who was in it", "survivors")
-        if sorted([*survivors, *dropped]) != sorted(self.plan.sites):
+        if sorted(map(str, [*survivors, *dropped])) != sorted(self.plan.sites):
             raise _wrong(entry, "survivors and dropped sites are not the plan's", "survivors")
-        if sorted(receipts) != sorted(survivors):
+        if sorted(receipts) != sorted(map(str, survivors)):
             raise _wrong(entry, "not every survivor has a receipt", "receipts")
         if len(survivors) < self.plan.min_survivors:
             raise _wrong(entry, f"it has {len(survivors)} survivors, {self.plan.min_survivors} must be", "survivors")
+        if not self.rounds:
+            self.require_approved(TRAINING, roles_before(self.plan.study.checkpoints, "training"))
+        self.require_due(number - 1)
         self.rounds[number] = statement
+
+    def require_due(self, rounds: int) -> None:
+        """Pass if everybody has approved who must, once so many rounds are over."""
+        for number, roles in roles_after(self.plan.study.checkpoints, rounds).items():
+            self.require_approved(after_round(number), roles)
+
+    def _decision(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
+        checkpoints, checkpoint = self.plan.study.checkpoints, str(body.get("checkpoint"))
+        roles = {TRAINING: roles_before(checkpoints, "training"), RELEASE: roles_before(checkpoints, "release")}
+        for number, due in roles_after(checkpoints, max([0, *self.rounds, *self.abandoned])).items():
+            roles[after_round(number)] = due
+        if not roles.get(checkpoint):
+            raise _wrong(entry, "nobody decides at this point of the run", "checkpoint")
+        signers = {role: tuple(self.plan.study.signers[role]) for role in roles[checkpoint]}
+        point = Point(run=keys.run, plan=self.plan.digest, checkpoint=checkpoint, model=None, signers=signers)
+        try:
+            self.decisions.append(open_decision(point, statement.envelope, now=None))
+        except VerificationFailed as error:
+            raise _wrong(entry, error.message, "decision") from None
 
     def _spend(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
         if body.get("plan") != self.plan.digest or body.get("dataset") != self.plan.study.dataset:
@@ -283,8 +353,7 @@ class _Story:
         self.spends[site] = statement
 
     def _model(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, statement: Statement) -> None:
-        last = self.rounds[max(self.rounds)].body.get("model") if self.rounds else self.first_model
-        if self.model is not None or body.get("model") != last:
+        if self.model is not None or body.get("model") != self.last_model:
             raise _wrong(entry, "it is not the model of the last round", "model")
         if body.get("rounds_completed") != len(self.rounds):
             raise _wrong(entry, f"the log has {len(self.rounds)} rounds", "rounds_completed")
@@ -308,7 +377,7 @@ def _keys(path: Path, plan: Plan, *, known: bytes | None) -> _Keys:
         )
     except OSError as error:
         raise VerificationFailed(f"the file cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise VerificationFailed(f"it does not say who is who ({error})") from None
     if keys.plan != plan.digest:
         raise VerificationFailed("it is of another plan", field="plan")
@@ -370,13 +439,15 @@ def _manifest(folder: Path, keys: _Keys) -> Mapping[str, Any]:
         if len(json.loads(content)["signatures"]) != 1:
             raise VerificationFailed("somebody else signed it as well", field="signatures")
     for name, right in mapping(body.get("files")).items():
+        if name not in (*_FILES, f"{AUDIT}/{KEYS}"):
+            raise VerificationFailed("it names a file that no run leaves", file=MANIFEST, field="files")
         try:
             found = digest((folder / name).read_bytes())
         except OSError as error:
             raise VerificationFailed(f"the file cannot be read: {error.strerror}", file=f"../{name}") from None
         if found != right:
             raise VerificationFailed("the file is not what the run left", file=f"../{name}", field="digest")
-    for name in ("plan.yaml", "metrics.jsonl", "summary.json", "model.safetensors", "model.json"):
+    for name in sorted(_FILES):
         if (folder / name).exists() and name not in mapping(body.get("files")):
             raise VerificationFailed("the run left no such file", file=f"../{name}")
     return body
@@ -385,23 +456,33 @@ def _manifest(folder: Path, keys: _Keys) -> Mapping[str, Any]:
 def _check_model(folder: Path, story: _Story) -> None:
     """Refuse a model file that holds other numbers than the log's last model."""
     path = folder / "model.safetensors"
-    if story.model is None or not path.exists():
+    if not path.exists():
         return
     with wrong_in("model.safetensors"):
         try:
             arrays = load(path.read_bytes())
         except (OSError, SafetensorError, ValueError) as error:
             raise VerificationFailed(f"the file cannot be read: {error}") from None
-        about = json.loads(_content(folder / "model.json"))
         try:
-            order = [entry["name"] for entry in about["tensors"]]
+            order = [entry["name"] for entry in json.loads(_content(folder / "model.json"))["tensors"]]
             vector = np.concatenate([np.asarray(arrays[name], np.float32).reshape(-1) for name in order])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise VerificationFailed(
                 "model.json and model.safetensors do not fit each other", field="tensors"
             ) from None
-        if "sha256:" + hashlib.sha256(vector.tobytes()).hexdigest() != story.model.body.get("model"):
+        if "sha256:" + hashlib.sha256(vector.tobytes()).hexdigest() != story.last_model:
             raise VerificationFailed("this is not the model that the log names", field="model")
+
+
+def _check_release(folder: Path, story: _Story, *, finished: bool) -> None:
+    """Refuse a run that ended well, or a model that is out, without the word of everybody who must agree."""
+    checkpoints, path = story.plan.study.checkpoints, folder / "model.safetensors"
+    with _below(AUDIT):
+        if finished:
+            story.require_due(max([0, *story.rounds, *story.abandoned]))
+        if finished or path.exists():
+            released = digest(path.read_bytes()) if path.exists() else None
+            story.require_approved(RELEASE, roles_before(checkpoints, "release"), model=released)
 
 
 def _check_summary(summary: Mapping[str, object], story: _Story) -> None:
@@ -411,16 +492,27 @@ def _check_summary(summary: Mapping[str, object], story: _Story) -> None:
             ("study", story.plan.study.study),
             ("plan_digest", story.plan.digest),
             ("sites", list(story.plan.sites)),
+            ("question", story.plan.study.question),
+            ("seed", story.plan.study.seed),
         ):
             if summary.get(key) != right:
                 raise VerificationFailed(f"the plan says {right}", field=key)
-        if story.model is None:
-            return
         if summary.get("rounds_completed") != len(story.rounds):
             raise VerificationFailed(f"the log has {len(story.rounds)} rounds", field="rounds_completed")
         if sorted(items(summary.get("rounds_abandoned")), key=str) != sorted(story.abandoned, key=str):
             raise VerificationFailed(f"the log has {sorted(story.abandoned)}", field="rounds_abandoned")
-        logged, said = mapping(story.model.body.get("metrics")), mapping(summary, "metrics", "federated")
+        if items(summary.get("checkpoints")) != [one.to_json() for one in story.decisions]:
+            raise VerificationFailed("the log has other decisions", field="checkpoints")
+        away = [
+            ([site, number], str(why).removeprefix(f"{site}: "))
+            for number, statement in sorted(story.rounds.items())
+            for site, why in statement.body["dropped"].items()
+        ]
+        masks = mapping(summary, "secure_aggregation")
+        for name, at in (("dropped", 0), ("dropped_because", 1)):
+            if sorted(items(masks.get(name)), key=str) != sorted((one[at] for one in away), key=str):
+                raise VerificationFailed("the log names other sites or reasons", field=f"secure_aggregation.{name}")
+        logged, said = mapping(story.measured), mapping(summary, "metrics", "federated")
         for name in sorted({*logged, *said}):
             if not _same(said.get(name), logged.get(name)):
                 raise VerificationFailed(
@@ -433,26 +525,33 @@ def _check_rounds(lines: Iterable[Mapping[str, object]], story: _Story) -> None:
     with wrong_in("metrics.jsonl"):
         lines = list(lines)
         asked = len(story.rounds) + len(story.abandoned)
-        if story.model is not None and len(lines) != asked:
+        if len(lines) != asked:
             raise VerificationFailed(f"it holds {len(lines)} rounds, the log {asked}", field="round")
-        for line in lines:
-            number = line.get("round")
-            statement = story.rounds.get(number) if isinstance(number, int) else None
-            if statement is None:
-                if number not in story.abandoned and story.model is not None:
-                    raise VerificationFailed(f"the log has no round {number}", field=f"round {number}")
+        for number, line in enumerate(lines, start=1):
+            if line.get("round") != number:
+                raise VerificationFailed("its rounds do not follow each other", field=f"round {number}")
+            if (line.get("abandoned") is True) != (number in story.abandoned):
+                raise VerificationFailed("the log has another round", field=f"round {number}: abandoned")
+            if number in story.abandoned:
                 continue
-            body = statement.body
+            body = story.rounds[number].body
             if line.get("sites") != len(body["survivors"]):
                 raise VerificationFailed(
                     f"the log has {len(body['survivors'])} survivors", field=f"round {number}: sites"
                 )
             if sorted(map(str, items(line.get("dropped")))) != sorted(body["dropped"]):
                 raise VerificationFailed("the log names other dropped sites", field=f"round {number}: dropped")
-            later = story.rounds.get(int(body["round"]) + 1)
-            logged = later.body.get("metrics_before") if later is not None else None
-            if isinstance(logged, Mapping) and not _same(line.get("metrics"), logged):
+            if not _measured(line.get("metrics"), number, story):
                 raise VerificationFailed("the log has other metrics", field=f"round {number}: metrics")
+
+
+def _measured(said: object, number: int, story: _Story) -> bool:
+    """Say whether a round's metrics are those that were logged after it; the last round need not show any."""
+    if number + 1 in story.abandoned:  # they came with that round, and went with it
+        return True
+    if number + 1 in story.rounds:
+        return _same(said, story.rounds[number + 1].body.get("metrics_before"))
+    return said is None or _same(said, story.measured)
 
 
 def _check_spends(summary: Mapping[str, object], story: _Story) -> None:
@@ -466,6 +565,12 @@ def _check_spends(summary: Mapping[str, object], story: _Story) -> None:
         "rdp_study": "rdp_study",
         "rdp_total": "rdp_total",
     }
+    closed = {site for site in story.plan.sites if mapping(summary, "privacy", "by_site", site).get("settled") is True}
+    if unsigned := sorted(closed - {*story.spends}):
+        where = f"privacy.by_site.{unsigned[0]}.settled"
+        raise VerificationFailed(f"{unsigned[0]} signed no charge", file="summary.json", field=where)
+    if not (story.plan.private and story.rounds):
+        return
     scaled = story.plan.study.scaled_by is not None  # then summary.json adds the pass to the study
     for site, statement in sorted(story.spends.items()):
         said, signed = mapping(summary, "privacy", "by_site", site), mapping(statement.body.get("privacy"))
@@ -499,6 +604,7 @@ def _scaling(folder: Path, plan: Plan, consortium: bytes | None) -> Verified | N
 def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan) -> tuple[str, ...]:
     point = log.newest.checkpoint
     late = sum(len(key.public) > 1000 for key in log.newest.signed_by)
+    loose = point.size - (log.kept[-1].checkpoint.size if log.kept else 0)
     lines = [
         f"{len(log.entries)} log entries and their statements, {len(log.kept)} checkpoints with a quorum of "
         f"{keys.quorum} of {len(keys.sites)} sites",
@@ -506,9 +612,14 @@ def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan) -> tuple[str
         f"{len(story.rounds)} rounds: who was in each, receipts, the model after each",
         "plan.yaml, metrics.jsonl, summary.json and the model are what the run left, and agree with the log",
     ]
+    if loose:
+        lines.append(f"the last {loose} entries have no quorum: the run was aborted, and only its coordinator says so")
+    if plan.study.checkpoints:
+        lines.append(f"{len(story.decisions)} signed decisions of people, each where the plan asks for it")
     if plan.private:
         lines.append(f"epsilon of {len(story.spends)} signed charges, recomputed by the accountant from the plan")
     lines.append(f"{len(story.permits)} permits, field by field against the plan")
+    lines.append("not shown by any of this: baselines, metrics of single labs, intervals, records, times, traffic")
     return tuple(lines)
 
 
@@ -545,7 +656,10 @@ def _same(one: object, other: object) -> bool:
         return set(one) == set(other) and all(_same(one[key], other[key]) for key in one)
     numbers = [value for value in (one, other) if isinstance(value, float | int) and not isinstance(value, bool)]
     if len(numbers) == 2:
-        return math.isclose(numbers[0], numbers[1], rel_tol=_CLOSE, abs_tol=1e-12)
+        try:
+            return math.isclose(numbers[0], numbers[1], rel_tol=_CLOSE, abs_tol=1e-12)
+        except OverflowError:  # a whole number beyond all floats
+            return False
     return one == other
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 
@@ -12,10 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from fedsci.audit.checkpoint import Checkpoint
+from fedsci.audit.merkle import Tree
+from fedsci.audit.note import sign_note
 from fedsci.audit.statement import canonical, sign_statement
 from fedsci.cli.progress import SilentDisplay
 from fedsci.config.study_file import load_study
-from fedsci.errors import FedsciError, VerificationFailed
+from fedsci.coordinator.deciding import hand_in
+from fedsci.coordinator.decisions import sign_decision
+from fedsci.coordinator.study_log import StudyLog
+from fedsci.errors import FedsciError, PolicyRefused, VerificationFailed
 from fedsci.names import digest
 from fedsci.reporting import write_report
 from fedsci.reporting.verify import verify_run
@@ -70,6 +77,47 @@ def honest(tmp_path_factory):
     return run.folder.path, key
 
 
+class Officer(SilentDisplay):
+    """Decides as soon as it is asked: ``refuses`` at that checkpoint."""
+
+    def __init__(self, refuses=""):
+        self.refuses = refuses
+
+    def waits(self, question, roles, folder):
+        for role in roles:
+            answer = "refuse" if question.point.checkpoint == self.refuses else "approve"
+            signed = sign_decision(question.point, role=role, name="O.", answer=answer, key=OFFICER, now=time.time())
+            hand_in(folder, signed)
+
+
+OFFICER = SigningKey(Seed(b"o" * 32))
+ASKED = {
+    "checkpoints": [{"before": when, "who": ["officer"]} for when in ("training", "release")]
+    + [{"every_rounds": 1, "who": ["officer"]}],
+    "signers": {"officer": [OFFICER.public.hex()]},
+    "training": {"rounds": 2, "learning_rate": 0.5},
+}
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Run a study that an officer decides on; return its folder, and the key of its coordinator."""
+
+    def run(refuses="", **changes):
+        write_labs(tmp_path)
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | ASKED | changes))
+        study = load_study(tmp_path / "study.yaml")
+        state, out = tmp_path / "state", tmp_path / "runs"
+        simulated = SimulatedRun(study=study, engine="local", state=state, out=out, display=Officer(refuses))
+        try:
+            simulated.run()
+        except PolicyRefused:
+            assert refuses
+        return simulated.folder.path, SigningKey(Seed((state / "consortium.key").read_bytes()))
+
+    return run
+
+
 @pytest.fixture
 def copy(honest, tmp_path):
     return Path(shutil.copytree(honest[0], tmp_path / "run"))
@@ -93,11 +141,12 @@ def change(file: Path, **values) -> None:
     file.write_text(json.dumps(json.loads(file.read_bytes()) | values, indent=2) + "\n")
 
 
-def sign_anew(folder: Path, key: SigningKey) -> None:
+def sign_anew(folder: Path, key: SigningKey, **more: str) -> None:
     """What a coordinator can do afterwards: sign other files as what the run left."""
     manifest = folder / "audit" / "manifest.json"
     body = json.loads(b64decode(json.loads(manifest.read_bytes())["payload"]))
-    body["files"] = {name: digest((folder / name).read_bytes()) for name in body["files"] if (folder / name).exists()}
+    names = {*body["files"], "model.safetensors", "model.json"}
+    body["files"] = {name: digest((folder / name).read_bytes()) for name in names if (folder / name).exists()} | more
     manifest.write_bytes(sign_statement("manifest", body, [key]))
 
 
@@ -282,3 +331,155 @@ def test_what_is_signed_is_what_anyone_can_read(honest):
     assert digest(canonical(body)).removeprefix("sha256:") == path.stem
     with pytest.raises(FedsciError):
         verify_run(honest[0] / "audit")
+
+
+def test_a_run_with_all_its_decisions_is_verified(asked):
+    folder, _ = asked()
+    assert "4 signed decisions of people, each where the plan asks for it" in verify_run(folder).checks
+
+
+@pytest.mark.parametrize("left_out", ["before:training", "round:1", "round:2", "before:release"])
+def test_a_decision_that_is_not_in_the_log_was_not_made(asked, monkeypatch, left_out):
+    """A coordinator that goes on without asking; the sites cosign what they are shown."""
+    keep = StudyLog.keep
+
+    def forget(self, kind, envelope, **about):
+        if kind != "decision" or left_out not in b64decode(json.loads(envelope)["payload"]).decode():
+            keep(self, kind, envelope, **about)
+
+    monkeypatch.setattr(StudyLog, "keep", forget)
+    folder, key = asked()
+    summary = json.loads((folder / "summary.json").read_bytes())
+    left = [one for one in summary["checkpoints"] if one["checkpoint"] != left_out]
+    change(folder / "summary.json", checkpoints=left)
+    sign_anew(folder, key)
+    assert "officer approved nothing in the log" in wrong(folder, "audit/entries.jsonl", "decision").message
+
+
+def test_a_refused_release_is_not_shown_as_a_completed_run(asked):
+    folder, key = asked(refuses="before:release")
+    assert verify_run(folder).status == "aborted"
+    change(folder / "summary.json", status="completed", reason=None)
+    sign_anew(folder, key)
+    assert "officer refused before release" in wrong(folder, "audit/entries.jsonl", "decision").message
+
+
+def test_a_refused_model_is_not_in_the_folder(asked, honest):
+    folder, key = asked(refuses="before:release")
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(honest[0] / name, folder / name)
+    sign_anew(folder, key)
+    wrong(folder, "model.safetensors", "model")
+
+
+def test_the_summary_s_decisions_are_those_of_the_log(asked):
+    folder, key = asked()
+    summary = json.loads((folder / "summary.json").read_bytes())
+    change(folder / "summary.json", checkpoints=[one | {"reason": "good"} for one in summary["checkpoints"]])
+    sign_anew(folder, key)
+    wrong(folder, "summary.json", "checkpoints")
+
+
+def test_a_lab_that_signed_no_charge_is_not_shown_as_settled(asked, monkeypatch):
+    keep = StudyLog.keep
+    monkeypatch.setattr(
+        StudyLog,
+        "keep",
+        lambda self, kind, envelope, *, site=None: (
+            None if (kind, site) == ("spend", "lab-2") else keep(self, kind, envelope, site=site)
+        ),
+    )
+    folder, _ = asked()
+    assert "lab-2 signed no charge" in wrong(folder, "summary.json", "lab-2.settled").message
+
+
+@pytest.mark.parametrize("status", ["", "done", "completed ", 3])
+def test_a_run_ends_in_one_of_three_ways(honest, copy, status):
+    change(copy / "summary.json", status=status)
+    sign_anew(copy, honest[1])
+    wrong(copy, "summary.json", "status")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("question", "another"), ("seed", 4), ("rounds_abandoned", [4]), ("checkpoints", [{}])]
+)
+def test_what_the_plan_and_the_log_say_is_what_the_summary_says(honest, copy, key, value):
+    change(copy / "summary.json", **{key: value})
+    sign_anew(copy, honest[1])
+    wrong(copy, "summary.json", key)
+
+
+def test_an_aborted_run_is_held_to_the_log_as_a_completed_one(honest, copy):
+    arrays = load((copy / "model.safetensors").read_bytes())
+    (copy / "model.safetensors").write_bytes(save(arrays | {"bias": arrays["bias"] + np.float32(1)}))
+    change(copy / "summary.json", status="aborted", reason="stopped")
+    sign_anew(copy, honest[1])
+    wrong(copy, "model.safetensors", "model")
+
+
+def test_rounds_that_no_quorum_saw_are_not_a_history(honest, copy):
+    """An aborted run may end in one round that sites did not cosign any more, and in no more of them."""
+    folder, key = copy / "audit", honest[1]
+    for note in (folder / "checkpoints").glob("*.note"):
+        note.unlink()
+    log_again(folder, key, (folder / "entries.jsonl").read_bytes().splitlines())
+    change(copy / "summary.json", status="aborted", reason="stopped")
+    sign_anew(copy, key)
+    second = statements(copy, "round")[1]
+    assert "no quorum saw the round before it" in wrong(copy, f"audit/statements/{second.name}", "round").message
+
+
+def log_again(folder: Path, key: SigningKey, lines: list[bytes]) -> None:
+    """What a coordinator can do without its witnesses: sign any entries."""
+    tree = Tree()
+    for line in lines:
+        tree.append(line)
+    (folder / "entries.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    origin = (folder / "checkpoint").read_text().splitlines()[0]
+    (folder / "checkpoint").write_bytes(sign_note(Checkpoint(origin=origin, size=len(lines), root=tree.root()), key))
+    manifest = folder / "manifest.json"
+    body = json.loads(b64decode(json.loads(manifest.read_bytes())["payload"]))
+    body |= {"size": len(lines), "root": b64encode(tree.root()).decode()}
+    manifest.write_bytes(sign_statement("manifest", body, [key]))
+
+
+def test_an_empty_log_is_refused(honest, copy):
+    for file in [*(copy / "audit" / "statements").iterdir(), *(copy / "audit" / "checkpoints").iterdir()]:
+        file.unlink()
+    log_again(copy / "audit", honest[1], [])
+    change(copy / "summary.json", status="aborted")
+    sign_anew(copy, honest[1])
+    wrong(copy, "audit/entries.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.json", "{"),
+        ("model.json", "[" * 100_000),
+        ("audit/keys.json", "[" * 100_000),
+        ("audit/keys.json", '{"quorum": Infinity}'),
+        ("metrics.jsonl", '{"round": [1]}\n' * 3),
+        ("metrics.jsonl", '{"round": {}}\n{"round": null}\n{"round": true}\n'),
+        ("summary.json", "[]"),
+        ("summary.json", "[" * 100_000),
+    ],
+)
+def test_what_is_malformed_is_refused_though_the_coordinator_signed_it(honest, copy, file, content):
+    (copy / file).write_text(content)
+    sign_anew(copy, honest[1])
+    assert wrong(copy, "model.safetensors" if file == "model.json" else file)
+
+
+def test_a_number_beyond_all_floats_is_refused(honest, copy):
+    summary = json.loads((copy / "summary.json").read_bytes())
+    summary["metrics"]["federated"]["accuracy"] = 10**400
+    (copy / "summary.json").write_text(json.dumps(summary))
+    sign_anew(copy, honest[1])
+    wrong(copy, "summary.json", "metrics.federated.accuracy")
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/dev/zero", "a\0b"])
+def test_a_manifest_names_no_other_file(honest, copy, name):
+    sign_anew(copy, honest[1], **{name: digest(b"")})
+    wrong(copy, "audit/manifest.json", "files")
