@@ -95,7 +95,7 @@ def verify_log(
                 raise VerificationFailed(f"{len(found)} sites cosigned it, {quorum} must", field="quorum")
         return note
 
-    kept = _read_kept(folder, read_note)
+    kept = _read_kept(folder, read_note, finished=finished)
     newest = read_note(NEWEST, witnessed=finished)
     _check_roots([*kept, newest], tree)
     if newest.checkpoint.size != len(entries):
@@ -103,12 +103,12 @@ def verify_log(
         raise VerificationFailed("no checkpoint speaks of this entry", file=FILE, field=where)
     if finished and (not kept or kept[-1].checkpoint != newest.checkpoint):
         raise VerificationFailed("the newest checkpoint is not kept", file=f"{KEPT}/{newest.checkpoint.size}.note")
-    statements = _read_statements(folder, entries, signers or usual_signers(coordinator, sites))
+    statements = _read_statements(folder, entries, signers or usual_signers(coordinator, sites), finished=finished)
     return VerifiedLog(entries=entries, statements=statements, newest=newest, kept=tuple(kept))
 
 
-def _read_kept(folder: Path, read_note: Callable[[str], Note]) -> list[Note]:
-    names = [path.name for path in (folder / KEPT).glob("*")]
+def _read_kept(folder: Path, read_note: Callable[[str], Note], *, finished: bool) -> list[Note]:
+    names = [path.name for path in (folder / KEPT).glob("*") if finished or not path.name.startswith(".")]
     if strange := sorted(name for name in names if not _NOTE.fullmatch(name)):
         raise VerificationFailed("this file belongs to no checkpoint", file=f"{KEPT}/{strange[0]}")
     notes = []
@@ -149,7 +149,9 @@ def _read_entries(folder: Path) -> tuple[tuple[Entry, ...], Tree]:
     return tuple(entries), tree
 
 
-def _read_statements(folder: Path, entries: Iterable[Entry], signers: SignersOf) -> dict[str, Statement]:
+def _read_statements(
+    folder: Path, entries: Iterable[Entry], signers: SignersOf, *, finished: bool
+) -> dict[str, Statement]:
     found, wanted = dict[str, Statement](), set()
     for entry in entries:
         name = statement_file(entry.digest)
@@ -157,7 +159,7 @@ def _read_statements(folder: Path, entries: Iterable[Entry], signers: SignersOf)
         with wrong_in(name):
             found[entry.digest] = _read_statement(_content(folder, name), entry, signers)
     there = {f"{STATEMENTS}/{path.name}" for path in (folder / STATEMENTS).glob("*")}
-    if extra := sorted(there - wanted):
+    if finished and (extra := sorted(there - wanted)):  # else a crash came between a statement and its entry
         raise VerificationFailed("no entry names this statement", file=extra[0])
     return found
 
