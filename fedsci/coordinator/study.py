@@ -103,8 +103,14 @@ def run_study(
     conduct.finish()
 
 
-def settle(link: SiteLink, progress: Progress, sites: Iterable[SiteId]) -> dict[SiteId, str]:
-    """Tell sites that a study is over, and note what they charged; one that does not answer keeps its charge.
+def settle(
+    link: SiteLink,
+    progress: Progress,
+    sites: Iterable[SiteId],
+    *,
+    good: Callable[[Progress, SiteId, Reply], bool] = lambda progress, site, reply: True,
+) -> dict[SiteId, str]:
+    """Tell sites that a study is over, and note what they charged; one that gives no ``good`` answer keeps its charge.
 
     Returns what they signed about that.
     """
@@ -116,9 +122,11 @@ def settle(link: SiteLink, progress: Progress, sites: Iterable[SiteId]) -> dict[
     for site, reply in replies.items():
         if isinstance(reply, Reply):
             with contextlib.suppress(ValueError):
-                progress.privacy[site] = read_privacy(reply.fields.get("privacy"))
-                progress.settled.add(site)
-                spends[site] = str(reply.fields.get("spend", ""))
+                told = read_privacy(reply.fields.get("privacy"))
+                if good(progress, site, reply):
+                    progress.privacy[site] = told
+                    progress.settled.add(site)
+                    spends[site] = str(reply.fields.get("spend", ""))
     return spends
 
 
@@ -193,8 +201,10 @@ class _Conduct:
         self.observer.phase("finishing")
         if not self.progress.sites:
             return
-        spends = settle(self.link, self.progress, self.progress.sites)
-        if self.log is not None:
+        if self.log is None:
+            settle(self.link, self.progress, self.progress.sites)
+        else:
+            spends = settle(self.link, self.progress, self.progress.sites, good=self.log.good_spend)
             self.log.finish(self.progress, spends)
 
     def _models(self, state: StrategyState) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,6 +5,7 @@ the round's statement; the next round's requests carry the quorum's cosignatures
 site that missed an exchange is shown what it missed along with the next request to it.
 """
 
+import contextlib
 import json
 import secrets
 import time
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 from fedsci.audit.entries import SHOWN
 from fedsci.audit.log import AuditLog, statement_file
 from fedsci.audit.quorum import quorum_of
-from fedsci.audit.statement import sign_statement
+from fedsci.audit.statement import Statement, open_statement, sign_statement
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
-from fedsci.coordinator.admission import MOST_STATEMENT
+from fedsci.coordinator.admission import MOST_STATEMENT, read_privacy
 from fedsci.coordinator.aggregation import Collected
 from fedsci.coordinator.progress import Progress
-from fedsci.errors import RoundAborted, SiteFailed
+from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
 from fedsci.identity.files import write_private
 from fedsci.names import SiteId, digest
 from fedsci.registry.run_folder import RunFolder
@@ -140,9 +141,22 @@ class StudyLog:
             self._append(kind, {"run": self._run, **body}, round=round)
 
     def keep(self, kind: str, envelope: str, *, site: SiteId | None = None) -> None:
-        """Log what somebody else signed; what is no statement of this kind is left out."""
+        """Log what somebody else signed; whether it is theirs is the caller's to check."""
         if self._log is not None and envelope:
             self._log.append(kind, envelope.encode(), site=site)
+
+    def good_spend(self, progress: Progress, site: SiteId, reply: Reply) -> bool:
+        """Say whether a site signed what it charged, and what it signed is what it told.
+
+        One that did not would spoil the log for all: its charge stays open, as if it had not answered.
+        """
+        envelope = str(reply.fields.get("spend", ""))
+        told = {name: value for name, value in read_privacy(reply.fields.get("privacy")).items() if value is not None}
+        right = {"run": progress.run, "site": site, "plan": self.plan.digest, "dataset": self.plan.study.dataset}
+        with contextlib.suppress(VerificationFailed, ValueError):
+            said = _only_signed_by("spend", envelope, [bytes.fromhex(progress.sites[site].key)])
+            return said.body == right | {"privacy": told} and len(envelope) <= MOST_STATEMENT
+        return False
 
     def witness(self, *, last: bool = False) -> None:
         """Have the sites cosign the newest checkpoint; at the end also with their post-quantum keys.
@@ -184,8 +198,7 @@ class StudyLog:
         if self._log is None:
             return
         for site, envelope in spends.items():
-            if len(envelope) <= MOST_STATEMENT:
-                self.keep("spend", envelope, site=site)
+            self.keep("spend", envelope, site=site)
         if progress.model is not None:
             measured = progress.federated.pooled() if progress.federated is not None else None
             body = {"model": _digest(progress.model), "rounds_completed": progress.rounds_completed}
@@ -235,6 +248,14 @@ class StudyLog:
         self._append("plan", {"run": progress.run, "plan": self.plan.to_bytes().decode(), "digest": self.plan.digest})
         for site, one in said.items():
             for kind, envelope in one.statements.items():
+                second = [one.second_key] if kind == "permit" and self.plan.study.safety_critical else []
+                try:
+                    signed = _only_signed_by(kind, envelope, [bytes.fromhex(key) for key in (one.key, *second)])
+                    if signed.body.get("site") != site:
+                        raise VerificationFailed("it is another site's", field="site")
+                except VerificationFailed as error:
+                    error.message = f"{site}: its {kind} is not one that the log can hold: {error.message}"
+                    raise
                 self.keep(kind, envelope, site=site)
         names = ("coordinator", "sites", "quorum", "run", "plan")
         witnesses = {name: about[name] for name in names} | {"model": _digest(model), "sends": _digest(sends)}
@@ -307,6 +328,15 @@ def log_key(folder: Path, profile: Profile) -> SigningKey:
     if not path.exists():
         write_private(path, secrets.token_bytes(profile.seed_bytes))
     return SigningKey(Seed(path.read_bytes()))
+
+
+def _only_signed_by(kind: str, envelope: str, keys: list[bytes]) -> Statement:
+    """Return a statement that exactly these have signed, spelt as fedsci does; refuses any other."""
+    said = open_statement(kind, envelope.encode(), keys)
+    values = json.loads(envelope)
+    if len(values["signatures"]) != len(keys) or envelope != json.dumps(values, sort_keys=True) + "\n":
+        raise VerificationFailed("somebody else signed it as well, or it is spelt in another way", field="signatures")
+    return said
 
 
 def _is_final(reason: str) -> bool:

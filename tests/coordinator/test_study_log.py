@@ -1,7 +1,7 @@
 """A logged study: every round is witnessed before the next, whatever a coordinator tries or survives."""
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from dataclasses import replace
 
 import numpy as np
@@ -299,3 +299,57 @@ def test_a_site_whose_cosignature_got_lost_is_in_the_next_round(conduct):
     assert len(lost) == 2
     assert not result.progress.dropped
     verified(result)
+
+
+def other_spend(change):
+    """What lab-2 answers at the end, changed."""
+
+    def after(service, request, reply):
+        if service.site.site == "lab-2" and request.action == "finish":
+            return Reply(fields=reply.fields | change(service, dict(reply.fields)))
+        return reply
+
+    return after
+
+
+def signed_as(kind, key=None, **values):
+    def change(service, fields):
+        body = json.loads(b64decode(json.loads(fields["spend"])["payload"])) | values
+        return {"spend": sign_statement(kind, body, [key or service.keystore.signing_key()]).decode()}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda service, fields: {"spend": "nonsense"},
+        lambda service, fields: {"spend": fields["spend"].rstrip()},
+        lambda service, fields: {"privacy": fields["privacy"] | {"rounds_charged": 7}},
+        signed_as("permit"),
+        signed_as("spend", SigningKey(Seed(b"x" * 32))),
+        signed_as("spend", run="0" * 32),
+        signed_as("spend", site="lab-1"),
+    ],
+)
+def test_a_site_that_signs_nonsense_at_the_end_spoils_only_its_own_charge(conduct, change):
+    result = conduct(training={"rounds": 1}, after=other_spend(change), **LOGGED)
+    assert result.error is None
+    assert "lab-2" not in result.progress.settled
+    assert kinds(result)[-4:] == ["spend"] * 3 + ["model"]
+    verified(result)
+
+
+@pytest.mark.parametrize("kind", ["permit", "spend"])
+def test_a_permit_that_its_site_did_not_sign_ends_the_study_before_it_is_logged(conduct, kind):
+    def after(service, request, reply):
+        if service.site.site == "lab-2" and request.action == "prepare":
+            body = json.loads(b64decode(json.loads(reply.fields["permit"])["payload"]))
+            other = sign_statement(kind, body, [SigningKey(Seed(b"x" * 32))]).decode()
+            return Reply(fields=reply.fields | {"permit": other})
+        return reply
+
+    result = conduct(training={"rounds": 1}, after=after, **LOGGED)
+    assert isinstance(result.error, VerificationFailed)
+    assert "lab-2: its permit is not one that the log can hold" in result.error.message
+    assert not result.said("train")

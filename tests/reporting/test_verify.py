@@ -483,3 +483,14 @@ def test_a_number_beyond_all_floats_is_refused(honest, copy):
 def test_a_manifest_names_no_other_file(honest, copy, name):
     sign_anew(copy, honest[1], **{name: digest(b"")})
     wrong(copy, "audit/manifest.json", "files")
+
+
+def test_a_run_that_was_cut_off_says_so_and_is_held_to_the_log(copy):
+    for name in ("summary.json", "audit/manifest.json"):
+        (copy / name).unlink()
+    assert any(line.startswith("cut off") for line in verify_run(copy).checks)
+    lines = (copy / "metrics.jsonl").read_text().splitlines()
+    (copy / "metrics.jsonl").write_text("".join(line + "\n" for line in lines[:-1]))
+    verify_run(copy)
+    (copy / "metrics.jsonl").write_text("".join(line + "\n" for line in [*lines, lines[-1]]))
+    wrong(copy, "metrics.jsonl", "round")
