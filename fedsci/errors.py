@@ -11,6 +11,7 @@
     ├── RoundAborted                exit 5   too few sites finished a round
     │   └── ProtocolError                    a secure-aggregation message broke a rule
     ├── VerificationFailed          exit 6   evidence does not check out
+    │   └── LogBehind                        a site has seen less of the audit log than it was taken to have
     ├── ConnectionFailed            exit 7   no connection, or not authenticated
     │   └── EnrolmentRefused                 a request for a certificate, or its answer, broke a rule
     └── SiteFailed                  the site's exit code   a site's answer was an error
@@ -127,6 +128,22 @@ class VerificationFailed(FedsciError):
     ) -> None:
         super().__init__(message, hint=hint, public=public)
         self.file, self.field = file, field
+
+
+class LogBehind(VerificationFailed):
+    """A site has seen ``size`` entries of the audit log, and not as many as the coordinator took it to have."""
+
+    code = "behind"
+
+    default_public = "audit log: this site has seen less than it was taken to have"
+
+    def __init__(self, message: str, *, size: int = 0, hint: str = "", public: str | None = None) -> None:
+        super().__init__(message, hint=hint, public=public, field="size")
+        self.size = size
+
+    def public(self) -> dict[str, str | int]:
+        """Return what may leave the site, and the size."""
+        return super().public() | {"size": self.size}
 
 
 class ConnectionFailed(FedsciError):

@@ -97,7 +97,7 @@ class StudyLog:
                 self._log.trust(site, bytes.fromhex(said.late_key))
         if not len(self._log):
             self._begin(self._log, progress, keys, quorum, model, sends)
-        link.riding = self._riding
+        link.riding, link.behind = self._riding, self._behind
         self.witness()
 
     def round(
@@ -313,6 +313,13 @@ class StudyLog:
                 self._seen[site] = log.newest().checkpoint.size
             reasons[site] = reasons[site] or ("" if site in cosigned else f"{site}: it cosigned nothing")
         return reasons
+
+    def _behind(self, site: SiteId, size: int) -> bool:
+        """Note what a site has seen; return whether it was known wrongly."""
+        if self._log is None or not 0 <= size <= len(self._log) or self._seen.get(site, 0) == size:
+            return False
+        self._seen[site] = size
+        return True
 
     def _riding(self, site: SiteId, request: Request) -> Mapping[str, Any]:
         if self._log is None or request.action not in _CARRIES:

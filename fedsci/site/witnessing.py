@@ -20,7 +20,7 @@ from fedsci.audit.statement import Statement, open_statement
 from fedsci.audit.witness import Witness
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
-from fedsci.errors import PolicyRefused, VerificationFailed
+from fedsci.errors import LogBehind, PolicyRefused, VerificationFailed
 from fedsci.identity.files import replace_private
 from fedsci.secagg import Roster
 from fedsci.site.keystore import Keystore
@@ -117,11 +117,14 @@ class RunWitness:
         What this site has missed may come with the request.
 
         Raises:
+            LogBehind: what came with the request begins elsewhere than what this site has seen.
             VerificationFailed: it is not.
         """
         missed = request.fields.get("log")
         if isinstance(missed, Mapping):
-            self.cosign(Request(action="witness", fields=missed))  # nothing new, where only the answer got lost
+            answer = self.cosign(Request(action="witness", fields=missed))
+            if "size" in answer.fields and self._read()["round"] != after:  # else only an answer got lost
+                raise LogBehind("this site has seen another part of the audit log", size=answer.fields["size"])
         held = self._read()
         if held["round"] != after or not held["sites"]:
             raise _unwitnessed(f"the log is known here up to round {held['round']}, not {after}", field="round")

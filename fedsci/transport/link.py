@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from fedsci.errors import ConnectionFailed, FedsciError, InputError, SiteFailed
+from fedsci.errors import ConnectionFailed, FedsciError, InputError, LogBehind, SiteFailed
 from fedsci.names import SiteId, site_id
 from fedsci.transport.codec import decode_reply, encode, encode_vector
 from fedsci.transport.messages import ACTIONS, BOUNDED, BUSY, Reply, Request
@@ -42,6 +42,8 @@ class SiteLink:
             say of themselves counts.
         check: called before anything is sent and while waiting; may raise to end it.
         riding: returns fields that go along with a request to a site.
+        behind: told how many entries of the audit log a site has seen, where that is not what rode along; returns
+            whether the site is to be asked once more.
         traffic: bytes so far.
         traffic_of: the same by site.
         virtual_seconds: what the rounds' exchanges would have taken, where a simulation reckons it.
@@ -54,6 +56,7 @@ class SiteLink:
     registered: Mapping[SiteId, int] | None = None
     check: Callable[[], None] = lambda: None
     riding: Callable[[SiteId, Request], Mapping[str, Any]] = lambda site, request: {}
+    behind: Callable[[SiteId, int], bool] = lambda site, size: False
     traffic: Traffic = field(default_factory=Traffic)
     traffic_of: dict[SiteId, Traffic] = field(default_factory=dict)
     virtual_seconds: float | None = None
@@ -122,6 +125,12 @@ class SiteLink:
             limit = min(limit, self.round_deadline_s)
         by_node = {self._nodes[site]: self._loaded(site, one) for site, one in requests.items() if site in self._nodes}
         replies = self._exchange(by_node, deadline=started + limit)
+        again = {
+            self._nodes[site]: site for site in requests if self._is_behind(replies.get(self._nodes.get(site, 0)), site)
+        }
+        if again:
+            once_more = {node: self._loaded(site, requests[site]) for node, site in again.items()}
+            replies |= self._exchange(once_more, deadline=started + limit)
         results: dict[SiteId, Reply | SiteFailed] = {}
         for site in sorted(requests):
             reply = replies.get(self._nodes[site]) if site in self._nodes else None
@@ -137,6 +146,14 @@ class SiteLink:
             else:
                 results[site] = reply
         return results
+
+    def _is_behind(self, reply: Reply | FedsciError | None, site: SiteId) -> bool:
+        """Say whether a site refused only since it has seen another part of the log than it was taken to have."""
+        error = reply.error if isinstance(reply, Reply) else None
+        if error is None or error.get("code") != LogBehind.code:
+            return False
+        size = error.get("size")
+        return type(size) is int and self.behind(site, size)
 
     def _loaded(self, site: SiteId, request: Request) -> Request:
         riding = self.riding(site, request)

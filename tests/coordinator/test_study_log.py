@@ -353,3 +353,25 @@ def test_a_permit_that_its_site_did_not_sign_ends_the_study_before_it_is_logged(
     assert isinstance(result.error, VerificationFailed)
     assert "lab-2: its permit is not one that the log can hold" in result.error.message
     assert not result.said("train")
+
+
+def test_a_site_whose_cosignature_got_lost_and_that_missed_the_next_is_told_again_at_once(conduct):
+    """It is behind by one checkpoint, and not where the coordinator takes it to be: one request more, no round lost."""
+    exchanges = []
+
+    def before(service, request):
+        if service.site.site == "lab-2" and request.action == "witness":
+            exchanges.append(request)
+            if len(exchanges) in (3, 4):  # of the second round; asked again, it is away, too
+                raise RuntimeError("away")
+        return request
+
+    def after(service, request, reply):
+        lost = service.site.site == "lab-2" and request.action == "witness" and len(exchanges) == 2
+        return Reply(error={"code": "transport", "exit_code": 5, "message": "lost"}) if lost else reply
+
+    result = conduct(training={"rounds": 4}, before=before, after=after, **LOGGED)
+    assert result.error is None
+    assert result.progress.dropped == []
+    assert any(reply.error for reply in [step.reply for step in result.steps if step.action == "train"])
+    verified(result)
