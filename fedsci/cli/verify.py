@@ -19,7 +19,9 @@ def verify(
     consortium: Annotated[
         str | None,
         typer.Option(
-            "--consortium-key", metavar="HEX|FILE", help="The key you know to be the consortium's; else it is printed."
+            "--consortium-key",
+            metavar="HEX|FILE",
+            help="The key you know to be the consortium's (a site's consortium.pub); else its SHA-256 is printed.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -52,7 +54,9 @@ def verify(
         typer.echo("consortium   none: the study was not masked, its sites' keys are known from the folder only")
     elif consortium is None:
         typer.echo(f"consortium   {found.consortium}")
-        typer.echo("all of this rests on the consortium's key: compare it with what a site has pinned")
+        typer.echo(
+            "all of this rests on the consortium's key: give the one that a site has pinned, --consortium-key FILE"
+        )
 
 
 def _key(text: str) -> bytes:
