@@ -1,6 +1,7 @@
 """``fedsci verify``: whether a run folder is what it says, with the network unplugged."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,10 @@ def verify(
 def _key(text: str) -> bytes:
     path = Path(text)
     try:
-        return path.read_bytes() if path.is_file() else bytes.fromhex(text)
+        if not path.is_file():
+            return bytes.fromhex(text)
+        content = path.read_bytes()
+        return bytes.fromhex(content.decode()) if re.fullmatch(rb"\s*[0-9a-fA-F]{64,}\s*", content) else content
     except (OSError, ValueError):
         raise InputError(
             f"{text!r} is neither a file nor a key in hexadecimal",
