@@ -40,9 +40,7 @@ def verify(
     except VerificationFailed as error:
         if as_json:
             typer.echo(json.dumps({"verified": False, **_said(error)}, indent=2))
-        where = f"{error.file}: {error.field}" if error.field else error.file
-        error.message = f"{where}: {error.message}" if where and error.file not in error.message else error.message
-        error.hint = error.hint or "compare with another copy; what was signed cannot be changed unseen"
+        name_place(error)
         raise
     if as_json:
         typer.echo(json.dumps({"verified": True, **_facts(found)}, indent=2))
@@ -58,6 +56,13 @@ def verify(
         typer.echo(
             "all of this rests on the consortium's key: give the one that a site has pinned, --consortium-key FILE"
         )
+
+
+def name_place(error: VerificationFailed) -> None:
+    """Let the message begin with the file and field that failed, and have a hint."""
+    where = f"{error.file}: {error.field}" if error.field else error.file
+    error.message = f"{where}: {error.message}" if where and error.file not in error.message else error.message
+    error.hint = error.hint or "compare with another copy; what was signed cannot be changed unseen"
 
 
 def _key(text: str) -> bytes:
