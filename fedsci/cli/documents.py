@@ -37,12 +37,18 @@ def export(
     The run is checked first; one that does not check out is not packed (exit code 6). The same run
     gives the same bytes.
     """
+    from fedsci.cli.verify import name_place
+    from fedsci.errors import VerificationFailed
     from fedsci.reporting.documents import check_documents
     from fedsci.reporting.export import export_run
     from fedsci.reporting.verify import verify_run
 
     def verify(folder: Path) -> None:
-        verify_run(folder, documents=lambda each, key: check_documents(each, key=key))
+        try:
+            verify_run(folder, documents=lambda each, key: check_documents(each, key=key))
+        except VerificationFailed as error:
+            name_place(error)
+            raise
 
     packed = export_run(run, out, verify=verify)
     for name in packed.left_out:

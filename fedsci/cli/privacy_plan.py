@@ -29,6 +29,10 @@ def plan(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of earlier runs, for what they measured.")] = Path(
         "runs"
     ),
+    approved: Annotated[
+        bool,
+        typer.Option("--approved", help="Answer as after every lab's operator approved: for a study on a fleet."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write a page with plots.", metavar="FILE.html")
     ] = None,
@@ -54,7 +58,9 @@ def plan(
     console = Console(stderr=True)
     waiting = console.status("calibrating noise") if console.is_terminal and not as_json else nullcontext()
     with waiting:
-        facts = plan_facts(loaded, state=state and state.resolve(), records=counted, total=total, runs=runs)
+        facts = plan_facts(
+            loaded, state=state and state.resolve(), records=counted, total=total, runs=runs, approved=approved
+        )
     if out is not None:
         from fedsci.reporting.plan_page import write_plan_page
 

@@ -215,13 +215,16 @@ def _say_signed(signed: "Signed", site_file: Path, *, as_json: bool) -> None:
         return
     short = asked.digest[7:19]
     if complete:
-        until = datetime.datetime.fromtimestamp(asked.until, datetime.UTC)
-        typer.echo(f"{asked.study} ({short}) may run here once, until {until:%Y-%m-%d %H:%M} UTC")
+        typer.echo(f"{asked.study} ({short}) may run here once, until {_utc(asked.until)}")
     else:
         typer.echo(f"{asked.study} ({short}) is signed by the site and waits for {second}'s signature")
     typer.echo(f"permit {signed.digest}, in {signed.file}")
     if not complete:
         typer.echo(f"next: {second} looks at it, then: fedsci site approve {site_file} {short} --key FILE")
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _load(site_file: Path, state: Path | None) -> "tuple[Site, Path]":
@@ -352,6 +355,7 @@ def _about(one: "Asked", site: "Site", folder: Path) -> dict[str, Any]:
         "would_be_refused": expected.refusal,
         "safety_critical": study.safety_critical,
         "state": one.state,
+        "expired": one.until if one.expired else None,
         "second_signer": one.second or None,
         "permit": None if permit is None else _body(permit, signed=one.state == "signed"),
         "no_permit": obstacle or None,
@@ -402,6 +406,8 @@ def _show(values: dict[str, Any]) -> None:
         lines.append(("left", f"epsilon {values['left']:.2f} now, {values['left_after']:.2f} after it"))
     if values["safety_critical"]:
         lines.append(("critical", "SAFETY-CRITICAL: the site and a second person sign"))
+    if values["expired"]:
+        lines.append(("expired", f"what was signed was good until {_utc(values['expired'])}; sign again"))
     if values["would_be_refused"]:
         lines.append(("but", f"the site would refuse it all the same: {values['would_be_refused']}"))
     for name, text in lines:

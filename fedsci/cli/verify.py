@@ -1,6 +1,7 @@
 """``fedsci verify``: whether a run folder is what it says, with the network unplugged."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ def verify(
     consortium: Annotated[
         str | None,
         typer.Option(
-            "--consortium-key", metavar="HEX|FILE", help="The key you know to be the consortium's; else it is printed."
+            "--consortium-key",
+            metavar="HEX|FILE",
+            help="The key you know to be the consortium's (a site's consortium.pub); else its SHA-256 is printed.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -37,9 +40,7 @@ def verify(
     except VerificationFailed as error:
         if as_json:
             typer.echo(json.dumps({"verified": False, **_said(error)}, indent=2))
-        where = f"{error.file}: {error.field}" if error.field else error.file
-        error.message = f"{where}: {error.message}" if where and error.file not in error.message else error.message
-        error.hint = error.hint or "compare with another copy; what was signed cannot be changed unseen"
+        name_place(error)
         raise
     if as_json:
         typer.echo(json.dumps({"verified": True, **_facts(found)}, indent=2))
@@ -52,13 +53,25 @@ def verify(
         typer.echo("consortium   none: the study was not masked, its sites' keys are known from the folder only")
     elif consortium is None:
         typer.echo(f"consortium   {found.consortium}")
-        typer.echo("all of this rests on the consortium's key: compare it with what a site has pinned")
+        typer.echo(
+            "all of this rests on the consortium's key: give the one that a site has pinned, --consortium-key FILE"
+        )
+
+
+def name_place(error: VerificationFailed) -> None:
+    """Let the message begin with the file and field that failed, and have a hint."""
+    where = f"{error.file}: {error.field}" if error.field else error.file
+    error.message = f"{where}: {error.message}" if where and error.file not in error.message else error.message
+    error.hint = error.hint or "compare with another copy; what was signed cannot be changed unseen"
 
 
 def _key(text: str) -> bytes:
     path = Path(text)
     try:
-        return path.read_bytes() if path.is_file() else bytes.fromhex(text)
+        if not path.is_file():
+            return bytes.fromhex(text)
+        content = path.read_bytes()
+        return bytes.fromhex(content.decode()) if re.fullmatch(rb"\s*[0-9a-fA-F]{64,}\s*", content) else content
     except (OSError, ValueError):
         raise InputError(
             f"{text!r} is neither a file nor a key in hexadecimal",

@@ -67,6 +67,7 @@ class PlanFacts:
         by_epsilon: noise for other values of epsilon.
         collusion: with the fewest labs that may finish, and with all.
         ledgers: where spending was read from; None where none was looked for.
+        approved: whether the sites answer as if their operators had approved.
         scaling: the pass that measures the scaling first, and its price; None where there is none.
         digest: of the plan as it was asked for.
     """
@@ -83,6 +84,7 @@ class PlanFacts:
     collusion: tuple[Against, ...]
     earlier: tuple[EarlierRun, ...]
     ledgers: Path | None
+    approved: bool
     scaling: tuple[Plan, Cost | None] | None
     digest: str
 
@@ -192,7 +194,13 @@ class PlanFacts:
 
 
 def plan_facts(
-    study: StudyOnOneMachine, *, state: Path | None, records: Mapping[str, int], total: int | None, runs: Path
+    study: StudyOnOneMachine,
+    *,
+    state: Path | None,
+    records: Mapping[str, int],
+    total: int | None,
+    runs: Path,
+    approved: bool = False,
 ) -> PlanFacts:
     """Return what the study would cost.
 
@@ -202,6 +210,7 @@ def plan_facts(
         records: training records of labs, where they are known.
         total: training records in all, where only that is known.
         runs: folder of earlier runs.
+        approved: answer as if every site's operator had approved the study.
 
     Raises:
         InputError: no noise reaches the study's epsilon, or ``records`` names a lab that is not in the study.
@@ -223,10 +232,20 @@ def plan_facts(
     def answer(site: SiteId, file: Path) -> Forecast:
         said, where = load_site(file), None if state is None else state / site
         if first is None:
-            return forecast(plan, said, cost=cost, dimension=dimension, state=where, records=known.get(site))
+            return forecast(
+                plan, said, cost=cost, dimension=dimension, state=where, records=known.get(site), approved=approved
+            )
         plans, costs = (first[0], plan), (first[1], cost)
         dimensions = (dimension_of(first[0]), dimension)
-        return forecast_both(plans, said, costs=costs, dimensions=dimensions, state=where, records=known.get(site))
+        return forecast_both(
+            plans,
+            said,
+            costs=costs,
+            dimensions=dimensions,
+            state=where,
+            records=known.get(site),
+            approved=approved,
+        )
 
     forecasts = tuple(answer(site, file) for site, file in zip(plan.sites, study.site_files, strict=True))
     rounds, meaning = plan.training.rounds, None
@@ -253,6 +272,7 @@ def plan_facts(
         collusion=() if cost is None else _collusion(plan, cost, dimension, columns, first),
         earlier=earlier,
         ledgers=state,
+        approved=approved,
         scaling=first,
         digest=asked.digest,
     )

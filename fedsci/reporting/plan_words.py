@@ -75,6 +75,11 @@ def verdict(facts: PlanFacts) -> str:
     """Return whether the labs' rules and budgets let the study run."""
     refusal = facts.first_refusal
     where = "fresh ledgers" if facts.ledgers is None else f"the ledgers in {facts.ledgers}"
+    if facts.approved:
+        asks = "once every lab's people have approved it, this study would"
+        if refusal is None:
+            return f"By the labs' rules and {where}, {asks} start."
+        return f"By the labs' rules and {where}, {asks} be refused by {refusal.site} (exit code {refusal.exit_code})."
     if refusal is None:
         return f"By the labs' rules and {where}, fedsci run would start this study."
     code = refusal.exit_code

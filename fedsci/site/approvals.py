@@ -36,7 +36,7 @@ class Asked:
         plan: the canonical bytes, as text.
         state: ``pending``, ``signed`` (a second signature is missing), ``approved``, ``refused`` or ``used``.
         since: when it came to this state, UTC seconds.
-        until: when an approval expires, UTC seconds; else 0.
+        until: when an approval expires or, where it waits again, has expired, UTC seconds; else 0.
         who: who decided.
         reason: of a refusal; the coordinator sees it.
         run: the run that an approval was used for.
@@ -61,6 +61,11 @@ class Asked:
     def waits(self) -> bool:
         """Whether it waits for somebody's word."""
         return self.state in _WAITING
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was signed, and nothing came of it in time: it waits again."""
+        return self.state == "pending" and self.until > 0
 
     def opened(self, policy: Policy | None) -> Plan:
         """Return the plan; a strategy's module is imported only if the policy names it."""
@@ -213,7 +218,7 @@ class Approvals:
         if asked.state == "pending" and now > asked.since + _PENDING_S:
             return None
         if asked.state in ("approved", "signed") and (now >= asked.until or not asked.permit):
-            return replace(asked, state="pending", until=0.0, permit="", nonce="", second="")
+            return replace(asked, state="pending", permit="", nonce="", second="")
         return asked
 
     def _all(self) -> list[Asked]:

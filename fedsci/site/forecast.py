@@ -173,16 +173,26 @@ def forecast_both(
     dimensions: tuple[int, int],
     state: Path | None,
     records: int | None = None,
+    approved: bool = False,
 ) -> Forecast:
     """Return what the site would answer to a pass that measures the scaling and to the study after it, as one.
 
     Args:
         plans: the pass, of one round, and the study.
-        site, state, records: as for :func:`forecast`.
+        site, state, records, approved: as for :func:`forecast`.
         costs, dimensions: of the two.
     """
     first, second = (
-        forecast(plan, site, cost=cost, dimension=dimension, state=state, records=records, already=already)
+        forecast(
+            plan,
+            site,
+            cost=cost,
+            dimension=dimension,
+            state=state,
+            records=records,
+            approved=approved,
+            already=already,
+        )
         for plan, cost, dimension, already in zip(plans, costs, dimensions, (None, costs[0]), strict=True)
     )
     if first.refusal is not None or second.policy is None or costs[0] is None or costs[1] is None:

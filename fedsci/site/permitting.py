@@ -192,8 +192,11 @@ class Permitting:
             )
         if asked.state != "signed":
             done = asked.state == "approved"
+            late = f"the permit for {asked.study} has expired" if asked.expired else None
             raise InputError(
-                f"{asked.study} has both signatures already" if done else f"the site has not signed {asked.study} yet",
+                f"{asked.study} has both signatures already"
+                if done
+                else late or f"the site has not signed {asked.study} yet",
                 hint="" if done else f"first: fedsci site approve SITE_FILE {asked.digest[7:19]}",
             )
         if key.public == self._keystore.signing_key().public:

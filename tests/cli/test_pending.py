@@ -152,6 +152,26 @@ def test_the_way_to_two_signatures(waiting, study, fedsci):
     assert done.out.splitlines()[1] == half.splitlines()[1]
 
 
+def test_a_permit_that_has_expired_waits_again_and_says_so(waiting, study, fedsci):
+    for name in ("ada", "ben"):
+        fedsci("signer", "new", f"{name}.key")
+    study.sites["lab-1"]["policy"]["second_signers"] = {"ada": fedsci("signer", "show", "ada.key").out.strip()}
+    assert "expired" not in waiting(safety_critical=True)
+    [asked] = json.loads(fedsci("site", "pending", "lab-1.yaml", "--state", "state", "--json").out)
+    digest, name = asked["digest"], asked["study"]
+    assert asked["expired"] is None
+    assert fedsci("site", "approve", "lab-1.yaml", digest, "--state", "state").code == 0
+    [kept] = (fedsci.folder / "state" / "approvals").glob("*.json")
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"until": 1000.0}))
+    late = fedsci("site", "approve", "lab-1.yaml", digest, "--state", "state", "--key", "ada.key")
+    assert (late.code, late.error_line) == (2, f"fedsci: the permit for {name} has expired")
+    assert late.hint_line.startswith("hint: first: fedsci site approve SITE_FILE ")
+    shown = fedsci("site", "pending", "lab-1.yaml", "--state", "state").out
+    assert lines(shown, "expired") == ["expired   what was signed was good until 1970-01-01 00:16 UTC; sign again"]
+    assert fedsci("site", "approve", "lab-1.yaml", digest, "--state", "state").code == 0
+    assert "expired" not in fedsci("site", "pending", "lab-1.yaml", "--state", "state").out
+
+
 def test_simulated_labs_do_not_run_a_safety_critical_study(study, fedsci):
     study.values["safety_critical"] = True
     study.write()

@@ -92,6 +92,20 @@ def test_what_is_said_to_fit_fits_and_a_little_more_does_not(fedsci, study, refu
     assert planned(fedsci, *(word for each in fewer for word in ("--set", each)))["would_run"]
 
 
+def test_a_lab_whose_operator_must_approve_answers_as_after_that_if_asked_so(fedsci, study):
+    study.private()
+    study.sites["lab-2"]["policy"]["approval"] = "manual"
+    study.write()
+    assert planned(fedsci)["exit_code"] == 4
+    assert planned(fedsci, "--approved")["would_run"]
+    said = " ".join(fedsci("privacy", "plan", "study.yaml", "--approved").out.split())
+    assert "once every lab's people have approved it, this study would start." in said
+    refused = planned(fedsci, "--approved", "--set", "privacy.epsilon=50")
+    assert not refused["would_run"]
+    said = " ".join(fedsci("privacy", "plan", "study.yaml", "--approved", "--set", "privacy.epsilon=50").out.split())
+    assert "this study would be refused by lab-1 (exit code" in said
+
+
 def test_nothing_is_charged_written_or_opened(fedsci, study):
     study.private()
     study.use_csv()
