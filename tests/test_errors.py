@@ -7,6 +7,7 @@ from fedsci.errors import (
     EnrolmentRefused,
     FedsciError,
     InputError,
+    LogBehind,
     ProtocolError,
     SiteFailed,
 )
@@ -16,7 +17,7 @@ KINDS = [
     for cls in vars(errors).values()
     if isinstance(cls, type)
     and issubclass(cls, FedsciError)
-    and cls not in (SiteFailed, ProtocolError, EnrolmentRefused)
+    and cls not in (SiteFailed, ProtocolError, EnrolmentRefused, LogBehind)
 ]
 
 
@@ -27,6 +28,11 @@ def test_only_the_kind_of_an_error_leaves_unless_said_otherwise(kind):
     public = error.public()
     assert public == {"code": kind.code, "exit_code": kind.exit_code, "message": kind.default_public}
     assert "42.5" not in str(public)
+
+
+def test_a_site_that_is_behind_with_the_log_says_how_far_it_is():
+    public = LogBehind("row 7", size=12).public()
+    assert public == {"code": "behind", "exit_code": 6, "message": LogBehind.default_public, "size": 12}
 
 
 def test_a_raiser_may_say_what_is_public():
