@@ -257,7 +257,7 @@ class StudyLog:
                     error.message = f"{site}: its {kind} is not one that the log can hold: {error.message}"
                     raise
                 self.keep(kind, envelope, site=site)
-        names = ("coordinator", "sites", "quorum", "run", "plan")
+        names = ("coordinator", "sites", "post_quantum", "second_signers", "quorum", "run", "plan")
         witnesses = {name: about[name] for name in names} | {"model": _digest(model), "sends": _digest(sends)}
         self._append("sites", witnesses)
 

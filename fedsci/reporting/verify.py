@@ -249,6 +249,8 @@ class _Story:
     def _sites(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
         for name, right in (
             ("sites", {site: public.hex() for site, public in keys.sites.items()}),
+            ("post_quantum", {site: public.hex() for site, public in keys.post_quantum.items()}),
+            ("second_signers", {site: public.hex() for site, public in keys.second.items()}),
             ("coordinator", keys.coordinator.hex()),
             ("quorum", keys.quorum),
             ("plan", self.plan.digest),

@@ -177,7 +177,8 @@ class SiteService:
             try:
                 masking, joined = self._join(request, run, plan)
                 if plan.study.audit_log.enabled:
-                    joined |= self._witness(run, plan, masking).join(request)
+                    second = self._second_key(policy, given.permit).get("second_key", "")
+                    joined |= self._witness(run, plan, masking).join(request, second=second)
                 active = self._activate(plan, policy, cost, masking, content, given.permit)
                 (folder / "plan.new").rename(folder / "plan.json")
             except BaseException:

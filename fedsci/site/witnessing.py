@@ -62,8 +62,10 @@ class RunWitness:
         self._plan, self._site, self._run, self._roster = plan, site, run, roster
         self._origin = log_origin(run)
 
-    def join(self, request: Request) -> dict[str, str]:
+    def join(self, request: Request, *, second: str = "") -> dict[str, str]:
         """Take part in the log that a request to ``prepare`` names; return what the log needs of this site.
+
+        ``second`` is the public key of the second person who signed the permit, hexadecimal, where there is one.
 
         Raises:
             PolicyRefused: another coordinator's key than this site knows.
@@ -72,7 +74,7 @@ class RunWitness:
         self._keystore.pin_coordinator(coordinator)
         self._witness.begin(self._origin, coordinator=coordinator)
         nothing: dict[str, Any] = {"sites": {}, "quorum": 0, "round": -1, "models": [], "sent": {}, "followed": {}}
-        self._write(nothing | {"coordinator": coordinator.hex()})
+        self._write(nothing | {"coordinator": coordinator.hex(), "second": second})
         return {"key": self._keystore.signing_key().public.hex(), "late_key": self._late_key().public.hex()}
 
     def cosign(self, request: Request) -> Reply:
@@ -201,6 +203,10 @@ class RunWitness:
         keys = {str(name): _key(key) for name, key in sites.items()}
         if keys[self._site] != self._keystore.signing_key().public:
             raise _unwitnessed("the log has another key for this site", field="sites")
+        for name, mine in (("post_quantum", self._late_key().public.hex()), ("second_signers", held["second"])):
+            named = body.get(name)
+            if not isinstance(named, dict) or named.get(self._site, "") != mine:
+                raise _unwitnessed("the log has another key for this site", field=name)
         listed = {member.name: member.verification_key for member in self._roster.sites} if self._roster else keys
         for name, key in keys.items():
             if listed.get(names.site_id(name)) != key:

@@ -112,6 +112,8 @@ def test_a_site_cosigns_no_round_that_is_not_as_it_was(conduct, monkeypatch, cha
         ({"sites": "mine"}, "another key"),
         ({"plan": "sha256:" + "0" * 64}, "not of this plan"),
         ({"coordinator": "00" * 32}, "not of this plan"),
+        ({"post_quantum": {}}, "another key for this site"),
+        ({"second_signers": {f"lab-{n}": "00" * 32 for n in range(1, 5)}}, "another key for this site"),
     ],
 )
 def test_a_site_cosigns_no_log_with_other_witnesses(conduct, monkeypatch, change, words):
