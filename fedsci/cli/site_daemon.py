@@ -40,7 +40,7 @@ def register(group: typer.Typer) -> None:
     group.command("refuse", epilog='Example: fedsci site refuse lab-03.yaml heart-disease --reason "not our topic"')(
         refuse
     )
-    group.command("signer", epilog="Example: fedsci site signer lab-03.yaml ada --key ada.key")(signer)
+    group.command("signer", epilog="Example: fedsci site signer lab-03.yaml officer --key officer.key")(signer)
 
 
 def start(site_file: SiteFile, state: State = None) -> None:

@@ -62,7 +62,7 @@ STORY = (
     (COORDINATOR, 11, 1),
     (OPERATOR, 9, 1),
 )
-NAMES = ("ada", "bo", "cy")
+NAMES = ("officer-1", "officer-2", "officer-3")
 FOLDER = {COORDINATOR: "coordinator", OPERATOR: "lab-{lab}", OFFICER: "officer-{lab}"}
 #: What one repeats until it says what one waits for.
 LOOKS = re.compile(r"tail|fedsci (coordinator (status|runs|logs)|site (status|pending)|decide \d+$)")
@@ -228,4 +228,4 @@ def send(folder: Path, source: str, *to: str) -> None:
 def as_lab(text: str, lab: int) -> str:
     """Return a section as another lab's people follow it."""
     own = re.sub("lab-1(?!, lab-2)", f"lab-{lab}", text)
-    return re.sub(r"\bada\b", NAMES[lab - 1], own)
+    return re.sub(r"\bofficer-1\b", NAMES[lab - 1], own)
