@@ -137,15 +137,15 @@ def test_measuring_the_scaling_is_in_the_card_and_the_crate(fedsci, study):
 
 
 def test_a_strategy_of_somebodys_own_runs_as_ever_and_has_no_card(fedsci, study, monkeypatch):
-    (fedsci.folder / "mylab").mkdir()
-    (fedsci.folder / "mylab" / "__init__.py").write_text("")
-    (fedsci.folder / "mylab" / "rules.py").write_text("from fedsci.strategies.fedavg import build\n")
-    recipe = {"name": "mylab.rules", "training": {"rounds": 2}}
+    (fedsci.folder / "cardlab").mkdir()
+    (fedsci.folder / "cardlab" / "__init__.py").write_text("")
+    (fedsci.folder / "cardlab" / "rules.py").write_text("from fedsci.strategies.fedavg import build\n")
+    recipe = {"name": "cardlab.rules", "training": {"rounds": 2}}
     (fedsci.folder / "mine.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.syspath_prepend(fedsci.folder)
     study.values["strategy"] = "mine.yaml"
     for site in study.sites.values():
-        site["policy"]["strategies"] = ["mylab.rules"]
+        site["policy"]["strategies"] = ["cardlab.rules"]
     study.write()
     outcome = fedsci("run", "study.yaml", "--quiet")
     assert outcome.code == 0, outcome.err
