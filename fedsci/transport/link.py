@@ -130,6 +130,7 @@ class SiteLink:
         }
         if again:
             once_more = {node: self._loaded(site, requests[site]) for node, site in again.items()}
+            replies = {node: reply for node, reply in replies.items() if node not in once_more}  # else it is late
             replies |= self._exchange(once_more, deadline=started + limit)
         results: dict[SiteId, Reply | SiteFailed] = {}
         for site in sorted(requests):
