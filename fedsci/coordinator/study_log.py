@@ -253,6 +253,8 @@ class StudyLog:
                     signed = _only_signed_by(kind, envelope, [bytes.fromhex(key) for key in (one.key, *second)])
                     if signed.body.get("site") != site:
                         raise VerificationFailed("it is another site's", field="site")
+                    if kind == "permit" and not permit_terms(self.plan).items() <= signed.body.items():
+                        raise VerificationFailed("it permits another study than the plan's", field="plan")
                 except VerificationFailed as error:
                     error.message = f"{site}: its {kind} is not one that the log can hold: {error.message}"
                     raise
@@ -327,6 +329,20 @@ class StudyLog:
         newest = self._log.newest()
         behind = {} if self._seen.get(site) == newest.checkpoint.size else {"log": self._news(site)}
         return {"checkpoint": newest.content.decode(), **behind}
+
+
+def permit_terms(plan: Plan) -> dict[str, Any]:
+    """Return what every site's permit says of the study, whatever else it says."""
+    privacy, private = plan.study.privacy, plan.private
+    return {
+        "study": plan.study.study,
+        "plan": plan.digest,
+        "rounds": plan.training.rounds,
+        "epsilon": privacy.epsilon if private else None,
+        "delta": privacy.delta if private else None,
+        "min_cohort": min(len(plan.sites), plan.smallest_sum),
+        "safety_critical": plan.study.safety_critical,
+    }
 
 
 def log_key(folder: Path, profile: Profile) -> SigningKey:

@@ -28,7 +28,7 @@ from fedsci.config.checkpoints import roles_after, roles_before
 from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
 from fedsci.coordinator.decisions import RELEASE, TRAINING, Decision, Point, after_round, in_words, open_decision
-from fedsci.coordinator.study_log import KEYS, MANIFEST
+from fedsci.coordinator.study_log import KEYS, MANIFEST, permit_terms
 from fedsci.coordinator.summary import SCALING
 from fedsci.errors import FedsciError, InputError, ProtocolError, VerificationFailed
 from fedsci.names import digest
@@ -272,17 +272,10 @@ class _Story:
 
     def _permit(self, entry: Entry, body: Mapping[str, Any], keys: _Keys, _: Statement) -> None:
         """Compare a permit with the plan, field by field."""
-        study, site = self.plan.study, str(entry.site)
-        privacy, private = study.privacy, self.plan.private
+        site = str(entry.site)
         for name, right in (
             ("site", site),
-            ("study", study.study),
-            ("plan", self.plan.digest),
-            ("rounds", self.plan.training.rounds),
-            ("epsilon", privacy.epsilon if private else None),
-            ("delta", privacy.delta if private else None),
-            ("min_cohort", min(len(self.plan.sites), self.plan.smallest_sum)),
-            ("safety_critical", study.safety_critical),
+            *permit_terms(self.plan).items(),
             ("record", self.records.get(site)),
             ("initial_model", self.first_model if self.first_model is not None else body.get("initial_model")),
             ("coordinator", keys.consortium.hex() if keys.roster else body.get("coordinator")),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedsci.audit.log import AuditLog
-from fedsci.audit.statement import sign_statement
+from fedsci.audit.statement import peek, sign_statement
 from fedsci.audit.verification import verify_log
 from fedsci.coordinator.study_log import StudyLog
 from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
@@ -377,3 +377,17 @@ def test_a_site_whose_cosignature_got_lost_and_that_missed_the_next_is_told_agai
     assert result.progress.dropped == []
     assert any(reply.error for reply in [step.reply for step in result.steps if step.action == "train"])
     verified(result)
+
+
+@pytest.mark.parametrize("change", [{"rounds": 7}, {"plan": "sha256:" + "0" * 64}, {"epsilon": 1.0}])
+def test_a_permit_for_something_else_ends_the_study_before_anything_is_trained(conduct, change):
+    def after(service, request, reply):
+        if service.site.site != "lab-2" or request.action != "prepare":
+            return reply
+        body = dict(peek(reply.fields["permit"].encode())[1]) | change
+        permit = sign_statement("permit", body, [service.keystore.signing_key()]).decode()
+        return replace(reply, fields={**reply.fields, "permit": permit})
+
+    result = conduct(training={"rounds": 2}, after=after, **LOGGED)
+    assert "lab-2: its permit is not one that the log can hold" in result.error.message
+    assert "train" not in result.exchanges
