@@ -3,6 +3,7 @@
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from fedsci.site.log import SiteLog
 from fedsci.site.service import SiteService
 from fedsci.transport.messages import BUSY, Handler, Reply, Request
 
+Service = Callable[[Site, Path], SiteService]
+"""Makes the service of a lab, from its site and its state folder. Only a red team's is not :class:`SiteService`."""
+
 # one process may serve several labs (threads, or a Ray worker that gets their messages in turn)
 _services: dict[tuple[Path, Path], SiteService] = {}
 _lock = threading.Lock()
@@ -22,8 +26,11 @@ _lock = threading.Lock()
 class Labs:
     """Finds the handler of lab number ``i``. It holds paths only, so that it can travel to Ray workers."""
 
-    def __init__(self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path) -> None:
+    def __init__(
+        self, site_files: tuple[Path, ...], sites: tuple[SiteId, ...], state: Path, service: Service = SiteService
+    ) -> None:
         self._files = site_files
+        self._service = service
         self._consortium = b""
         self._sites = sites
         self._state = state
@@ -33,7 +40,7 @@ class Labs:
         key = (self._files[number], self.state_of(self._sites[number]))
         with _lock:
             if key not in _services:
-                _services[key] = SiteService(load_site(key[0]), key[1])
+                _services[key] = self._service(load_site(key[0]), key[1])
                 _services[key].keystore.pin_consortium(self._consortium)
             return partial(_in_turn, _services[key])
 

@@ -27,10 +27,11 @@ from fedsci.names import SiteId
 from fedsci.registry.run_folder import RunFolder
 from fedsci.secagg import SigningKey
 from fedsci.simulation.consortium import SimulatedConsortium
-from fedsci.simulation.labs import Labs
+from fedsci.simulation.labs import Labs, Service
 from fedsci.simulation.pooled import alone_baseline, personalised_baseline, pooled_baselines
 from fedsci.simulation.scaling import require_both
 from fedsci.simulation.weather import WeatherLink
+from fedsci.site.service import SiteService
 from fedsci.training.metrics import MetricSums
 from fedsci.transport.coordinator_app import build_coordinator_app, run_in_process, run_on_ray
 from fedsci.transport.link import SiteLink
@@ -54,6 +55,8 @@ class SimulatedRun:
         weather: what the labs' machines and lines are like; without it they are all there, and rounds take no
             virtual time.
         admitted: as for :func:`run_study`.
+        service: what a lab is. A red team's labs may record, deviate or lie; everything else is this same run.
+        tap: the line between coordinator and labs; a red team's shows what passes over it.
     """
 
     study: StudyOnOneMachine
@@ -65,6 +68,8 @@ class SimulatedRun:
     timeout_s: float = 3600.0
     weather: Weather | None = None
     admitted: Callable[[Progress], None] | None = None
+    service: Service = SiteService
+    tap: Callable[[SiteLink], SiteLink] = lambda link: link
     progress: Progress = field(default_factory=Progress)
     folder: RunFolder | None = None
     _record: RunRecord | None = None
@@ -91,7 +96,7 @@ class SimulatedRun:
         record = RunRecord.begin(plan, engine=self.engine, out=self.out, display=self.display, progress=self.progress)
         self._record, self.folder = record, record.folder
         state = self.state if self.state is not None else self.folder.path / "state"
-        labs = Labs(self.study.site_files, plan.sites, state.resolve())
+        labs = Labs(self.study.site_files, plan.sites, state.resolve(), self.service)
         status, reason = "aborted", "stopped before it began"
         try:
             if first is not None:
@@ -200,7 +205,7 @@ class SimulatedRun:
             if self.weather is not None:
                 link = WeatherLink(grid=link.grid, timeout_s=link.timeout_s, plan=plan, weather=self.weather)
                 record.weather = self.weather.model_dump(mode="json", exclude_none=True)
-            record.link = link
+            record.link = link = self.tap(link)
             keys = link.discover(plan.sites)
             if plan.study.secure_aggregation.enabled and self._consortium is not None:
                 roster = self._consortium.roster(plan, keys)

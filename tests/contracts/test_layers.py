@@ -19,6 +19,7 @@ TIERS = [
     {"training", "audit", "registry", "transport"},
     {"site", "coordinator"},
     {"simulation", "reporting"},
+    {"redteam"},
     {"cli"},
 ]
 TIER = {part: number for number, parts in enumerate(TIERS) for part in parts}

@@ -1,0 +1,69 @@
+"""What one attack on one claim came to: the rows of the red team's table."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["holds", "broken", "control", "not protected", "not measured"]
+"""What a row says.
+
+``holds``: a claim of fedsci's stood this attack. ``broken``: it did not, which is a fault. ``control``: the same
+attack where the protection was taken away, to show that it works. ``not protected``: the attack works, and fedsci
+does not claim otherwise. ``not measured``: nothing was learnt, ``result`` says why.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line, or a cloud of points, of a plot.
+
+    Attributes:
+        name: for the legend.
+        points: (x, y), finite.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What a finding shows besides its numbers.
+
+    Attributes:
+        title: one line.
+        x, y: axis labels, with units.
+        curves: at most five.
+    """
+
+    title: str
+    x: str
+    y: str
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One row: a claim, what was tried against it, and what came of it.
+
+    Attributes:
+        key: short and unique, for scripts: ``membership``, ``membership-control``.
+        claim: what fedsci promises, in words that a privacy officer uses.
+        attack: what was tried, in a line, with who would do it.
+        result: what was measured, in a line.
+        verdict: see :data:`Verdict`.
+        measured: the numbers behind ``result``; JSON-ready, finite.
+        plot: shown in the report, if there is one.
+    """
+
+    key: str
+    claim: str
+    attack: str
+    result: str
+    verdict: Verdict
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    plot: Plot | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding for ``redteam.json``."""
+        return asdict(self)
