@@ -52,6 +52,7 @@ def run_study(
     admitted: Callable[[Progress], None] | None = None,
     log: StudyLog | None = None,
     deciding: Deciding | None = None,
+    summed: Callable[[int, Collected], None] = lambda number, collected: None,
 ) -> None:
     """Run the whole study, or what is left of it, keeping ``progress`` up to date at every step.
 
@@ -67,6 +68,7 @@ def run_study(
         log: what the run is written down in; needed where the study is logged.
         deciding: needed where the plan has checkpoints: holds the study there until people have decided. Meanwhile
             nobody is asked for anything, and sites keep the study open.
+        summed: told what each round's uploads came to, before anything is made of it.
 
     Raises:
         InputError: the plan's scaling is yet to be measured, there is no log, or nobody could decide at its
@@ -91,6 +93,7 @@ def run_study(
         admitted=admitted,
         log=log if plan.study.audit_log.enabled else None,
         deciding=deciding,
+        summed=summed,
     )
     try:
         conduct.run(roster)
@@ -161,6 +164,7 @@ class _Conduct:
     admitted: Callable[[Progress], None] | None
     log: StudyLog | None
     deciding: Deciding | None
+    summed: Callable[[int, Collected], None]
     measured_after: int | None = None
 
     def run(self, roster: SignedRoster | None) -> None:
@@ -357,6 +361,7 @@ class _Conduct:
         return {"run": self.progress.run, "records": counts(self.progress)}
 
     def _note(self, number: int, collected: Collected) -> None:
+        self.summed(number, collected)
         self.progress.dropped += [(site, number) for site in collected.dropped]
         for site, why in collected.dropped.items():
             self.progress.reasons[site, number] = why.removeprefix(f"{site}: ")

@@ -16,6 +16,7 @@ from fedsci.config.scaling import pass_before
 from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.config.weather import Weather
+from fedsci.coordinator.aggregation import Collected
 from fedsci.coordinator.clock import refuse_without_clock
 from fedsci.coordinator.evaluation import Measured
 from fedsci.coordinator.progress import Progress
@@ -57,6 +58,7 @@ class SimulatedRun:
         admitted: as for :func:`run_study`.
         service: what a lab is. A red team's labs may record, deviate or lie; everything else is this same run.
         tap: the line between coordinator and labs; a red team's shows what passes over it.
+        summed: as for :func:`run_study`.
     """
 
     study: StudyOnOneMachine
@@ -70,6 +72,7 @@ class SimulatedRun:
     admitted: Callable[[Progress], None] | None = None
     service: Service = SiteService
     tap: Callable[[SiteLink], SiteLink] = lambda link: link
+    summed: Callable[[int, Collected], None] = lambda number, collected: None
     progress: Progress = field(default_factory=Progress)
     folder: RunFolder | None = None
     _record: RunRecord | None = None
@@ -219,6 +222,7 @@ class SimulatedRun:
                 admitted=self.admitted,
                 deciding=record.deciding(self._pause),
                 log=log,
+                summed=self.summed,
             )
         except BaseException as error:
             if threading.current_thread() is threading.main_thread() and not isinstance(error, FedsciError):

@@ -149,8 +149,13 @@ class PrivateLearner:
         """Return the clipped sum of statistics over a Poisson sample of units."""
         return self._statistics.sum_of(self._sample())
 
+    @property
+    def units(self) -> int:
+        """How many records, or groups, a sample is drawn from."""
+        return self.learner.units
+
     def _sample(self) -> NDArray[np.int64]:
-        return np.flatnonzero(poisson_sample(self.learner.units, self.sample_rate, self._keystream))
+        return np.flatnonzero(poisson_sample(self.units, self.sample_rate, self._keystream))
 
     @property
     def most_units(self) -> int:

@@ -1,0 +1,292 @@
+"""From what an audit measured to its rows: claim, attack, result, verdict."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsci.config.plan import Plan
+from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
+from fedsci.redteam.lower_bounds import (
+    Scores,
+    effect_size,
+    epsilon_of_gaussian,
+    mu_of_gaussian,
+    one_run,
+    one_run_gaussian,
+)
+from fedsci.redteam.noise_checks import NoiseCheck, check_noise, check_repeats, noise_needed
+from fedsci.redteam.notes import Step
+from fedsci.redteam.sampling_checks import check_sampling
+from fedsci.training.accountant import Cost
+from fedsci.training.noised_metrics import sensitivity
+
+_FALSE_ALARMS: Final = 0.01
+"""How often an audit may accuse a correct build, all tests together."""
+_TESTS: Final = 9
+_LEVEL: Final = _FALSE_ALARMS / _TESTS
+_POINTS: Final = 120
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What was measured.
+
+    Attributes:
+        plan, cost: of the study.
+        epsilon: the claim.
+        rounds: that were run.
+        missing: sites that were in no sum.
+        scores: of the canaries.
+        noise: of what is to be private: one row a sum, or a release where each site's is.
+        counted: how many sites' noise is in a row.
+        each: of every release of every site, one a row.
+        names: of those rows.
+        steps: of each site.
+        longest: the longest clipped vector that was found, over C.
+        strays: where something left that was not made of noised sums.
+        metrics: noise of measurements; empty where none is noised.
+    """
+
+    plan: Plan
+    cost: Cost
+    epsilon: float
+    rounds: int
+    missing: int
+    scores: Scores
+    noise: NDArray[np.float64]
+    counted: int
+    each: NDArray[np.float64]
+    names: Sequence[str]
+    steps: Sequence[Sequence[Step]]
+    longest: float
+    strays: Sequence[str]
+    metrics: NDArray[np.float64]
+
+    @property
+    def releases(self) -> int:
+        """How many releases a record is in."""
+        return self.rounds * self.cost.steps_per_round
+
+
+def rows(evidence: Evidence, *, confidence: float) -> tuple[tuple[Finding, ...], float | None]:
+    """Return the rows of an audit, and the largest epsilon that its canaries refute."""
+    canaries, bound = _canaries(evidence, confidence)
+    found = [canaries, _noise(evidence, confidence), _fresh(evidence), _pipeline(evidence), _clipping(evidence)]
+    if evidence.plan.study.privacy.unit != "site":
+        found.append(_sampling(evidence))
+    if evidence.metrics.size:
+        found.append(_metrics(evidence, confidence))
+    return tuple(found), bound
+
+
+def _canaries(evidence: Evidence, confidence: float) -> tuple[Finding, float | None]:
+    plan, delta = evidence.plan, evidence.plan.study.privacy.delta
+    unit = plan.study.privacy.unit
+    about: dict[str, Any] = {
+        "key": "audit-epsilon",
+        "claim": f"Who sees everything learns of one {unit} at most epsilon {evidence.epsilon:.4g} (delta {delta:g}).",
+        "attack": _adversary(evidence),
+    }
+    if unit == "site" or len(evidence.scores.values) < 8:
+        why = (
+            "a whole lab is no record that could be planted" if unit == "site" else "there is room for too few canaries"
+        )
+        return Finding(
+            **about, result=f"Not measured: {why}. The noise itself is, below.", verdict="not measured"
+        ), None
+    scores = evidence.scores
+    effect = effect_size(scores, confidence=confidence)
+    sharp = epsilon_of_gaussian(effect.lowest, delta=delta)
+    guesses = one_run(scores, delta=delta, confidence=confidence)
+    gaussian = one_run_gaussian(scores, delta=delta, confidence=confidence)
+    broken = (
+        effect.chance(mu_of_gaussian(evidence.epsilon, delta=delta)) < _LEVEL
+        or one_run(scores, delta=delta, confidence=1 - _LEVEL) > evidence.epsilon
+        or one_run_gaussian(scores, delta=delta, confidence=1 - _LEVEL) > evidence.epsilon
+    )
+    result = (
+        f"{len(scores.values):,} canaries show at least epsilon {_number(sharp)} ({confidence:.0%} confidence, by effect "
+        f"size; by one-run guesses {_number(guesses)} for any mechanism, {_number(gaussian)} for a Gaussian one)."
+    )
+    measured = {
+        "epsilon": evidence.epsilon,
+        "delta": delta,
+        "confidence": confidence,
+        "canaries": len(scores.values),
+        "effect_size": _finite(effect.mu),
+        "lower_bound_effect_size": _finite(sharp),
+        "lower_bound_one_run": _finite(guesses),
+        "lower_bound_one_run_gaussian": _finite(gaussian),
+    }
+    finding = Finding(
+        **about, result=result, verdict=_verdict(broken), measured=measured, plot=_roc(scores, evidence.epsilon, delta)
+    )
+    return finding, max(sharp, guesses, gaussian)
+
+
+def _adversary(evidence: Evidence) -> str:
+    privacy = evidence.plan.study.privacy
+    if evidence.cost.share is None:
+        return "Canaries at every lab, through the whole pipeline; the adversary sees each lab's own releases."
+    missing = f"{evidence.missing} labs missing and {privacy.colluding_sites} colluding"
+    return f"Canaries through the whole pipeline, with {missing}; the adversary knows every record but the canary."
+
+
+def _noise(evidence: Evidence, confidence: float) -> Finding:
+    privacy, cost = evidence.plan.study.privacy, evidence.cost
+    needed = noise_needed(
+        epsilon=evidence.epsilon, delta=privacy.delta, sample_rate=cost.sample_rate, steps=max(1, evidence.releases)
+    )
+    stated = cost.noise_multiplier * privacy.clipping_norm
+    if cost.share is not None:
+        stated = cost.share.deviation * cost.share.gamma * math.sqrt(evidence.counted)
+    check = check_noise(evidence.noise, needed=needed * privacy.clipping_norm, stated=stated, confidence=confidence)
+    return _noise_row(
+        check,
+        key="audit-noise",
+        claim="Every sum carries the noise that its epsilon needs.",
+        attack="Chi-square test of what was released, less the exact sum.",
+        confidence=confidence,
+    )
+
+
+def _metrics(evidence: Evidence, confidence: float) -> Finding:
+    privacy, noise = evidence.plan.study.privacy, evidence.cost.metric_noise
+    steps = noise.measurements if noise is not None else 1
+    needed = noise_needed(epsilon=evidence.epsilon, delta=privacy.delta, sample_rate=1.0, steps=steps)
+    wanted = needed * sensitivity(evidence.plan)
+    stated = noise.share.deviation * noise.share.gamma * math.sqrt(evidence.counted) if noise is not None else wanted
+    return _noise_row(
+        check_noise(evidence.metrics, needed=wanted, stated=stated, confidence=confidence),
+        key="audit-metrics",
+        claim="Measurements on held-out records carry the noise that their epsilon needs.",
+        attack="Chi-square test of the noised sums, less the exact ones.",
+        confidence=confidence,
+    )
+
+
+def _noise_row(check: NoiseCheck, *, key: str, claim: str, attack: str, confidence: float) -> Finding:
+    little, odd = check.too_little < _LEVEL, check.unexplained < _LEVEL
+    result = f"{check.numbers:,} numbers: {check.ratio:.4g} times the noise that is needed"
+    if little:
+        result += (
+            f", at most {check.highest:.4g} ({confidence:.0%} confidence), or too little in some coordinate or round."
+        )
+    elif odd:
+        result += ": more than the plan states, so what was noised is not the sum of clipped records."
+    else:
+        result += "."
+    measured = {
+        "numbers": check.numbers,
+        "ratio": check.ratio,
+        "highest": check.highest,
+        "p_too_little": check.too_little,
+        "p_unexplained": check.unexplained,
+    }
+    return Finding(
+        key=key, claim=claim, attack=attack, result=result, verdict=_verdict(little or odd), measured=measured
+    )
+
+
+def _fresh(evidence: Evidence) -> Finding:
+    check = check_repeats(evidence.each, evidence.names)
+    broken = check.chance < _LEVEL
+    result = f"{check.pairs:,} pairs of releases compared: largest correlation {check.largest:.3f}"
+    result += (
+        f", between {check.where[0]} and {check.where[1]}: noise that is used again." if broken else ", as by chance."
+    )
+    return Finding(
+        key="audit-fresh-noise",
+        claim="Noise is never used twice: not by two labs, in two rounds, or after a restart.",
+        attack="Correlation of the noise of all releases, across labs, rounds and a restart half-way.",
+        result=result,
+        verdict=_verdict(broken),
+        measured={"pairs": check.pairs, "largest": check.largest, "p": check.chance},
+    )
+
+
+def _pipeline(evidence: Evidence) -> Finding:
+    strays = list(evidence.strays)
+    result = (
+        "What each lab sent was made again from its noised sums alone, bit for bit; the coordinator's sums are theirs."
+    )
+    if strays:
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        result = f"Not so: {strays[0]}{more}. Something left without passing through the noise."
+    return Finding(
+        key="audit-pipeline",
+        claim="Nothing leaves a lab but noised sums, whether masked or not.",
+        attack="Each contribution is made again without any record, from what was released inside, and compared.",
+        result=result,
+        verdict=_verdict(bool(strays)),
+        measured={"rounds": evidence.rounds, "strays": len(strays)},
+    )
+
+
+def _clipping(evidence: Evidence) -> Finding:
+    about: dict[str, Any] = {
+        "key": "audit-clipping",
+        "claim": f"No {evidence.plan.study.privacy.unit} moves a sum by more than the clipping norm.",
+        "attack": "Single records, as they are and a thousand times out of bounds, through the lab's own clipping.",
+    }
+    if evidence.plan.study.privacy.unit == "site":
+        result = "Not measured one by one: what a lab's update was clipped to shows in the noise, above."
+        return Finding(**about, result=result, verdict="not measured")
+    broken = evidence.longest > 1 or not evidence.longest > 0
+    result = f"The longest that was found is {evidence.longest:.6f} times the clipping norm."
+    return Finding(**about, result=result, verdict=_verdict(broken), measured={"longest": evidence.longest})
+
+
+def _sampling(evidence: Evidence) -> Finding:
+    check = check_sampling(evidence.steps, sample_rate=evidence.cost.sample_rate)
+    broken = check.twice > 0 or check.chance < _LEVEL
+    result = (
+        f"{check.steps:,} samples: a record is in {check.rate:.4g} of them, {evidence.cost.sample_rate:.4g} is charged"
+    )
+    if check.twice:
+        result += f"; {check.twice:,} times a record was counted twice."
+    else:
+        result += f"; {check.odd} is not as charged." if broken else "; no record twice."
+    return Finding(
+        key="audit-sampling",
+        claim="Who is in a step is decided as it is charged: each record by a coin of its own, once at most.",
+        attack="Rate, sizes and overlaps of all samples, against those of Poisson sampling.",
+        result=result,
+        verdict=_verdict(broken),
+        measured={"steps": check.steps, "rate": check.rate, "twice": check.twice, "p": check.chance},
+    )
+
+
+def _roc(scores: Scores, epsilon: float, delta: float) -> Plot:
+    order = np.argsort(-scores.values, kind="stable")
+    hits, alarms = np.cumsum(scores.present[order]), np.cumsum(~scores.present[order])
+    at = np.unique(np.linspace(0, len(order) - 1, _POINTS).astype(np.int64))
+    seen = [(0.0, 0.0)] + [(float(alarms[i] / max(1, alarms[-1])), float(hits[i] / max(1, hits[-1]))) for i in at]
+    x = np.linspace(0.0, 1.0, _POINTS)
+    most = np.minimum(1.0, np.minimum(np.exp(epsilon) * x + delta, 1 - np.exp(-epsilon) * (1 - delta - x)))
+    return Plot(
+        title="How well canaries are told apart",
+        x="canaries that are not there, called present",
+        y="canaries that are there, found",
+        curves=(
+            Curve(name="measured", points=tuple(seen)),
+            Curve(name="most that the claim allows", points=tuple(zip(x.tolist(), most.tolist(), strict=True))),
+            Curve(name="by chance", points=((0.0, 0.0), (1.0, 1.0))),
+        ),
+    )
+
+
+def _verdict(broken: bool) -> Verdict:
+    return "broken" if broken else "holds"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "infinite"
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else "inf"
