@@ -53,9 +53,35 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     signal.signal(signal.SIGTERM, _interrupt)
-    from fedsci.cli import compare, coordinator, data, decide, documents, privacy, run, site, strategies, tune, verify
+    from fedsci.cli import (
+        compare,
+        coordinator,
+        data,
+        decide,
+        documents,
+        privacy,
+        redteam,
+        run,
+        site,
+        strategies,
+        tune,
+        verify,
+    )
 
-    for commands in (run, decide, tune, compare, documents, verify, data, privacy, strategies, coordinator, site):
+    for commands in (
+        run,
+        decide,
+        tune,
+        compare,
+        documents,
+        verify,
+        data,
+        privacy,
+        redteam,
+        strategies,
+        coordinator,
+        site,
+    ):
         commands.register(app)
     try:
         code = app(prog_name="fedsci", standalone_mode=False)

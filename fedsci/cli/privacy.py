@@ -2,7 +2,7 @@
 
 import typer
 
-from fedsci.cli import privacy_ledger, privacy_plan, privacy_statement
+from fedsci.cli import privacy_audit, privacy_ledger, privacy_plan, privacy_statement
 
 
 def register(app: typer.Typer) -> None:
@@ -16,4 +16,5 @@ def register(app: typer.Typer) -> None:
     privacy_plan.register(group)
     privacy_ledger.register(group)
     privacy_statement.register(group)
+    privacy_audit.register(group)
     app.add_typer(group, name="privacy")

@@ -109,8 +109,8 @@ def _canaries(evidence: Evidence, confidence: float) -> tuple[Finding, float | N
         or one_run_gaussian(scores, delta=delta, confidence=1 - _LEVEL) > evidence.epsilon
     )
     result = (
-        f"{len(scores.values):,} canaries show at least epsilon {_number(sharp)} ({confidence:.0%} confidence, by effect "
-        f"size; by one-run guesses {_number(guesses)} for any mechanism, {_number(gaussian)} for a Gaussian one)."
+        f"{len(scores.values):,} canaries show at least epsilon {_number(sharp)} ({confidence:.0%} confidence, by "
+        f"effect size; by one-run guesses {_number(guesses)} for any mechanism, {_number(gaussian)} for a Gaussian one)."
     )
     measured = {
         "epsilon": evidence.epsilon,

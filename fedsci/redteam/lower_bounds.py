@@ -95,9 +95,9 @@ def effect_size(scores: Scores, *, confidence: float) -> EffectSize:
     spread = math.sqrt((inside.var() * len(inside) + outside.var() * len(outside)) / freedom)
     apart = float(inside.mean() - outside.mean())
     precision = math.sqrt(len(inside) * len(outside) / len(scores.values))
-    if spread <= 1e-9 * abs(apart):
+    if apart > 0 and spread <= 1e-9 * apart:
         return EffectSize(mu=math.inf, lowest=math.inf, freedom=freedom, precision=precision)
-    mu = apart / spread
+    mu = apart / spread if spread > 0 else 0.0
     found = EffectSize(mu=mu, lowest=0.0, freedom=freedom, precision=precision)
     if mu <= 0 or found.chance(0.0) > 1 - confidence:
         return found

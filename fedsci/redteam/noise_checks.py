@@ -61,7 +61,7 @@ class NoiseCheck:
 
 
 def check_noise(noise: NDArray[np.float64], *, needed: float, stated: float, confidence: float) -> NoiseCheck:
-    """Return what chi-square tests say of noise, float64 ``(releases, numbers)``.
+    """Return what chi-square tests say of noise, float64 ``(releases, numbers)``; none at all is too little.
 
     Args:
         noise: released minus exact.
@@ -69,6 +69,8 @@ def check_noise(noise: NDArray[np.float64], *, needed: float, stated: float, con
         stated: the standard deviation that the plan states, at least ``needed``.
         confidence: of ``highest``.
     """
+    if noise.size == 0:
+        return NoiseCheck(numbers=0, ratio=0.0, highest=0.0, too_little=0.0, unexplained=1.0)
     squares = np.square(noise / needed)
     count, total = squares.size, float(squares.sum())
     excess = float(np.square(noise / stated).sum())

@@ -1,6 +1,6 @@
 """Writes ``report.html``: one page about one run, with a view for each person, that opens offline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fedsci.errors import VerificationFailed
@@ -8,6 +8,7 @@ from fedsci.reporting import officer_view, operator_view, participation, protect
 from fedsci.reporting.audit_facts import AUDIT, AuditFacts, read_audit
 from fedsci.reporting.facts import facts_of
 from fedsci.reporting.page import esc, facts_list, name, page, paragraph, tabs, view
+from fedsci.reporting.red_team import read_red_team, red_team
 from fedsci.reporting.run_folder import RunFolder, read_run_folder
 from fedsci.reporting.verify import verify_run
 from fedsci.reporting.whole_file import write_whole
@@ -44,15 +45,15 @@ def write_report(run_folder: Path, *, verified: Callable[[Path], object] = verif
     try:
         if (run_folder / AUDIT).exists():
             verified(run_folder)
-        html = render_report(run, read_audit(run_folder))
+        html = render_report(run, read_audit(run_folder), read_red_team(run_folder))
     except VerificationFailed as failure:
         html = render_failure(run.name, failure)
     write_whole(target, html)
     return target
 
 
-def render_report(run: RunFolder, audit: AuditFacts | None) -> str:
-    """Return the page as text."""
+def render_report(run: RunFolder, audit: AuditFacts | None, attacks: Mapping[str, object] | None = None) -> str:
+    """Return the page as text; ``attacks`` is what ``redteam.json`` says, if there is one."""
     facts = facts_of(run)
     checked = "" if audit is None else f"Its audit log of {len(audit.entries):,} entries was checked for this page."
     coordinator = [
@@ -72,6 +73,7 @@ def render_report(run: RunFolder, audit: AuditFacts | None) -> str:
         officer_view.permissions(audit),
         officer_view.log(audit),
         protection.masking(facts),
+        red_team(attacks, plan_digest=facts.plan_digest),
     ]
     operator = [operator_view.index(facts), *operator_view.lab_blocks(facts, audit)]
     bodies = {"coordinator": coordinator, "officer": officer, "operator": operator}

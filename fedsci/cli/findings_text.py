@@ -1,0 +1,26 @@
+"""Findings of the red team as a table in the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedsci.redteam.finding import Finding
+from fedsci.reporting.red_team import VERDICTS
+
+_STYLES = {"broken": "bold red", "not protected": "yellow", "holds": "green"}
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print claim, attack, result and verdict of each."""
+    console = Console(highlight=False)
+    shown = Table(box=box.HORIZONTALS, show_lines=True, pad_edge=False)
+    for column in ("claim", "attack", "result"):
+        shown.add_column(column, ratio=3, overflow="fold")
+    shown.add_column("verdict", ratio=1, min_width=9, overflow="fold")
+    for finding in findings:
+        verdict = Text(VERDICTS[finding.verdict], style=_STYLES.get(finding.verdict, ""))
+        shown.add_row(Text(finding.claim), Text(finding.attack), Text(finding.result), verdict)
+    console.print(shown)

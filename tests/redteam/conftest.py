@@ -1,0 +1,38 @@
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from fedsci.config.shipped import shipped
+from fedsci.config.study_file import StudyOnOneMachine, load_study
+
+
+@pytest.fixture
+def small_digits(tmp_path) -> Callable[..., StudyOnOneMachine]:
+    """The built-in study over six of 17 labs, with changes; linear on 64 pixels, so 650 numbers a sum."""
+
+    def load(*changes: str, labs: int = 6, rounds: int = 4, unit: str = "record") -> StudyOnOneMachine:
+        policy = yaml.safe_load((shipped("sites") / "lab-01.yaml").read_text())["policy"]
+        for number in range(1, labs + 1):
+            part = {"name": "digits", "shard": number, "of": 17, "skew": 0.5, "uneven": 0.5}
+            budget = {"unit": unit, "epsilon": 20.0, "delta": 1e-5}
+            site = {
+                "site": f"lab-{number:02}",
+                "datasets": {"digits": {"builtin": part, "privacy": budget}},
+                "policy": policy | {"max_epsilon_per_study": 100.0},
+            }
+            (tmp_path / f"lab-{number:02}.yaml").write_text(yaml.safe_dump(site))
+        return load_study(
+            shipped("examples") / "digits" / "study.yaml",
+            overrides=[
+                f"sites={tmp_path}",
+                "secure_aggregation={min_survivors: 5}",
+                f"training={{rounds: {rounds}, sample_rate: 1.0, momentum: 0.9}}",
+                "privacy.epsilon=5.0",
+                "privacy.colluding_sites=1",
+                "evaluation={holdout: 0.25, metrics: [accuracy], baselines: []}",
+                *changes,
+            ],
+        )
+
+    return load

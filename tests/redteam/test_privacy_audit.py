@@ -1,0 +1,90 @@
+"""A correct build is never accused; a planted fault always is."""
+
+import json
+
+import pytest
+
+from fedsci.errors import InputError
+from fedsci.redteam.privacy_audit import PrivacyAudit, audit_privacy
+from tests.redteam import planted_faults as faults
+
+SAMPLED = "training={rounds: 8, sample_rate: 0.2, momentum: 0.9}"
+LOCAL = "privacy.mechanism=local"
+
+
+def broken(audit: PrivacyAudit) -> set[str]:
+    return {finding.key.removeprefix("audit-") for finding in audit.findings if finding.verdict == "broken"}
+
+
+def test_a_correct_build_is_not_accused_and_its_bound_stays_below_the_claim(small_digits):
+    audit = audit_privacy(small_digits(), seed=1)
+    assert audit.holds, broken(audit)
+    assert audit.lower_bound is not None
+    assert 1.0 < audit.lower_bound < audit.epsilon <= 5.0
+    assert {finding.verdict for finding in audit.findings} == {"holds"}
+    json.dumps(audit.to_json(), allow_nan=False)
+
+
+def test_halved_noise_is_caught_by_canaries_and_in_the_noise_itself(small_digits, monkeypatch):
+    faults.noise_halved(monkeypatch)
+    audit = audit_privacy(small_digits(), seed=1)
+    assert {"epsilon", "noise"} <= broken(audit)
+    assert audit.lower_bound is not None
+    assert audit.lower_bound > audit.epsilon
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "changes", "seen_in"),
+    [
+        (faults.noise_omitted, (), {"epsilon", "noise"}),
+        (faults.noise_omitted_in_one_coordinate, (), {"noise"}),
+        (faults.clipping_omitted, (), {"clipping"}),
+        (faults.share_for_too_many_sites, (), {"noise"}),
+        (faults.samples_of_one_size, (SAMPLED,), {"sampling"}),
+        (faults.shuffled_batches, (SAMPLED,), {"sampling"}),
+        (faults.sampling_without_a_coin, (SAMPLED,), {"sampling", "epsilon"}),
+        (faults.accountant_reset_between_rounds, (), {"noise", "epsilon"}),
+        (faults.noise_for_one_round_only, (), {"noise", "epsilon"}),
+        (faults.records_counted_twice, (), {"sampling", "epsilon"}),
+        (faults.privacy_dropped_under_masks, (LOCAL,), {"pipeline", "noise"}),
+        (faults.noise_dropped_under_masks, (), {"pipeline"}),
+        (faults.one_seed_for_all, (), {"fresh-noise"}),
+        (faults.one_seed_a_round, (), {"fresh-noise"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_planted_fault_is_caught(small_digits, monkeypatch, fault, changes, seen_in):
+    fault(monkeypatch)
+    audit = audit_privacy(small_digits(*changes), seed=1)
+    assert seen_in <= broken(audit), audit.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [(), (SAMPLED,)], ids=["whole batch", "sampled"])
+def test_a_correct_build_is_accused_once_in_twenty_at_most(small_digits, changes):
+    accused = [broken(audit_privacy(small_digits(*changes), seed=seed)) for seed in range(20)]
+    assert sum(bool(rows) for rows in accused) <= 1, accused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (LOCAL,),
+        (LOCAL, "strategy=scaffold"),
+        (LOCAL, "strategy=fedprox", "secure_aggregation={enabled: false}"),
+        ("strategy=one_shot_ridge", "training={rounds: 1}"),
+        ("privacy.unit=site", "strategy=fedavg"),
+    ],
+    ids=["local", "local steps with memory", "unmasked", "statistics", "whole labs"],
+)
+def test_every_mechanism_can_be_audited(small_digits, changes):
+    audit = audit_privacy(small_digits(*changes, unit="site" if "privacy.unit=site" in changes else "record"), seed=2)
+    assert audit.holds, audit.to_json()
+
+
+def test_a_study_without_privacy_has_nothing_to_audit(small_digits):
+    study = small_digits("privacy.mechanism=none", "privacy.epsilon=null")
+    with pytest.raises(InputError, match="promises no epsilon"):
+        audit_privacy(study, seed=1)
