@@ -68,20 +68,8 @@ def main() -> None:
         verify,
     )
 
-    for commands in (
-        run,
-        decide,
-        tune,
-        compare,
-        documents,
-        verify,
-        data,
-        privacy,
-        redteam,
-        strategies,
-        coordinator,
-        site,
-    ):
+    groups = (run, decide, tune, compare, documents, verify, data, privacy, redteam, strategies, coordinator, site)
+    for commands in groups:
         commands.register(app)
     try:
         code = app(prog_name="fedsci", standalone_mode=False)

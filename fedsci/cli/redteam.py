@@ -47,10 +47,8 @@ def redteam(
     loaded = loaded_study(study, overrides) if run is None else study_of_run(run, sites)
     with telling(quiet=as_json) as told:
         found = attack(loaded, seed=seed, only=only or (), told=told)
-    if run is None:
-        folder = out / f"{found.study}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    else:
-        folder = run
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = out / f"{found.study}-{stamp}" if run is None else run
     _write(folder, RED_TEAM, json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
     if run is None:
         page = folder / "redteam.html"

@@ -110,7 +110,7 @@ def _canaries(evidence: Evidence, confidence: float) -> tuple[Finding, float | N
     )
     result = (
         f"{len(scores.values):,} canaries show at least epsilon {_number(sharp)} ({confidence:.0%} confidence, by "
-        f"effect size; by one-run guesses {_number(guesses)} for any mechanism, {_number(gaussian)} for a Gaussian one)."
+        f"effect size; by one-run guesses {_number(guesses)} for any mechanism, {_number(gaussian)} for a Gaussian)."
     )
     measured = {
         "epsilon": evidence.epsilon,

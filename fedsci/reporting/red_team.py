@@ -19,6 +19,8 @@ VERDICTS: Final = {
     "not protected": "not protected",
     "not measured": "not measured",
 }
+_COLUMNS: Final = ("claim", "attack", "result")
+_HEADS: Final = ("Claim", "Attack", "Result", "Verdict")
 _MEANING: Final = (
     "<strong>holds</strong>: the claim stood this attack. <strong>BROKEN</strong>: it did not, which is a fault. "
     "<strong>works, protection off</strong>: the same attack where the protection was taken away, to show that it is a "
@@ -45,9 +47,7 @@ def red_team(found: Mapping[str, object] | None, *, plan_digest: str | None = No
         note = "The attacks whose results lie in this folder were on another plan: they are not shown."
         return section("redteam", "What attacks came to", box("caution", note, ""))
     findings = [mapping(one) for one in items(found.get("findings"))]
-    rows = [
-        [esc(text(one.get(key))) or DASH for key in ("claim", "attack", "result")] + [_verdict(one)] for one in findings
-    ]
+    rows = [[*(esc(text(one.get(key))) or DASH for key in _COLUMNS), _verdict(one)] for one in findings]
     plots = "".join(_plot(mapping(one.get("plot"))) for one in findings)
     return section(
         "redteam",
@@ -57,12 +57,7 @@ def red_team(found: Mapping[str, object] | None, *, plan_digest: str | None = No
             '<span class="muted">On runs of the same plan with simulated labs; not part of the signed log. '
             "<code>fedsci redteam</code> does it again.</span>"
         ),
-        table(
-            "Each claim, what was tried, and what came of it.",
-            ["Claim", "Attack", "Result", "Verdict"],
-            rows,
-            text_columns=4,
-        ),
+        table("What is claimed, what was tried, and what came of it.", _HEADS, rows, text_columns=4),
         f'<div class="plots">{plots}</div>' if plots else "",
     )
 
