@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-fast lint bench testbeds clean
+.PHONY: demo test test-fast lint bench testbeds redteam clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fedsci demo
@@ -23,6 +23,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	for bench in benches/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+# every attack of the suite on the built-in study: claim, attack, result, verdict
+redteam: $(VENV)/.installed
+	$(BIN)/fedsci redteam demo
 
 # DATA: a folder with heart/, oer_plates/ or grid_stability/ in it, for the testbeds that need real files
 testbeds: $(VENV)/.installed

@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from fedsci.privacy.accounting import gaussian_delta
 
@@ -48,9 +48,11 @@ def epsilon_of_gaussian(mu: float, *, delta: float) -> float:
 
     Zero where ``mu`` is; infinite where it is.
     """
+    if math.isinf(mu):
+        return math.inf
     if mu <= 0 or gaussian_delta(1 / mu, 0.0) <= delta:
         return 0.0
-    if not math.isfinite(mu) or gaussian_delta(1 / mu, _LARGEST) > delta:
+    if gaussian_delta(1 / mu, _LARGEST) > delta:
         return math.inf
     return float(optimize.brentq(lambda e: gaussian_delta(1 / mu, e) - delta, 0.0, _LARGEST))
 
@@ -148,7 +150,7 @@ def _gaussian(right: int, made: int, canaries: int, delta: float, level: float) 
         mu = mu_of_gaussian(epsilon, delta=delta) if epsilon > 0 else 0.0
         correct, wrong = level * right / canaries, level * (made - right) / canaries
         for left in range(right - 1, -1, -1):
-            raised = max(wrong, float(stats.norm.cdf(stats.norm.ppf(correct) - mu)))
+            raised = max(wrong, float(special.ndtr(special.ndtri(correct) - mu)))
             if raised == wrong:  # it stays so from here on
                 break
             correct = min(1.0, correct + left / (made - left) * (raised - wrong))

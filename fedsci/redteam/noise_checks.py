@@ -7,6 +7,7 @@ per cent too little is found with a few thousand numbers.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import dp_accounting
@@ -20,6 +21,7 @@ from fedsci.redteam.lower_bounds import mu_of_gaussian
 _LARGEST_NOISE: Final = 1e5
 
 
+@lru_cache(maxsize=64)
 def noise_needed(*, epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """Return the least noise multiplier with which ``steps`` releases are (epsilon, delta)-DP.
 
