@@ -5,7 +5,7 @@ For attacks on what a study releases, which need the same study many times over 
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from fedsci.training.accountant import Cost, cost_of
 from fedsci.training.device import CPU
 from fedsci.training.models import initial_vector
 
-#: A multiplier of noise that changes nothing: the privacy code with its clipping, as good as without its noise.
+#: A multiplier of noise, for each record in a sum, that changes nothing: the privacy code without its noise.
 QUIET = 1e-6
 
 
@@ -36,11 +36,13 @@ class OpenRound:
     Attributes:
         received: what labs were sent, float32.
         mean: the mean contribution, noise included, float32.
+        each: every contribution, by its place; one where labs are taken together.
         model: the shared model after it, float32 ``(d,)``.
     """
 
     received: NDArray[np.float32]
     mean: NDArray[np.float32]
+    each: Mapping[int, NDArray[np.float32]]
     model: NDArray[np.float32]
 
 
@@ -105,7 +107,7 @@ class OpenCohort:
                 noise=noise if strategy.site_work != "local_update" else 0.0,
             )
             state = strategy.apply(state, total)
-            yield OpenRound(received=sent, mean=total.mean(), model=state.model)
+            yield OpenRound(received=sent, mean=total.mean(), each=each, model=state.model)
 
     def released(self) -> NDArray[np.float32]:
         """Return the model that the study releases, float32 ``(d,)``.
@@ -151,7 +153,7 @@ def worker_of(plan: Plan, table: Table, *, records: int, name: str = "lab", quie
     if plan.private:
         cost = cost_of(plan, dimension=dimension_of(plan), alone=plan.study.privacy.unit != "site")
         if quiet and cost.share is None:
-            cost = replace(cost, noise_multiplier=QUIET, sample_rate=1.0)
+            cost = replace(cost, noise_multiplier=QUIET * max(1, table.units), sample_rate=1.0)
     return contributor(plan, name, table, public_records=records, cost=cost, device=CPU, random_bytes=os.urandom)
 
 

@@ -25,7 +25,7 @@ class Measured:
 
     def percent(self) -> str:
         """Return it in per cent."""
-        return f"{100 * self.value:.2g} % ({100 * self.low:.2g} to {100 * self.high:.2g})"
+        return f"{100 * self.value:.3g} % ({100 * self.low:.3g} to {100 * self.high:.3g})"
 
     def to_json(self) -> dict[str, float]:
         """Return it for ``Finding.measured``."""
