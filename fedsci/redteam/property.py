@@ -1,0 +1,403 @@
+"""Does one lab hold an unusual share of some class? Property inference on what the coordinator sees.
+
+Ateniese et al. 2015 (IJSN 10), and for federated learning Melis et al. 2019, arXiv 1805.04049. Privacy of records does
+not promise to hide this: it is told by many records at once. What hides it is that the coordinator sees sums over labs
+whose records it does not know, and noise made for single records, as far as that goes; both are measured here.
+
+A sum of gradients is about the sum over classes of how many records are of each, times the mean gradient of one. Who
+has records of the same kind, as anyone may, computes those means at every model that was sent out, and so counts the
+classes in a sum by least squares, over all rounds together. Labs' records are drawn anew for every cohort.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsci.config.plan import Plan
+from fedsci.config.study_file import StudyOnOneMachine
+from fedsci.data.table import Table, concatenate
+from fedsci.errors import RoundAborted
+from fedsci.privacy.meaning import right_guess
+from fedsci.redteam.cohort import OpenCohort, labs_of, sums_over_records, untrainable, worker_of
+from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
+from fedsci.redteam.scores import Measured, auc_interval, share_interval
+from fedsci.site.round import Contributor
+
+COHORTS = 60
+ROUNDS = 10
+_WORKS = 0.75
+_FEWEST = 4
+_NOT_PROMISED = "None: what many of a lab's records have in common is not what privacy of single records hides"
+_CLAIMS = {
+    "property-control": "None: an update in the open tells what its lab's records have in common",
+    "property-sum": "None: masks hide a lab among the others, as far as nobody knows what those hold",
+    "property": _NOT_PROMISED,
+    "property-known-others": _NOT_PROMISED,
+}
+_ATTACKS = {
+    "property-control": "one lab's first update, without mask and noise",
+    "property-sum": "the opened sums of all labs, without noise",
+    "property": "the opened sums of all labs, with the study's noise",
+    "property-known-others": "the same, by who knows all records of the other labs and subtracts them",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+    """Where labs' records come from, and what is asked of one lab.
+
+    Attributes:
+        plan: of the study.
+        held: records that labs draw theirs from, with replacement.
+        known: other records from the same labs, which the attacker has.
+        sizes: how many records each lab has.
+        victim: which lab it is about.
+        middle: of a regression, the target that kinds lie above (1) and below (0); else kinds are classes.
+        kind: what the lab may hold unusually much of.
+    """
+
+    plan: Plan
+    held: Table
+    known: Table
+    sizes: Sequence[int]
+    victim: int
+    middle: float | None
+    kind: int
+
+    @classmethod
+    def of(cls, study: StudyOnOneMachine, rng: np.random.Generator) -> "World | None":
+        """Return the study's: one half of all labs' records is the attacker's; None if they are too few."""
+        labs = labs_of(study)
+        everything = concatenate([lab.train for lab in labs.values()])
+        order, half = rng.permutation(everything.rows), everything.rows // 2
+        held, known = _rows(everything, order[:half]), _rows(everything, order[half:])
+        regression = study.plan.study.task.kind == "regression"
+        middle = float(np.median(known.target)) if regression and known.rows else None
+        sizes = [lab.train_count for lab in labs.values()]
+        victim = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
+        world = cls(plan=study.plan, held=held, known=known, sizes=sizes, victim=victim, middle=middle, kind=0)
+        kinds, counts = np.unique(world.kinds_of(known), return_counts=True)
+        if len(kinds) < 2:
+            return None
+        world = replace(world, kind=int(kinds[np.argmax(counts)]) if middle is None else 1)
+        of_kind = [int((world.kinds_of(table) == world.kind).sum()) for table in (held, known)]
+        fewest = min(*of_kind, held.rows - of_kind[0], known.rows - of_kind[1])
+        return world if fewest >= _FEWEST else None
+
+    def kinds_of(self, table: Table) -> NDArray[np.int64]:
+        """Return the kind of each record, ``(n,)``."""
+        kinds = table.target if self.middle is None else table.target > self.middle
+        return kinds.astype(np.int64)
+
+    @property
+    def usual(self) -> float:
+        """The kind's share at a lab like the others."""
+        return float((self.kinds_of(self.held) == self.kind).mean())
+
+    @property
+    def unusual(self) -> float:
+        """The kind's share at an unusual lab: half of what would be of other kinds is of it, too."""
+        return (1 + self.usual) / 2
+
+    @property
+    def kind_in_words(self) -> str:
+        """What the kind is."""
+        task = self.plan.study.task
+        if task.kind == "multiclass":
+            return f"class {task.classes[self.kind]}"
+        return f"{task.target} above the median" if self.middle is not None else f"{task.target}: {bool(self.kind)}"
+
+    def draw(self, *, unusual: bool, rng: np.random.Generator) -> list[Table]:
+        """Return every lab's records."""
+        is_kind = self.kinds_of(self.held) == self.kind
+        tables = []
+        for lab, size in enumerate(self.sizes):
+            rows = rng.integers(0, self.held.rows, size)
+            if lab == self.victim and unusual:
+                count = rng.binomial(size, self.unusual)
+                parts = [rng.choice(np.flatnonzero(is_kind), count), rng.choice(np.flatnonzero(~is_kind), size - count)]
+                rows = np.concatenate(parts)
+            tables.append(_rows(self.held, rows))
+        return tables
+
+    @cached_property
+    def means(self) -> "Means":
+        """The attacker's means, with the study's privacy."""
+        return Means(world=self, plan=self.plan)
+
+    @cached_property
+    def bare_means(self) -> "Means":
+        """The same without privacy."""
+        return Means(world=self, plan=self.plan.without_privacy())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Means:
+    """What records of each kind contribute on average, by the attacker's own.
+
+    Attributes:
+        world: holds them.
+        plan: how contributions are made; their noise is left out.
+    """
+
+    world: World
+    plan: Plan
+
+    @cached_property
+    def _workers(self) -> Sequence[Contributor]:
+        hides_labs = self.plan.private and self.plan.study.privacy.unit == "site"
+        plan = self.plan.without_privacy() if hides_labs else self.plan
+        kinds = self.world.kinds_of(self.world.known)
+        tables = [self.world.known.where(kinds == kind) for kind in np.unique(kinds)]
+        return [worker_of(plan, table, records=table.units, quiet=True) for table in tables]
+
+    @property
+    def place(self) -> int:
+        """Which column is of the kind that is asked about."""
+        return int(np.searchsorted(np.unique(self.world.kinds_of(self.world.known)), self.world.kind))
+
+    def at(self, received: NDArray[np.float32], number: int) -> NDArray[np.float64]:
+        """Return them at a model, one a column, float64 ``(k, kinds)``."""
+        found = [worker.contribution(received, number, memory={}) for worker in self._workers]
+        return np.stack(found, 1).astype(np.float64)
+
+
+class Count:
+    """How many records of a kind are in sums, by least squares over all that were added."""
+
+    def __init__(self, means: Means) -> None:
+        self._means, self._square, self._right = means, np.zeros(()), np.zeros(())
+
+    def add(self, total: NDArray[np.floating[Any]], means: NDArray[np.float64]) -> None:
+        """Add a sum of contributions, and the mean contribution of each kind at the same model."""
+        self._square = self._square + means.T @ means
+        self._right = self._right + means.T @ total
+
+    def result(self) -> float:
+        """Return how many there are."""
+        return float((np.linalg.pinv(self._square, rcond=1e-9) @ self._right)[self._means.place])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """The attack on many cohorts.
+
+    Attributes:
+        shares: the attacker's estimate of the kind's share of the lab's records, one a cohort.
+        truth: the share.
+        unusual: whether the lab was an unusual one.
+    """
+
+    shares: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    unusual: NDArray[np.bool_]
+
+    @property
+    def area(self) -> Measured:
+        """The area under the ROC."""
+        return auc_interval(self.shares[self.unusual], self.shares[~self.unusual])
+
+    @property
+    def right(self) -> Measured:
+        """How often it is right whether the lab is unusual, half of them being so; 0.5 is a coin."""
+        said = self.shares > np.median(self.shares)
+        return share_interval(int((said == self.unusual).sum()), len(said))
+
+    @property
+    def error(self) -> float:
+        """The root of the mean squared error of the estimated shares."""
+        return float(np.sqrt(np.square(self.shares - self.truth).mean()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``Finding.measured``."""
+        measured = {"auc": self.area.to_json(), "right": self.right.to_json(), "share_rmse": self.error}
+        return measured | {"cohorts": len(self.shares)}
+
+    def __str__(self) -> str:
+        return (
+            f"right in {self.right.percent()} of {len(self.shares)} cohorts, AUC {self.area}; "
+            f"estimates the share to {100 * self.error:.2g} points (root mean square)"
+        )
+
+
+def property_inference(
+    study: StudyOnOneMachine,
+    *,
+    seed: int,
+    told: Callable[[str], None] = lambda text: None,
+    cohorts: int = COHORTS,
+    most_rounds: int = ROUNDS,
+) -> tuple[Finding, ...]:
+    """Return how well the attack tells an unusual lab: in the open, in the sum, with noise, and all else being known.
+
+    Args:
+        study: its plan and labs.
+        seed: of the cohorts' records.
+        told: hears how far it is.
+        cohorts: how many are drawn, half of them with an unusual lab.
+        most_rounds: of the study; fewer than it has come with less noise, so that the epsilon is the same.
+    """
+    plan, rng = study.plan, np.random.default_rng(seed)
+    reason = untrainable(plan)
+    if reason is None and not plan.strategy.plain:
+        reason = f"labs send more than updates under {plan.recipe.name}"
+    if reason is not None:
+        return (_unmeasured(reason),)
+    rounds = min(most_rounds, plan.training.rounds)
+    training = plan.study.training.model_copy(update={"rounds": rounds})
+    plan = replace(plan, study=plan.study.model_copy(update={"training": training}))
+    world = World.of(replace(study, plan=plan), rng)
+    if world is None:
+        return (_unmeasured(f"labs cannot be drawn: of some kind there are fewer than about {2 * _FEWEST} records"),)
+    unusual = rng.permutation(np.arange(cohorts) % 2 == 0)
+    shares, truth = dict[str, list[float]](), list[float]()
+    try:
+        for number, one in enumerate(unusual, 1):
+            told(f"property: cohort {number} of {cohorts}")
+            tables = world.draw(unusual=bool(one), rng=rng)
+            truth.append(float((world.kinds_of(tables[world.victim]) == world.kind).mean()))
+            for key, count in counted(world, tables).items():
+                shares.setdefault(key, []).append(count / world.sizes[world.victim])
+    except RoundAborted as error:
+        return (_unmeasured(f"a model diverged: {error.message}"),)
+    return findings(
+        world,
+        {key: Told(shares=np.array(each), truth=np.array(truth), unusual=unusual) for key, each in shares.items()},
+    )
+
+
+def counted(world: World, tables: Sequence[Table]) -> dict[str, float]:
+    """Return the attacker's count of the lab's records of the kind, by what the attacker sees.
+
+    Where it is a sum over labs, what is usual at the others is taken off.
+    """
+    plan, victim, sizes = world.plan, world.victim, world.sizes
+    bare = plan.without_privacy()
+    others = world.usual * (sum(sizes) - sizes[victim])
+    alone, in_sum = Count(world.bare_means), Count(world.bare_means)
+    for number, passed in enumerate(OpenCohort(plan=bare, tables=tables, counts=sizes).rounds(), 1):
+        means = world.bare_means.at(passed.received, number)
+        in_sum.add(passed.mean * float(sum(sizes)), means)
+        if number == 1:
+            worker = worker_of(bare, tables[victim], records=sizes[victim])
+            own = worker.contribution(passed.received, number, memory={})
+            alone.add(own * float(sizes[victim]), means)
+    found = {"property-control": alone.result(), "property-sum": in_sum.result() - others}
+    if not plan.private:
+        return found
+    masked, by_records = plan.study.secure_aggregation.enabled, plan.study.privacy.unit != "site"
+    cohort = OpenCohort(plan=plan, tables=tables, counts=sizes)
+    known = _quiet_others(world, tables) if masked and by_records else []
+    seen, rest = Count(world.means), Count(world.means)
+    for number, passed in enumerate(cohort.rounds(), 1):
+        means = world.means.at(passed.received, number)
+        if not masked:
+            seen.add(passed.each[victim] * float(sizes[victim]), means)
+            continue
+        total = passed.mean.astype(np.float64) * (sum(sizes) if by_records else len(sizes))
+        seen.add(total, means)
+        if known:
+            sent = [worker.contribution(passed.received, number, memory={}) * float(size) for worker, size in known]
+            rest.add(total - np.sum(sent, 0), means)
+    found["property"] = seen.result() - (others if masked else 0.0)
+    return found | ({"property-known-others": rest.result()} if known else {})
+
+
+def _quiet_others(world: World, tables: Sequence[Table]) -> list[tuple[Contributor, int]]:
+    """Return what the other labs contribute without noise, and their records; all as one where that is the same."""
+    labs = [at for at in range(len(tables)) if at != world.victim]
+    parts = [labs] if sums_over_records(world.plan) else [[at] for at in labs]
+    sizes = [sum(world.sizes[at] for at in part) for part in parts]
+    return [
+        (worker_of(world.plan, concatenate([tables[at] for at in part]), records=size, quiet=True), size)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+def findings(world: World, found: Mapping[str, Told]) -> tuple[Finding, ...]:
+    """Return a finding for each view."""
+    control, rows = found["property-control"].area.low > _WORKS, []
+    privacy, size = world.plan.study.privacy, world.sizes[world.victim]
+    for key, told in found.items():
+        claim, works = _CLAIMS[key], told.area.low > 0.5
+        verdict: Verdict = "not protected" if works else "not measured"
+        result = f"{told}" if works else f"no better than a coin here, which is not promised: {told}"
+        if key == "property-control":
+            verdict = "control" if control else "not measured"
+            result = f"{told}" if control else f"hardly works even in the open: {told}"
+        elif key == "property" and world.plan.private and privacy.unit == "site":
+            bound = most_right(epsilon=privacy.epsilon or math.inf, delta=privacy.delta)
+            claim = "What a lab's records have in common is hidden, as epsilon says for whole labs"
+            verdict = "broken" if told.right.low > bound else "holds" if control else "not measured"
+            result = f"{told}; epsilon allows any attacker to be right in {100 * bound:.1f} %"
+        elif not control:
+            verdict, result = "not measured", f"the attack hardly works even in the open: {told}"
+        view = _ATTACKS[key]
+        if key == "property" and not world.plan.study.secure_aggregation.enabled:
+            view = "one lab's updates of all rounds, with the study's noise"
+        attack = (
+            f"the coordinator tells whether {world.unusual:.0%} or {world.usual:.0%} of one lab's {size} records are "
+            f"{world.kind_in_words}, from {view}"
+        )
+        plot = _plot(world, found) if key == ("property" if "property" in found else "property-sum") else None
+        rows.append(
+            Finding(
+                key=key,
+                claim=claim,
+                attack=attack,
+                result=result,
+                verdict=verdict,
+                measured=told.to_json() | {"usual": world.usual, "unusual": world.unusual, "records": size},
+                plot=plot,
+            )
+        )
+    return tuple(rows)
+
+
+def most_right(*, epsilon: float, delta: float) -> float:
+    """Return how often anybody is right about two kinds of a lab, as likely as each other, where labs are protected.
+
+    One lab in place of another is one removed and one added: twice epsilon, and delta times ``1 + e^epsilon``.
+    """
+    return right_guess(epsilon=2 * epsilon, delta=min(1.0, delta * (1 + math.exp(min(epsilon, 700.0)))))
+
+
+def _plot(world: World, found: Mapping[str, Told]) -> Plot:
+    names = {
+        "property-control": "update in the open",
+        "property-sum": "sum without noise",
+        "property": "as the study is",
+        "property-known-others": "as it is, all other records known",
+    }
+    clouds = [
+        Curve(name=names[key], points=tuple(zip(told.truth.tolist(), told.shares.tolist(), strict=True)))
+        for key, told in found.items()
+    ]
+    return Plot(
+        title="What the coordinator makes of one lab's records",
+        x=f"share of its records that are {world.kind_in_words}",
+        y="the attacker's estimate of it",
+        curves=(*clouds, Curve(name="the truth", points=((0.0, 0.0), (1.0, 1.0)))),
+    )
+
+
+def _rows(table: Table, rows: NDArray[np.int64]) -> Table:
+    """Return these rows, some of them perhaps twice; where groups are protected each is one of its own."""
+    return replace(
+        table,
+        features=table.features[rows],
+        target=table.target[rows],
+        row_ids=table.row_ids[rows],
+        groups=None if table.groups is None else np.arange(len(rows), dtype=np.int64),
+        gaps=None if table.gaps is None else table.gaps[rows],
+    )
+
+
+def _unmeasured(reason: str) -> Finding:
+    attack = "the coordinator counts kinds of records in what it sees"
+    return Finding(key="property", claim=_NOT_PROMISED, attack=attack, result=reason, verdict="not measured")
