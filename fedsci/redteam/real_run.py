@@ -39,12 +39,12 @@ class RealRun:
     models: tuple[NDArray[np.float32], ...]
 
 
-def short(plan: Plan, *, rounds: int, **training: Any) -> Plan:
-    """Return the plan with at most so many rounds, the rest of ``training`` as given, and nothing beside training."""
+def short(plan: Plan, *, rounds: int) -> Plan:
+    """Return the plan with at most so many rounds, and nothing beside training and the last evaluation."""
     study = plan.study
     rounds = min(rounds, plan.training.rounds)
     update = {
-        "training": study.training.model_copy(update={"rounds": rounds, **training}),
+        "training": study.training.model_copy(update={"rounds": rounds}),
         "evaluation": study.evaluation.model_copy(update={"baselines": [], "every": rounds}),
         "audit_log": AuditLogging(enabled=False),
         "personalise": Personalise(),

@@ -5,7 +5,7 @@ what becomes of the model; those on messages need the run itself.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
@@ -23,7 +23,7 @@ from fedsci.names import SiteId
 from fedsci.redteam.deviating import Contribution, Deviation
 from fedsci.site.charging import cost_for
 from fedsci.site.dataset import SiteData, load_site_data
-from fedsci.site.round import Contributor, contributor
+from fedsci.site.round import Contributor, contributor, train_alone
 from fedsci.strategies.base import Survivor, WeightedSum, finite
 from fedsci.training.accountant import Cost, noise_of_sum
 from fedsci.training.device import CPU
@@ -135,6 +135,21 @@ class Together:
             model = self.plan.strategy.site_model(trained.model, trained.memories[site])
             sums.append(evaluate(self.plan, model, table, device=CPU))
         return finish(reduce(add, sums), half_range=half_range(self.plan.study)).get(metric or self.plan.metrics[0])
+
+    def alone(self, sites: Collection[SiteId]) -> float | None:
+        """Return the study's first metric of what these labs reach alone, on their own holdouts.
+
+        Without privacy: nothing of it leaves the lab. None where a lab's training breaks down.
+        """
+        sums = []
+        for site in sites:
+            lab = self.labs[site]
+            worker = contributor(self.plan, site, lab.train, cost=None, device=CPU, random_bytes=os.urandom)
+            try:
+                sums.append(evaluate(self.plan, train_alone(worker), lab.holdout, device=CPU))
+            except RoundAborted:
+                return None
+        return finish(reduce(add, sums), half_range=half_range(self.plan.study)).get(self.plan.metrics[0])
 
     @property
     def holdouts(self) -> Mapping[SiteId, Table]:
