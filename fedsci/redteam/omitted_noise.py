@@ -172,9 +172,7 @@ def _measured(study: StudyOnOneMachine, plan: Plan, *, omit: int, seed: int) -> 
     sums = [weight * (after.astype(np.float64) - before) for before, after in pairwise(run.models)]
     rest = np.stack([total - sum(each[number] for each in totals.values()) for number, total in enumerate(sums)])
     shares = float(np.square(rest).mean()) / (cost.share.deviation * cost.share.gamma) ** 2
-    return Left(
-        shares=shares, error=shares * math.sqrt(2.0 / rest.size), expected=len(there) - omit, finished=len(there)
-    )
+    return Left(shares=shares, error=shares * math.sqrt(2.0 / rest.size), finished=len(there))
 
 
 def _dropping_out(asked: Asked) -> Contribution:
