@@ -9,7 +9,12 @@ from fedsci import __version__
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.errors import InputError
 from fedsci.redteam.finding import Finding
+from fedsci.redteam.free_riding import free_riding
+from fedsci.redteam.inversion import inversion
+from fedsci.redteam.membership import membership
+from fedsci.redteam.poisoning import poisoning
 from fedsci.redteam.privacy_audit import audit_privacy
+from fedsci.redteam.property import property_inference
 
 Told = Callable[[str], None]
 Family = Callable[..., tuple[Finding, ...]]
@@ -29,7 +34,14 @@ def _audit(study: StudyOnOneMachine, *, seed: int, told: Told) -> tuple[Finding,
 
 
 #: Every family by its name, in the order of the table.
-FAMILIES: Final[Mapping[str, Family]] = {"audit": _audit}
+FAMILIES: Final[Mapping[str, Family]] = {
+    "audit": _audit,
+    "membership": membership,
+    "inversion": inversion,
+    "property": property_inference,
+    "poisoning": poisoning,
+    "free-riding": free_riding,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
