@@ -1,5 +1,6 @@
 """From a run folder back to a study that can be attacked: its plan, and site files for its labs."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -28,7 +29,10 @@ def study_of_run(run: Path, sites: Path | None) -> StudyOnOneMachine:
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError, ConfigError) as error:
         raise InputError(f"{file}: cannot be read as a plan: {error}", hint="give a whole run folder") from None
     folder = sites if sites is not None else shipped("sites")
-    found = {load_site(path).site: path.resolve() for path in sorted(folder.glob("*.yaml"))}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        with contextlib.suppress(ConfigError):  # other files may lie there, too
+            found[load_site(path).site] = path.resolve()
     missing = [site for site in plan.sites if site not in found]
     if missing:
         raise InputError(
