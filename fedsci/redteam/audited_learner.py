@@ -131,7 +131,7 @@ class AuditedLearner(PrivateLearner):
         nothing = (np.empty(0, np.int64), np.zeros(len(self.columns)), np.zeros(len(self.columns)))
         drawn, data, canaries = self.book.summed.pop() if self.book.summed else nothing
         step = Step(drawn=drawn, units=self.units, data=data, canaries=canaries, released=released)
-        self.book.releases.append(Release(step=step, whole=whole))
+        self.book.releases.append(Release(step=step, whole=whole.copy()))  # the trainer works on it
 
     def longest(self, vector: NDArray[np.float32]) -> float:
         """Return the longest clipped vector of one unit over C, among some as they are and far out of bounds."""

@@ -123,7 +123,7 @@ def one_seed_a_round(patch: pytest.MonkeyPatch) -> None:
     """Every site draws from a key of its own, and starts over with it each time."""
 
     def again(self: PrivateLearner) -> KeyStream:
-        own = math.floor(float(self.learner.table.features.sum()) * 1000).to_bytes(32, "big")
+        own = math.floor(float(self.learner.table.features.sum()) * 1000).to_bytes(32, "big", signed=True)
         return KeyStream(lambda count: own)
 
     patch.setattr(PrivateLearner, "_keystream", property(again))

@@ -38,7 +38,7 @@ def test_halved_noise_is_caught_by_canaries_and_in_the_noise_itself(small_digits
     ("fault", "changes", "seen_in"),
     [
         (faults.noise_omitted, (), {"epsilon", "noise"}),
-        (faults.noise_omitted_in_one_coordinate, (), {"noise"}),
+        (faults.noise_omitted_in_one_coordinate, ("training.rounds=8",), {"noise"}),
         (faults.clipping_omitted, (), {"clipping"}),
         (faults.share_for_too_many_sites, (), {"noise"}),
         (faults.samples_of_one_size, (SAMPLED,), {"sampling"}),
