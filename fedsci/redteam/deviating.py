@@ -112,8 +112,9 @@ def turned_round(worker: Contributor) -> Deviating:
 
     def act(asked: Asked) -> Contribution:
         honest = asked.honestly().astype(np.float64)
-        longest = clipped + share.deviation * np.sqrt(honest.size)
-        return np.rint(-honest * longest / max(1.0, float(np.linalg.norm(honest)))).astype(np.int64)
+        longest = clipped + share.deviation * honest.size**0.5
+        lie: NDArray[np.float64] = np.rint(-honest * (longest / max(1.0, float(np.linalg.norm(honest)))))
+        return lie.astype(np.int64)
 
     return deviating(worker, act)
 
