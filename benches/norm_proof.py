@@ -8,7 +8,7 @@ Gentry, Halevi, Lyubashevsky 2021, ePrint 2021/1397; for uploads: Bell et al. 20
 
 The parts are textbook sigma protocols over commitments to whole vectors, with responses f = mask + e * secret: that b
 holds bits, by f (e - f) having no e^2 (Groth and Kohlweiss 2015); that y is in range, being linear in bits; that v is
-the sum of squares of y, by the e^2 of |f|^2; that y = R x, by a random combination of the rows. Challenges are hashes of
+the sum of squares of y, by the e^2 of |f|^2; that y = R x, by a random combination of rows. Challenges are hashes of
 all that was said before, but for R: its error is far from 2^-128, so a lab must not be able to try many.
 """
 

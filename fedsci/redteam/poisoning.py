@@ -128,14 +128,17 @@ def _for_real(study: StudyOnOneMachine, together: Together, attackers: Attackers
         return {"text": f"A real run ended: {error.message}", "error": error.message}
     value = (summary["metrics"].get("federated") or {}).get(attackers.metric)
     dropped = len(summary["secure_aggregation"]["dropped"])
+    alarms = {"alarms": len(summary["alarms"])} if "alarms" in summary else {}
     return {
         "text": f"In a real run of {plan.training.rounds} rounds with {count} of them {shown(value)} "
-        f"(without messages, on another split: {shown(expected)}), and {dropped} uploads were refused",
+        f"(without messages, on another split: {shown(expected)}), and {dropped} uploads were refused"
+        + "".join(f", {count} rounds raised an alarm" for count in alarms.values()),
         "rounds": plan.training.rounds,
         "bad": count,
         "value": value,
         "without_messages": expected,
         "dropped": dropped,
+        **alarms,
     }
 
 
