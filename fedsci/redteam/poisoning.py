@@ -27,7 +27,7 @@ from fedsci.training.sums import step_of
 
 SCALE = 5.0  # by which attackers turn their contribution round
 REPEATS = 2  # of every attack on the study itself, with other attackers and other noise
-REAL_ROUNDS = 8
+REAL_ROUNDS = 5
 _CLAIM = "The sum is right although labs lie: not claimed"
 
 
