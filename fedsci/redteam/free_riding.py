@@ -80,7 +80,7 @@ def _riding(together: Together, seed: int, told: Callable[[str], None]) -> tuple
             + f"; alone and without noise it reaches {shown(reached)}, by giving {shown(giving[1])}. With "
             f"{most} of them the others have {shown(before[most])} before, then "
             + ", ".join(f"{shown(each[most])} ({name})" for name, each in others.items())
-            + ". Nothing recorded of single labs shows it; the sum's norm is "
+            + ". Its record count and signatures are those of a lab that gives; the sum's norm is "
             f"{shown(min(usual))} to {shown(max(usual))} before, then "
             + ", ".join(f"{shown(each[most])} ({name})" for name, each in norms.items()),
             verdict="not protected",  # it has the model; what that is worth to it is the result
