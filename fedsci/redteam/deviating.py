@@ -87,13 +87,34 @@ def deviating(worker: Contributor, act: Callable[[Asked], Contribution]) -> Devi
 
 def multiplied(worker: Contributor, factor: float) -> Deviating:
     """Return the lab that sends ``factor`` times its contribution, as far as the grid's bound for one lab goes."""
+    bound = grid_for(worker.plan).site_bound
 
     def act(asked: Asked) -> Contribution:
         honest = asked.honestly()
         if honest.dtype.kind != "i":
             return (np.float32(factor) * honest).astype(np.float32)
-        bound = grid_for(worker.plan).site_bound
         return np.clip(np.rint(factor * honest.astype(np.float64)), -bound, bound).astype(np.int64)
+
+    return deviating(worker, act)
+
+
+def turned_round(worker: Contributor) -> Deviating:
+    """Return the lab that sends minus its contribution, made as long as an honest one could be at most.
+
+    That is the sum of as many gradients of the clipping norm as it has records, and noise: what passes a proof of the
+    norm. Minus its contribution as it is, where noise is not shared out.
+    """
+    share = worker.share if worker.whole is None else worker.whole.share
+    if share is None:
+        return multiplied(worker, -1.0)
+    units = 1.0 if worker.whole is not None else worker.plan.training.sample_rate * worker.learner.divisor
+    clipped = worker.plan.study.privacy.clipping_norm * units / share.gamma
+
+    def act(asked: Asked) -> Contribution:
+        honest = asked.honestly().astype(np.float64)
+        longest = clipped + share.deviation * honest.size**0.5
+        lie: NDArray[np.float64] = np.rint(-honest * (longest / max(1.0, float(np.linalg.norm(honest)))))
+        return lie.astype(np.int64)
 
     return deviating(worker, act)
 

@@ -70,7 +70,6 @@ def _riding(together: Together, seed: int, told: Callable[[str], None]) -> tuple
     most, got, reached = max(counts), mean([each[1] for each in own.values()]), alone[1]
     if got is None or reached is None or not usual:
         return (not_measured("free-riding", _CLAIM, "training breaks down"),)
-    gains = attackers.lost(reached, got) < 0
     return (
         Finding(
             key="free-riding",
@@ -81,10 +80,10 @@ def _riding(together: Together, seed: int, told: Callable[[str], None]) -> tuple
             + f"; alone and without noise it reaches {shown(reached)}, by giving {shown(giving[1])}. With "
             f"{most} of them the others have {shown(before[most])} before, then "
             + ", ".join(f"{shown(each[most])} ({name})" for name, each in others.items())
-            + ". Nothing recorded of single labs shows it; the sum's norm is "
+            + ". Its record count and signatures are those of a lab that gives; the sum's norm is "
             f"{shown(min(usual))} to {shown(max(usual))} before, then "
             + ", ".join(f"{shown(each[most])} ({name})" for name, each in norms.items()),
-            verdict="not protected" if gains else "not measured",
+            verdict="not protected",  # it has the model; what that is worth to it is the result
             measured={
                 "metric": attackers.metric,
                 "alone": by_count(alone),

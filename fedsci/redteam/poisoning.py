@@ -18,7 +18,7 @@ from fedsci.data.table import Table
 from fedsci.errors import FedsciError
 from fedsci.redteam.attackers import LOST, Attackers, by_count, line, mean, not_measured, shown
 from fedsci.redteam.backdoor import backdoor
-from fedsci.redteam.deviating import Deviation, multiplied, with_records
+from fedsci.redteam.deviating import Deviation, multiplied, turned_round, with_records
 from fedsci.redteam.finding import Finding
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.robust_rules import robust_rules
@@ -27,7 +27,7 @@ from fedsci.training.sums import step_of
 
 SCALE = 5.0  # by which attackers turn their contribution round
 REPEATS = 2  # of every attack on the study itself, with other attackers and other noise
-REAL_ROUNDS = 8
+REAL_ROUNDS = 5
 _CLAIM = "The sum is right although labs lie: not claimed"
 
 
@@ -75,7 +75,7 @@ def _untargeted(
         return (not_measured("poisoning", _CLAIM, "training breaks down without any attack"),)
     ways: dict[str, Deviation] = {
         "wrong labels": partial(with_records, change=partial(_mislabelled, study=together.plan.study)),
-        "times -1": partial(multiplied, factor=-1.0),
+        "turned round, of an honest norm": turned_round,
         f"times {-SCALE:g}": partial(multiplied, factor=-SCALE),
     }
     found: dict[str, dict[int, _Spoilt]] = {name: {} for name in ways}
@@ -93,8 +93,8 @@ def _untargeted(
         Finding(
             key="poisoning",
             claim=_CLAIM,
-            attack="k bad labs train on wrong labels, or send -1 or "
-            f"{-SCALE:g} times what they should; through gates and masks nobody sees it",
+            attack="k bad labs train on wrong labels, or send the opposite of what they should: as long as an honest "
+            f"upload may be, or {-SCALE:g} times it",
             result=f"{attackers.metric} {shown(clean.value)} without them, by k: "
             + "; ".join(f"{name} {line(each)}" for name, each in values.items())
             + f". The sum's norm grows {loudest:.1f}-fold at most. {real.pop('text')}. {limit.pop('text')}",
@@ -128,14 +128,17 @@ def _for_real(study: StudyOnOneMachine, together: Together, attackers: Attackers
         return {"text": f"A real run ended: {error.message}", "error": error.message}
     value = (summary["metrics"].get("federated") or {}).get(attackers.metric)
     dropped = len(summary["secure_aggregation"]["dropped"])
+    alarms = {"alarms": len(summary["alarms"])} if "alarms" in summary else {}
     return {
         "text": f"In a real run of {plan.training.rounds} rounds with {count} of them {shown(value)} "
-        f"(without messages, on another split: {shown(expected)}), and {dropped} uploads were refused",
+        f"(without messages, on another split: {shown(expected)}), and {dropped} uploads were refused"
+        + "".join(f", {count} rounds raised an alarm" for count in alarms.values()),
         "rounds": plan.training.rounds,
         "bad": count,
         "value": value,
         "without_messages": expected,
         "dropped": dropped,
+        **alarms,
     }
 
 

@@ -22,7 +22,7 @@ from fedsci.redteam.together import Together
 
 ROUNDS = 20
 KEPT = 0.2  # of the metric may be lost by a rule that stands an attack
-_CLAIM = "A median over groups of labs stands labs that spoil fewer than half of the groups"
+_CLAIM = f"A median over groups loses {KEPT:g} of the metric at most where bad labs spoil fewer than half of the groups"
 _MEAN, _MEDIAN = "mean of all labs", "median over groups"
 
 

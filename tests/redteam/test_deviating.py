@@ -5,7 +5,7 @@ import pytest
 
 from fedsci.config.masking import grid_for
 from fedsci.errors import InputError
-from fedsci.redteam.deviating import deviating, multiplied, opened, with_records, without_noise
+from fedsci.redteam.deviating import deviating, multiplied, opened, turned_round, with_records, without_noise
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.together import Together
 
@@ -37,6 +37,16 @@ def test_no_multiple_passes_what_the_ring_has_room_for(lab):
     lie = sent(multiplied(worker, 1e12))
     assert lie.dtype == np.int64
     assert np.abs(lie).max() == grid_for(worker.plan).site_bound
+
+
+def test_a_lab_can_turn_its_update_round_and_stay_within_an_honest_norm(lab):
+    worker, totals = lab(), []
+    worker = opened(worker, totals, noised=True)
+    lie = sent(turned_round(worker)).astype(float)
+    clipped = worker.learner.divisor * worker.plan.study.privacy.clipping_norm / worker.share.gamma
+    assert np.linalg.norm(lie) == pytest.approx(clipped + worker.share.deviation * 3**0.5, rel=0.01)
+    assert lie @ totals[0] < 0 or np.linalg.norm(totals[0]) < 10 * worker.share.gamma * worker.share.deviation
+    np.testing.assert_array_equal(sent(turned_round(lab(privacy=NONE))), -sent(lab(privacy=NONE)))
 
 
 def test_a_lab_without_noise_sends_its_clipped_sum_and_nothing_else(lab):
