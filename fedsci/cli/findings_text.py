@@ -10,12 +10,15 @@ from rich.text import Text
 from fedsci.redteam.finding import Finding
 from fedsci.reporting.red_team import VERDICTS
 
+_WIDTH = 140  # where the output goes to a file
 _STYLES = {"broken": "bold red", "not protected": "yellow", "holds": "green"}
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """Print claim, attack, result and verdict of each."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)
     shown = Table(box=box.HORIZONTALS, show_lines=True, pad_edge=False)
     for column in ("claim", "attack", "result"):
         shown.add_column(column, ratio=3, overflow="fold")
