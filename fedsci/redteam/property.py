@@ -6,7 +6,8 @@ whose records it does not know, and noise made for single records, as far as tha
 
 A sum of gradients is about the sum over classes of how many records are of each, times the mean gradient of one. Who
 has records of the same kind, as anyone may, computes those means at every model that was sent out, and so counts the
-classes in a sum by least squares, over all rounds together. Labs' records are drawn anew for every cohort.
+classes in a sum by least squares, over all rounds together; how many records there are at all is public. Labs' records
+are drawn anew for every cohort.
 """
 
 import math
@@ -84,7 +85,8 @@ class World:
         kinds, counts = np.unique(world.kinds_of(known), return_counts=True)
         if len(kinds) < 2:
             return None
-        world = replace(world, kind=int(kinds[np.argmax(counts)]) if middle is None else 1)
+        enough = np.where(counts >= _FEWEST, counts, known.rows)
+        world = replace(world, kind=int(kinds[np.argmin(enough)]) if middle is None else 1)
         of_kind = [int((world.kinds_of(table) == world.kind).sum()) for table in (held, known)]
         fewest = min(*of_kind, held.rows - of_kind[0], known.rows - of_kind[1])
         return world if fewest >= _FEWEST else None
@@ -101,8 +103,8 @@ class World:
 
     @property
     def unusual(self) -> float:
-        """The kind's share at an unusual lab: half of what would be of other kinds is of it, too."""
-        return (1 + self.usual) / 2
+        """The kind's share at an unusual lab: three of four that would be of other kinds are of it, too."""
+        return (3 + self.usual) / 4
 
     @property
     def kind_in_words(self) -> str:
@@ -168,10 +170,16 @@ class Means:
 
 
 class Count:
-    """How many records of a kind are in sums, by least squares over all that were added."""
+    """How many records of a kind are in sums, by least squares over all that were added.
 
-    def __init__(self, means: Means) -> None:
-        self._means, self._square, self._right = means, np.zeros(()), np.zeros(())
+    Args:
+        means: of the same plan.
+        records: how many there are of all kinds, which is public; None where sums do not go by records.
+    """
+
+    def __init__(self, means: Means, records: int | None) -> None:
+        self._means, self._records = means, records
+        self._square, self._right = np.zeros(()), np.zeros(())
 
     def add(self, total: NDArray[np.floating[Any]], means: NDArray[np.float64]) -> None:
         """Add a sum of contributions, and the mean contribution of each kind at the same model."""
@@ -180,7 +188,12 @@ class Count:
 
     def result(self) -> float:
         """Return how many there are."""
-        return float((np.linalg.pinv(self._square, rcond=1e-9) @ self._right)[self._means.place])
+        inverse = np.linalg.pinv(self._square, rcond=1e-9)
+        counts = inverse @ self._right
+        if self._records is not None:  # the least squares of those counts that add up
+            way = inverse.sum(1)
+            counts = counts - way * (counts.sum() - self._records) / way.sum()
+        return float(counts[self._means.place])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +234,7 @@ class Told:
     def __str__(self) -> str:
         return (
             f"right in {self.right.percent()} of {len(self.shares)} cohorts, AUC {self.area}; "
-            f"estimates the share to {100 * self.error:.2g} points (root mean square)"
+            f"estimates the share to {100 * self.error:.3g} points (root mean square)"
         )
 
 
@@ -277,33 +290,34 @@ def counted(world: World, tables: Sequence[Table]) -> dict[str, float]:
     Where it is a sum over labs, what is usual at the others is taken off.
     """
     plan, victim, sizes = world.plan, world.victim, world.sizes
-    bare = plan.without_privacy()
-    others = world.usual * (sum(sizes) - sizes[victim])
-    alone, in_sum = Count(world.bare_means), Count(world.bare_means)
+    bare, size, every = plan.without_privacy(), sizes[victim], sum(sizes)
+    others = world.usual * (every - size)
+    alone, in_sum = Count(world.bare_means, size), Count(world.bare_means, every)
     for number, passed in enumerate(OpenCohort(plan=bare, tables=tables, counts=sizes).rounds(), 1):
         means = world.bare_means.at(passed.received, number)
-        in_sum.add(passed.mean * float(sum(sizes)), means)
+        in_sum.add(passed.mean * float(every), means)
         if number == 1:
-            worker = worker_of(bare, tables[victim], records=sizes[victim])
-            own = worker.contribution(passed.received, number, memory={})
-            alone.add(own * float(sizes[victim]), means)
+            own = worker_of(bare, tables[victim], records=size).contribution(passed.received, number, memory={})
+            alone.add(own * float(size), means)
     found = {"property-control": alone.result(), "property-sum": in_sum.result() - others}
     if not plan.private:
         return found
     masked, by_records = plan.study.secure_aggregation.enabled, plan.study.privacy.unit != "site"
-    cohort = OpenCohort(plan=plan, tables=tables, counts=sizes)
     known = _quiet_others(world, tables) if masked and by_records else []
-    seen, rest = Count(world.means), Count(world.means)
-    for number, passed in enumerate(cohort.rounds(), 1):
+    seen = Count(world.means, (every if masked else size) if by_records else None)
+    rest = Count(world.means, size)
+    for number, passed in enumerate(OpenCohort(plan=plan, tables=tables, counts=sizes).rounds(), 1):
         means = world.means.at(passed.received, number)
         if not masked:
-            seen.add(passed.each[victim] * float(sizes[victim]), means)
+            seen.add(passed.each[victim] * float(size), means)
             continue
-        total = passed.mean.astype(np.float64) * (sum(sizes) if by_records else len(sizes))
+        total = passed.mean.astype(np.float64) * (every if by_records else len(sizes) * size)
         seen.add(total, means)
         if known:
-            sent = [worker.contribution(passed.received, number, memory={}) * float(size) for worker, size in known]
+            sent = [worker.contribution(passed.received, number, memory={}) * float(many) for worker, many in known]
             rest.add(total - np.sum(sent, 0), means)
+    if not by_records:  # every lab counts alike, as if all had as many records as this one
+        others = world.usual * size * (len(sizes) - 1)
     found["property"] = seen.result() - (others if masked else 0.0)
     return found | ({"property-known-others": rest.result()} if known else {})
 

@@ -70,8 +70,8 @@ def test_the_attacker_has_none_of_the_records_that_labs_draw(world):
 
 def test_kinds_are_counted_by_least_squares(world):
     means, rng = Means(world=world, plan=world.plan), np.random.default_rng(1)
-    truth, count = np.arange(10.0), Count(means)
-    wrong = Count(means)
+    truth, count = np.arange(10.0), Count(means, 45)
+    wrong = Count(means, None)
     for _ in range(3):
         columns = rng.normal(size=(40, 10))
         count.add(columns @ truth, columns)
