@@ -32,8 +32,8 @@ def test_what_is_not_promised_is_not_claimed(found):
     for key in ("property-sum", "property", "property-known-others"):
         assert found[key].verdict in ("not protected", "not measured")
         assert found[key].claim.startswith("None: ")
-    noise = found["property-known-others"].measured["share_rmse"]
-    assert noise > 3 * found["property-control"].measured["share_rmse"]  # two rounds of a study of four labs
+    measured = {key: row.measured["share_rmse"] for key, row in found.items()}
+    assert measured["property"] > 1.5 * measured["property-known-others"]  # what others hold hides a lab best
 
 
 def test_the_plot_shows_every_view_beside_the_truth(found):
@@ -115,9 +115,7 @@ def test_where_whole_labs_are_protected_epsilon_judges(shift, epsilon, verdict):
 
 
 def test_noise_for_whole_labs_hides_a_lab():
-    rows = {
-        row.key: row for row in property_inference(load("privacy.unit=site", "strategy=fedavg"), seed=2, cohorts=12)
-    }
+    rows = {row.key: row for row in property_inference(load("privacy.unit=site", "strategy=fedavg"), seed=2, cohorts=8)}
     assert list(rows) == ["property-control", "property-sum", "property"]
     assert rows["property"].verdict in ("holds", "not measured")
     assert rows["property"].claim.startswith("What a lab's records")
