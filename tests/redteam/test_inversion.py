@@ -118,8 +118,8 @@ def test_an_error_is_measured_against_the_guess():
     ("overrides", "reason"),
     [
         (["model={name: cnn, channels: [4]}"], "cnn"),
-        (["strategy=one_shot_ridge", "training.rounds=1"], "other things than updates"),
-        (["strategy=scaffold", "privacy.mechanism=none"], "other things than updates"),
+        (["strategy=one_shot_ridge", "training.rounds=1"], "not a plain update"),
+        (["strategy=scaffold", "privacy.mechanism=none"], "not a plain update"),
     ],
 )
 def test_a_study_that_it_does_not_fit_says_so(overrides, reason):

@@ -5,7 +5,8 @@ import pytest
 
 from fedsci.config.shipped import shipped
 from fedsci.config.study_file import load_study
-from fedsci.redteam.property import Count, Means, Told, World, counted, findings, most_right, property_inference
+from fedsci.redteam.property import Count, Told, counted, findings, most_right, property_inference
+from fedsci.redteam.world import Means, World
 
 LABS = "sites=[../../sites/lab-01.yaml, ../../sites/lab-02.yaml, ../../sites/lab-04.yaml, ../../sites/lab-06.yaml]"
 SMALL = [LABS, "secure_aggregation={min_survivors: 3}", "privacy.colluding_sites=1", "training.rounds=2"]
@@ -131,7 +132,7 @@ def test_labs_that_are_noised_one_by_one_are_seen_one_by_one_without_masks():
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["strategy=scaffold", "privacy.mechanism=none"], "more than updates"),
+        (["strategy=scaffold", "privacy.mechanism=none"], "not a plain update"),
         (["strategy=feature_statistics", "training.rounds=1"], "no model"),
     ],
 )
