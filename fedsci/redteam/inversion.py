@@ -287,7 +287,7 @@ def _read(
 
 def _unfit(plan: Plan) -> str | None:
     if plan.strategy.site_work == "statistics" or not plan.strategy.plain:
-        return f"labs send other things than updates under {plan.strategy.name}"
+        return f"what labs send under {plan.strategy.name} is not a plain update"
     if plan.study.model.name == "cnn":
         return "no layer of a cnn sees the whole record, so this closed form rebuilds none"
     return "the first layer's bias is normalised away" if plan.study.model.normalised else None

@@ -6,32 +6,31 @@ whose records it does not know, and noise made for single records, as far as tha
 
 A sum of gradients is about the sum over classes of how many records are of each, times the mean gradient of one. Who
 has records of the same kind, as anyone may, computes those means at every model that was sent out, and so counts the
-classes in a sum by least squares, over all rounds together. Labs' records are drawn anew for every cohort.
+classes in a sum by least squares, over all rounds together; how many records there are at all is public. Labs' records
+are drawn anew for every cohort.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsci.config.plan import Plan
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.data.table import Table, concatenate
 from fedsci.errors import RoundAborted
 from fedsci.privacy.meaning import right_guess
-from fedsci.redteam.cohort import OpenCohort, labs_of, sums_over_records, untrainable, worker_of
+from fedsci.redteam.cohort import OpenCohort, sums_over_records, untrainable, worker_of
 from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
 from fedsci.redteam.scores import Measured, auc_interval, share_interval
+from fedsci.redteam.world import FEWEST, Means, World
 from fedsci.site.round import Contributor
 
 COHORTS = 60
 ROUNDS = 10
 _WORKS = 0.75
-_FEWEST = 4
 _NOT_PROMISED = "None: what many of a lab's records have in common is not what privacy of single records hides"
 _CLAIMS = {
     "property-control": "None: an update in the open tells what its lab's records have in common",
@@ -47,131 +46,17 @@ _ATTACKS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class World:
-    """Where labs' records come from, and what is asked of one lab.
-
-    Attributes:
-        plan: of the study.
-        held: records that labs draw theirs from, with replacement.
-        known: other records from the same labs, which the attacker has.
-        sizes: how many records each lab has.
-        victim: which lab it is about.
-        middle: of a regression, the target that kinds lie above (1) and below (0); else kinds are classes.
-        kind: what the lab may hold unusually much of.
-    """
-
-    plan: Plan
-    held: Table
-    known: Table
-    sizes: Sequence[int]
-    victim: int
-    middle: float | None
-    kind: int
-
-    @classmethod
-    def of(cls, study: StudyOnOneMachine, rng: np.random.Generator) -> "World | None":
-        """Return the study's: one half of all labs' records is the attacker's; None if they are too few."""
-        labs = labs_of(study)
-        everything = concatenate([lab.train for lab in labs.values()])
-        order, half = rng.permutation(everything.rows), everything.rows // 2
-        held, known = _rows(everything, order[:half]), _rows(everything, order[half:])
-        regression = study.plan.study.task.kind == "regression"
-        middle = float(np.median(known.target)) if regression and known.rows else None
-        sizes = [lab.train_count for lab in labs.values()]
-        victim = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
-        world = cls(plan=study.plan, held=held, known=known, sizes=sizes, victim=victim, middle=middle, kind=0)
-        kinds, counts = np.unique(world.kinds_of(known), return_counts=True)
-        if len(kinds) < 2:
-            return None
-        world = replace(world, kind=int(kinds[np.argmax(counts)]) if middle is None else 1)
-        of_kind = [int((world.kinds_of(table) == world.kind).sum()) for table in (held, known)]
-        fewest = min(*of_kind, held.rows - of_kind[0], known.rows - of_kind[1])
-        return world if fewest >= _FEWEST else None
-
-    def kinds_of(self, table: Table) -> NDArray[np.int64]:
-        """Return the kind of each record, ``(n,)``."""
-        kinds = table.target if self.middle is None else table.target > self.middle
-        return kinds.astype(np.int64)
-
-    @property
-    def usual(self) -> float:
-        """The kind's share at a lab like the others."""
-        return float((self.kinds_of(self.held) == self.kind).mean())
-
-    @property
-    def unusual(self) -> float:
-        """The kind's share at an unusual lab: half of what would be of other kinds is of it, too."""
-        return (1 + self.usual) / 2
-
-    @property
-    def kind_in_words(self) -> str:
-        """What the kind is."""
-        task = self.plan.study.task
-        if task.kind == "multiclass":
-            return f"class {task.classes[self.kind]}"
-        return f"{task.target} above the median" if self.middle is not None else f"{task.target}: {bool(self.kind)}"
-
-    def draw(self, *, unusual: bool, rng: np.random.Generator) -> list[Table]:
-        """Return every lab's records."""
-        is_kind = self.kinds_of(self.held) == self.kind
-        tables = []
-        for lab, size in enumerate(self.sizes):
-            rows = rng.integers(0, self.held.rows, size)
-            if lab == self.victim and unusual:
-                count = rng.binomial(size, self.unusual)
-                parts = [rng.choice(np.flatnonzero(is_kind), count), rng.choice(np.flatnonzero(~is_kind), size - count)]
-                rows = np.concatenate(parts)
-            tables.append(_rows(self.held, rows))
-        return tables
-
-    @cached_property
-    def means(self) -> "Means":
-        """The attacker's means, with the study's privacy."""
-        return Means(world=self, plan=self.plan)
-
-    @cached_property
-    def bare_means(self) -> "Means":
-        """The same without privacy."""
-        return Means(world=self, plan=self.plan.without_privacy())
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Means:
-    """What records of each kind contribute on average, by the attacker's own.
-
-    Attributes:
-        world: holds them.
-        plan: how contributions are made; their noise is left out.
-    """
-
-    world: World
-    plan: Plan
-
-    @cached_property
-    def _workers(self) -> Sequence[Contributor]:
-        hides_labs = self.plan.private and self.plan.study.privacy.unit == "site"
-        plan = self.plan.without_privacy() if hides_labs else self.plan
-        kinds = self.world.kinds_of(self.world.known)
-        tables = [self.world.known.where(kinds == kind) for kind in np.unique(kinds)]
-        return [worker_of(plan, table, records=table.units, quiet=True) for table in tables]
-
-    @property
-    def place(self) -> int:
-        """Which column is of the kind that is asked about."""
-        return int(np.searchsorted(np.unique(self.world.kinds_of(self.world.known)), self.world.kind))
-
-    def at(self, received: NDArray[np.float32], number: int) -> NDArray[np.float64]:
-        """Return them at a model, one a column, float64 ``(k, kinds)``."""
-        found = [worker.contribution(received, number, memory={}) for worker in self._workers]
-        return np.stack(found, 1).astype(np.float64)
-
-
 class Count:
-    """How many records of a kind are in sums, by least squares over all that were added."""
+    """How many records of a kind are in sums, by least squares over all that were added.
 
-    def __init__(self, means: Means) -> None:
-        self._means, self._square, self._right = means, np.zeros(()), np.zeros(())
+    Args:
+        means: of the same plan.
+        records: how many there are of all kinds, which is public; None where sums do not go by records.
+    """
+
+    def __init__(self, means: Means, records: int | None) -> None:
+        self._means, self._records = means, records
+        self._square, self._right = np.zeros(()), np.zeros(())
 
     def add(self, total: NDArray[np.floating[Any]], means: NDArray[np.float64]) -> None:
         """Add a sum of contributions, and the mean contribution of each kind at the same model."""
@@ -180,7 +65,12 @@ class Count:
 
     def result(self) -> float:
         """Return how many there are."""
-        return float((np.linalg.pinv(self._square, rcond=1e-9) @ self._right)[self._means.place])
+        inverse = np.linalg.pinv(self._square, rcond=1e-9)
+        counts = inverse @ self._right
+        if self._records is not None:  # the least squares of those counts that add up
+            way = inverse.sum(1)
+            counts = counts - way * (counts.sum() - self._records) / way.sum()
+        return float(counts[self._means.place])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +111,7 @@ class Told:
     def __str__(self) -> str:
         return (
             f"right in {self.right.percent()} of {len(self.shares)} cohorts, AUC {self.area}; "
-            f"estimates the share to {100 * self.error:.2g} points (root mean square)"
+            f"estimates the share to {100 * self.error:.3g} points (root mean square)"
         )
 
 
@@ -245,7 +135,7 @@ def property_inference(
     plan, rng = study.plan, np.random.default_rng(seed)
     reason = untrainable(plan)
     if reason is None and not plan.strategy.plain:
-        reason = f"labs send more than updates under {plan.recipe.name}"
+        reason = f"what labs send under {plan.recipe.name} is not a plain update"
     if reason is not None:
         return (_unmeasured(reason),)
     rounds = min(most_rounds, plan.training.rounds)
@@ -253,7 +143,7 @@ def property_inference(
     plan = replace(plan, study=plan.study.model_copy(update={"training": training}))
     world = World.of(replace(study, plan=plan), rng)
     if world is None:
-        return (_unmeasured(f"labs cannot be drawn: of some kind there are fewer than about {2 * _FEWEST} records"),)
+        return (_unmeasured(f"labs cannot be drawn: of some kind there are fewer than about {2 * FEWEST} records"),)
     unusual = rng.permutation(np.arange(cohorts) % 2 == 0)
     shares, truth = dict[str, list[float]](), list[float]()
     try:
@@ -277,33 +167,34 @@ def counted(world: World, tables: Sequence[Table]) -> dict[str, float]:
     Where it is a sum over labs, what is usual at the others is taken off.
     """
     plan, victim, sizes = world.plan, world.victim, world.sizes
-    bare = plan.without_privacy()
-    others = world.usual * (sum(sizes) - sizes[victim])
-    alone, in_sum = Count(world.bare_means), Count(world.bare_means)
+    bare, size, every = plan.without_privacy(), sizes[victim], sum(sizes)
+    others = world.usual * (every - size)
+    alone, in_sum = Count(world.bare_means, size), Count(world.bare_means, every)
     for number, passed in enumerate(OpenCohort(plan=bare, tables=tables, counts=sizes).rounds(), 1):
         means = world.bare_means.at(passed.received, number)
-        in_sum.add(passed.mean * float(sum(sizes)), means)
+        in_sum.add(passed.mean * float(every), means)
         if number == 1:
-            worker = worker_of(bare, tables[victim], records=sizes[victim])
-            own = worker.contribution(passed.received, number, memory={})
-            alone.add(own * float(sizes[victim]), means)
+            own = worker_of(bare, tables[victim], records=size).contribution(passed.received, number, memory={})
+            alone.add(own * float(size), means)
     found = {"property-control": alone.result(), "property-sum": in_sum.result() - others}
     if not plan.private:
         return found
     masked, by_records = plan.study.secure_aggregation.enabled, plan.study.privacy.unit != "site"
-    cohort = OpenCohort(plan=plan, tables=tables, counts=sizes)
     known = _quiet_others(world, tables) if masked and by_records else []
-    seen, rest = Count(world.means), Count(world.means)
-    for number, passed in enumerate(cohort.rounds(), 1):
+    seen = Count(world.means, (every if masked else size) if by_records else None)
+    rest = Count(world.means, size)
+    for number, passed in enumerate(OpenCohort(plan=plan, tables=tables, counts=sizes).rounds(), 1):
         means = world.means.at(passed.received, number)
         if not masked:
-            seen.add(passed.each[victim] * float(sizes[victim]), means)
+            seen.add(passed.each[victim] * float(size), means)
             continue
-        total = passed.mean.astype(np.float64) * (sum(sizes) if by_records else len(sizes))
+        total = passed.mean.astype(np.float64) * (every if by_records else len(sizes) * size)
         seen.add(total, means)
         if known:
-            sent = [worker.contribution(passed.received, number, memory={}) * float(size) for worker, size in known]
+            sent = [worker.contribution(passed.received, number, memory={}) * float(many) for worker, many in known]
             rest.add(total - np.sum(sent, 0), means)
+    if not by_records:  # every lab counts alike, as if all had as many records as this one
+        others = world.usual * size * (len(sizes) - 1)
     found["property"] = seen.result() - (others if masked else 0.0)
     return found | ({"property-known-others": rest.result()} if known else {})
 
@@ -383,18 +274,6 @@ def _plot(world: World, found: Mapping[str, Told]) -> Plot:
         x=f"share of its records that are {world.kind_in_words}",
         y="the attacker's estimate of it",
         curves=(*clouds, Curve(name="the truth", points=((0.0, 0.0), (1.0, 1.0)))),
-    )
-
-
-def _rows(table: Table, rows: NDArray[np.int64]) -> Table:
-    """Return these rows, some of them perhaps twice; where groups are protected each is one of its own."""
-    return replace(
-        table,
-        features=table.features[rows],
-        target=table.target[rows],
-        row_ids=table.row_ids[rows],
-        groups=None if table.groups is None else np.arange(len(rows), dtype=np.int64),
-        gaps=None if table.gaps is None else table.gaps[rows],
     )
 
 

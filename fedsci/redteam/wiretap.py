@@ -166,7 +166,8 @@ def variant(study: StudyOnOneMachine, *, rounds: int, private: bool, masked: boo
         "signers": {},
         "safety_critical": False,
     }
-    if not private:
+    if not private:  # all records of every lab are in, so that each has something to lose
+        update["training"] = update["training"].model_copy(update={"sample_rate": 1.0})
         update["privacy"] = asked.privacy.model_copy(update={"mechanism": "none", "unit": "record", "group_by": None})
     return replace(study, plan=replace(study.plan, study=asked.model_copy(update=update)))
 

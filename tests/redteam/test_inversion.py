@@ -118,8 +118,8 @@ def test_an_error_is_measured_against_the_guess():
     ("overrides", "reason"),
     [
         (["model={name: cnn, channels: [4]}"], "cnn"),
-        (["strategy=one_shot_ridge", "training.rounds=1"], "other things than updates"),
-        (["strategy=scaffold", "privacy.mechanism=none"], "other things than updates"),
+        (["strategy=one_shot_ridge", "training.rounds=1"], "not a plain update"),
+        (["strategy=scaffold", "privacy.mechanism=none"], "not a plain update"),
     ],
 )
 def test_a_study_that_it_does_not_fit_says_so(overrides, reason):
@@ -161,8 +161,9 @@ def test_other_models_and_mechanisms_are_attacked_alike(overrides):
 
 
 def test_a_variant_takes_away_what_it_is_asked_to():
-    study = variant(digits(), rounds=1, private=False, masked=False)
+    study = variant(digits("training.sample_rate=0.5"), rounds=1, private=False, masked=False)
     assert study.plan.training.rounds == 1
+    assert study.plan.training.sample_rate == 1
     assert not study.plan.private
     assert not study.plan.study.secure_aggregation.enabled
     assert variant(digits(), rounds=2, private=True, masked=True).plan.study.privacy == digits().plan.study.privacy

@@ -5,7 +5,8 @@ import pytest
 
 from fedsci.config.shipped import shipped
 from fedsci.config.study_file import load_study
-from fedsci.redteam.property import Count, Means, Told, World, counted, findings, most_right, property_inference
+from fedsci.redteam.property import Count, Told, counted, findings, most_right, property_inference
+from fedsci.redteam.world import Means, World
 
 LABS = "sites=[../../sites/lab-01.yaml, ../../sites/lab-02.yaml, ../../sites/lab-04.yaml, ../../sites/lab-06.yaml]"
 SMALL = [LABS, "secure_aggregation={min_survivors: 3}", "privacy.colluding_sites=1", "training.rounds=2"]
@@ -32,8 +33,8 @@ def test_what_is_not_promised_is_not_claimed(found):
     for key in ("property-sum", "property", "property-known-others"):
         assert found[key].verdict in ("not protected", "not measured")
         assert found[key].claim.startswith("None: ")
-    noise = found["property-known-others"].measured["share_rmse"]
-    assert noise > 3 * found["property-control"].measured["share_rmse"]  # two rounds of a study of four labs
+    measured = {key: row.measured["share_rmse"] for key, row in found.items()}
+    assert measured["property"] > 1.5 * measured["property-known-others"]  # what others hold hides a lab best
 
 
 def test_the_plot_shows_every_view_beside_the_truth(found):
@@ -70,8 +71,8 @@ def test_the_attacker_has_none_of_the_records_that_labs_draw(world):
 
 def test_kinds_are_counted_by_least_squares(world):
     means, rng = Means(world=world, plan=world.plan), np.random.default_rng(1)
-    truth, count = np.arange(10.0), Count(means)
-    wrong = Count(means)
+    truth, count = np.arange(10.0), Count(means, 45)
+    wrong = Count(means, None)
     for _ in range(3):
         columns = rng.normal(size=(40, 10))
         count.add(columns @ truth, columns)
@@ -115,9 +116,7 @@ def test_where_whole_labs_are_protected_epsilon_judges(shift, epsilon, verdict):
 
 
 def test_noise_for_whole_labs_hides_a_lab():
-    rows = {
-        row.key: row for row in property_inference(load("privacy.unit=site", "strategy=fedavg"), seed=2, cohorts=12)
-    }
+    rows = {row.key: row for row in property_inference(load("privacy.unit=site", "strategy=fedavg"), seed=2, cohorts=8)}
     assert list(rows) == ["property-control", "property-sum", "property"]
     assert rows["property"].verdict in ("holds", "not measured")
     assert rows["property"].claim.startswith("What a lab's records")
@@ -133,7 +132,7 @@ def test_labs_that_are_noised_one_by_one_are_seen_one_by_one_without_masks():
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["strategy=scaffold", "privacy.mechanism=none"], "more than updates"),
+        (["strategy=scaffold", "privacy.mechanism=none"], "not a plain update"),
         (["strategy=feature_statistics", "training.rounds=1"], "no model"),
     ],
 )
