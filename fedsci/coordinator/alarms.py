@@ -1,4 +1,4 @@
-"""What a study does about sums that honest sites do not make: it notes them, uses none, and finds out whose they are."""
+"""What a study does about sums that honest sites do not make: notes them, uses none, and finds out whose they are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,8 +66,9 @@ class Alarms:
             return out or {}
         suspects = ", ".join(blame.suspects)
         raise RoundAborted(
-            f"sums were impossible, and min_survivors {self.plan.min_survivors} of {len(self.plan.sites)} lets no round "
-            f"leave out so many sites as it takes to find whose uploads it is; suspects: {suspects}",
+            f"no honest sites have such sums, and with min_survivors {self.plan.min_survivors} of "
+            f"{len(self.plan.sites)} no round can leave out as many as it takes to find whose uploads they are; "
+            f"suspects: {suspects}",
             hint=_ASK,
         )
 

@@ -13,13 +13,13 @@ A set L of sites is *named* when
 which is not x, not another of L, and none that was named before (cohorts with those are not looked at). One liar alone
 would have been in all these cohorts; but x is the only one who was. So at least two sites lied that are not named.
 
-Two sites that lie in turns, each whenever the other is left out and always beside x, can have x named: no procedure that
-sees sums alone tells that from x lying. So a name is a reason to look, not a verdict (docs/input-validation.md).
+Two sites that lie in turns, each whenever the other is left out and always beside x, can have x named: no procedure
+that sees sums alone tells that from x lying. So a name is a reason to look, not a verdict (docs/input-validation.md).
 
-Sites are left out in groups (Dorfman 1943, The detection of defective members of large populations): first until a sum
-raises no alarm, then to rule out, alarm by alarm, every site beside the most plausible explanation. That is the smallest
-set that is in every alarmed cohort and, of these, in the fewest sums without alarm. Every such round is one of the plan's
-and was charged anyway; each sum carries fresh noise.
+Sites are left out in groups (Dorfman 1943, The detection of defective members of large populations): first until a
+sum raises no alarm, then to rule out, alarm by alarm, every site beside the most plausible explanation. That is the
+smallest set with a site in every alarmed cohort and, of these, the one in the fewest sums without alarm. Every such
+round is one of the plan's and was charged anyway; each sum carries fresh noise.
 """
 
 import math

@@ -75,8 +75,8 @@ def run_study(
             checkpoints.
         PolicyRefused: somebody refused at a checkpoint.
         SiteFailed: a site refused the study; its own exit code says why.
-        RoundAborted: fewer than ``min_survivors`` sites finished a round, or sums are wrong and it cannot be found whose
-            uploads it is.
+        RoundAborted: fewer than ``min_survivors`` sites finished a round, or no honest sites have such sums, and
+            nobody can find whose uploads they are.
         Suspended: this process ends; sites are told nothing.
     """
     if plan.awaits_scaling:
@@ -302,9 +302,7 @@ class _Conduct:
         )
         return Alarms(plan=self.plan, progress=progress, check=check)
 
-    def _give_up(
-        self, number: int, *, norm: Norm | None, survivors: int, collected: Collected | None = None
-    ) -> None:
+    def _give_up(self, number: int, *, norm: Norm | None, survivors: int, collected: Collected | None = None) -> None:
         """Apply nothing of a round that was asked for; what it cost stays charged."""
         progress = self.progress
         self._show(None)

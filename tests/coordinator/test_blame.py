@@ -86,7 +86,9 @@ def test_two_that_lie_in_turns_can_frame_a_third_as_the_documents_say():
     assert blame.named == (victim,)
 
 
-@pytest.mark.parametrize(("sites", "least", "pair"), [(9, 6, (0, 1)), (9, 6, (1, 7)), (12, 8, (3, 11)), (17, 12, (2, 9))])
+@pytest.mark.parametrize(
+    ("sites", "least", "pair"), [(9, 6, (0, 1)), (9, 6, (1, 7)), (12, 8, (3, 11)), (17, 12, (2, 9))]
+)
 def test_two_sites_that_always_lie_are_named_where_enough_may_be_left_out(sites, least, pair):
     blame = study(sites, least)
     liars = {blame.sites[at] for at in pair}
@@ -125,16 +127,16 @@ def test_an_alarm_that_does_not_come_back_costs_some_rounds_in_company_and_names
 def test_a_second_liar_is_found_after_the_first():
     blame = study(10, least=7)
     first, second = blame.sites[4], blame.sites[8]
-    blame, _, _ = play(
-        blame, lambda number, cohort: first in cohort or (second in cohort and number > 20), 80
-    )
+    blame, _, _ = play(blame, lambda number, cohort: first in cohort or (second in cohort and number > 20), 80)
     assert set(blame.named) == {first, second}
 
 
 def test_a_site_that_drops_out_meanwhile_is_not_blamed():
     blame = study(10)
     liar, ill = blame.sites[0], blame.sites[9]
-    blame, _, _ = play(blame, lambda number, cohort: liar in cohort, 40, drops=lambda number: {ill} if number % 2 else ())
+    blame, _, _ = play(
+        blame, lambda number, cohort: liar in cohort, 40, drops=lambda number: {ill} if number % 2 else ()
+    )
     assert blame.named == (liar,)
 
 

@@ -100,9 +100,7 @@ def test_no_honest_sum_leaves_its_bounds(dimension, larger, records, gamma, seed
 
 @pytest.mark.parametrize(("scale", "inside"), [(1.0, True), (1.6, False), (0.6, False)])
 def test_a_wrong_amount_of_noise_is_noticed_where_it_is_most_of_a_sum(scale, inside):
-    total = 2.0 * round_and_noise(
-        np.zeros(3000), gamma=2.0, deviation=8.0 * scale, keystream=KeyStream(os.urandom)
-    )
+    total = 2.0 * round_and_noise(np.zeros(3000), gamma=2.0, deviation=8.0 * scale, keystream=KeyStream(os.urandom))
     bound = bound_sum(data=1.0, noise=16.0, dimension=3000, fresh=True, full=True, slack=1e-5)
     assert bool(bound.least <= np.linalg.norm(total) <= bound.most) is inside
 
