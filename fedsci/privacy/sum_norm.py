@@ -134,10 +134,8 @@ def bound_sum(
         if not 0 <= value < math.inf:
             raise InputError(f"a norm is made of finite numbers of at least 0, not {value!r}")
     loud = longest_noise(dimension, noise)
-    if fresh:
-        most = math.sqrt(data**2 + 2 * data * noise * math.sqrt(2 * _T) + loud**2)
-    else:
-        most = data + loud
+    apart = math.sqrt(data**2 + 2 * data * noise * math.sqrt(2 * _T) + loud**2)
+    most = apart if fresh else data + loud
     least = shortest_noise(dimension, noise) if full else 0.0
     return NormBound(
         least=max(0.0, least * (1 - slack) - rounding),

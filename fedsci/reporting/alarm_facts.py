@@ -74,12 +74,10 @@ def alarm_words(alarms: Alarms) -> str:
     ]
     found = table("Rounds whose sum was looked at.", ["Round", "", "What", "Norm", "Labs"], rows, text_columns=3)
     if not any(one.certain for one in alarms.each):
-        words = (
-            "Some sums were much larger than is usual in this run. Honest labs can cause that; look at what changed."
-        )
+        words = "Some sums were much larger than is usual here. Honest labs can cause that; look at what changed."
         return box("caution", "Unusual sums.", paragraph(words)) + found
     parts = [
-        "The sums of some rounds cannot come from honest labs: the clipping norm, the labs’ record counts and the noise "
+        "The sums of some rounds cannot come from honest labs: clipping, the labs’ record counts and the noise "
         "allow none like them. Nothing of these rounds is in the model; what they cost in privacy stays charged."
     ]
     if alarms.named:

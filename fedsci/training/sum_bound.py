@@ -2,9 +2,9 @@
 
 | mechanism, unit | a site's part of the sum | B, the data's bound | noise |
 |---|---|---|---|
-| distributed, record or group | clipped vectors of what was sampled | C most_sampled(sum of n_i) | the shares of all in it |
+| distributed, record or group | clipped vectors that were sampled | C most_sampled(sum of n_i) | every site's share |
 | distributed, site | one clipped update | C sites | likewise |
-| local, gradients and statistics | clipped sum / (q n_i), times w_i | C / q max(w_i / n_i) most_sampled(sum of n_i) | every site's whole |
+| local, gradients, statistics | clipped sum / (q n_i), times w_i | C / q max(w_i / n_i) most_sampled(..) | likewise |
 | local, local training | eta sum_j c_j gradients, times w_i | the same with c_j | eta sqrt(sum_j c_j^2) of it |
 | none, statistics | clipped sum / (q n_i), times w_i | as for local | none |
 | none, masked | any update | the grid's bound in every number | none |

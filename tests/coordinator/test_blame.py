@@ -58,7 +58,7 @@ def test_one_liar_frames_nobody_however_it_chooses_when_to_lie(sites, seed, rate
     liar = blame.sites[seed % sites]
 
     def lies(number, cohort):
-        return liar in cohort and random.Random(f"{seed}|{number}|{sorted(cohort)}").random() < rate
+        return liar in cohort and random.Random(f"{seed}|{number}|{sorted(cohort)}").random() < rate  # noqa: S311
 
     blame, _, _ = play(blame, lies, 60)
     assert set(blame.named) <= {liar}
