@@ -100,6 +100,20 @@ class Alarms:
         if self.progress.blame is not None:
             self.progress.blame = replace(self.progress.blame, spare=self.progress.blame.spare + 1)
 
+    def require_any(self) -> None:
+        """Pass if some round was applied, or none was given up for its sum.
+
+        Raises:
+            RoundAborted: there is nothing but the model that the study began with.
+        """
+        lost = [one["round"] for one in self.progress.alarms if one["level"] == ALARM]
+        if lost and not self.progress.rounds_completed:
+            suspects = ", ".join(self.progress.alarms[-1]["sites"])
+            raise RoundAborted(
+                f"no round was applied: no honest sites have the sums of {len(lost)} of them; any of {suspects}",
+                hint=_ASK,
+            )
+
     def require_private(self, number: int, norm: Norm, survivors: Sequence[SiteId]) -> None:
         """Pass if the study goes on after an alarm.
 

@@ -289,6 +289,7 @@ class _Conduct:
             if progress.alarms:  # what this round says of who lies is not in the state
                 self.keep.save(progress)
             self._witnessed()
+        alarms.require_any()
         self._decide_after(progress.rounds_allowed)
 
     def _alarms(self, aggregation: Aggregation, meter: Meter) -> Alarms:
