@@ -1,6 +1,6 @@
 """What a study does about sums that honest sites do not make: notes them, uses none, and finds out whose they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedsci.config.plan import Plan
@@ -72,8 +72,8 @@ class Alarms:
             hint=_ASK,
         )
 
-    def heed(self, number: int, survivors: Sequence[SiteId], norm: Norm) -> None:
-        """Note what a round's sum says."""
+    def heed(self, number: int, survivors: Sequence[SiteId], norm: Norm, left_out: Collection[SiteId]) -> None:
+        """Note what a round's sum says; ``left_out`` are the sites that were not asked, to compare sums."""
         progress = self.progress
         what = norm.alarm or norm.warning
         if what is None:
@@ -92,8 +92,14 @@ class Alarms:
             )
         if self.looks_for_liars and (norm.alarm or progress.blame is not None):
             known = progress.blame or Blame(sites=self.plan.sites, least=self.plan.min_survivors)
-            trial = Trial(number=number, cohort=frozenset(survivors), alarm=norm.alarm is not None)
-            progress.blame = known.after(trial)
+            progress.blame = known.after(
+                Trial(
+                    number=number,
+                    cohort=frozenset(survivors),
+                    left_out=frozenset(left_out),
+                    alarm=norm.alarm is not None,
+                )
+            )
 
     def fell_short(self) -> None:
         """Note that a round which left sites out had too few: the next ones leave out fewer."""

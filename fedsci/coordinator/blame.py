@@ -7,7 +7,10 @@ no proof: a liar sees who is asked, and may behave.
 A set L of sites is *named* when
 
 1. of its every site x there were alarms in cohorts with x and no other of L, and no site but x was in all of them;
-2. some sum without any of L raised no alarm.
+2. a round that left out L, and nobody else but who was named before, raised no alarm.
+
+**Whoever always lies.** If every liar lies in every sum that it is in, only liars are named: by (2) nobody outside of L
+lies, so each of the alarms in (1) was of its x.
 
 **One liar frames nobody.** Say that x was named and is honest. Each of the alarms in (1) needs a liar in its cohort,
 which is not x, not another of L, and none that was named before (cohorts with those are not looked at). One liar alone
@@ -46,11 +49,13 @@ class Trial:
     Attributes:
         number: the round.
         cohort: the sites in its sum.
+        left_out: those that the coordinator did not ask, on purpose; others may have been missing by themselves.
         alarm: no honest sites have such a sum.
     """
 
     number: int
     cohort: Cohort
+    left_out: Cohort
     alarm: bool
 
 
@@ -119,7 +124,15 @@ class Blame:
 
     def to_json(self) -> dict[str, Any]:
         """Return what :func:`blame_from_json` reads."""
-        trials = [{"round": one.number, "sites": sorted(one.cohort), "alarm": one.alarm} for one in self.trials]
+        trials = [
+            {
+                "round": one.number,
+                "sites": sorted(one.cohort),
+                "left_out": sorted(one.left_out),
+                "alarm": one.alarm,
+            }
+            for one in self.trials
+        ]
         return {"named": list(self.named), "rounds": trials, "spare": self.spare}
 
     @property
@@ -166,8 +179,12 @@ class Blame:
         return frozenset.intersection(*cohorts) if cohorts else frozenset(self.sites) - others - {*self.named}
 
     def _is_proven(self, found: Cohort) -> bool:
-        alone = all(self._alone(site, found) == {site} for site in found)
-        return alone and self._has_clean(found)
+        return not self._unproven(found) and any(
+            not one.alarm and found <= one.left_out <= found.union(self.named) for one in self.trials
+        )
+
+    def _unproven(self, found: Cohort) -> list[SiteId]:
+        return [site for site in self.sites if site in found and self._alone(site, found) != {site}]
 
     def _has_clean(self, found: Cohort) -> bool:
         return any(not one.alarm and one.cohort.isdisjoint(found) for one in self.trials)
@@ -176,7 +193,10 @@ class Blame:
         """Return whom to leave out next, given the most plausible explanation."""
         if not self._has_clean(found):
             return self._filled(found, self._ranked(found))
-        site = next(one for one in self.sites if one in found and self._alone(one, found) != {one})
+        unproven = self._unproven(found)
+        if not unproven:
+            return found
+        site = unproven[0]
         rest = [one for one in self.sites if one in self._alone(site, found) and one != site]
         own = self._clean({site})
         cleared = sorted((one for one in rest if self._clean({one}) > own), key=lambda one: -self._clean({one}))
@@ -197,7 +217,12 @@ class Blame:
 def blame_from_json(sites: tuple[SiteId, ...], least: int, values: Mapping[str, Any]) -> Blame:
     """Return what was kept of it."""
     trials = tuple(
-        Trial(number=one["round"], cohort=frozenset(map(SiteId, one["sites"])), alarm=one["alarm"])
+        Trial(
+            number=one["round"],
+            cohort=frozenset(map(SiteId, one["sites"])),
+            left_out=frozenset(map(SiteId, one["left_out"])),
+            alarm=one["alarm"],
+        )
         for one in values["rounds"]
     )
     named = tuple(map(SiteId, values["named"]))

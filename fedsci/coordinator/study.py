@@ -265,7 +265,7 @@ class _Conduct:
             self._show(measured)
             metrics = measured.pooled() if measured is not None else None
             if norm is not None:
-                alarms.heed(number, collected.survivors, norm)
+                alarms.heed(number, collected.survivors, norm, left_out)
             if norm is not None and norm.alarm is not None:
                 self._give_up(number, norm=norm, survivors=len(collected.survivors), collected=collected)
                 alarms.require_private(number, norm, collected.survivors)

@@ -90,6 +90,7 @@ def test_the_model_stays_as_it_was_in_a_round_that_is_given_up(conduct, lie):
     assert "no round was applied" in result.error.message
 
 
+@pytest.mark.slow
 def test_a_round_in_which_too_few_are_left_beside_those_left_out_ends_nothing(conduct, lie):
     """A lab that is left out for a trial could have taken part: its being away does not end the study."""
     lie("lab-5")
@@ -110,6 +111,7 @@ def _away(service, request, *, lab, rounds):
     return request
 
 
+@pytest.mark.slow
 def test_exact_metrics_are_not_asked_of_two_cohorts_on_one_model(conduct, lie):
     lie("lab-3")
     result = conduct(**STUDY | {"policy": POLICY | {"exact_evaluation": True}})
@@ -119,6 +121,7 @@ def test_exact_metrics_are_not_asked_of_two_cohorts_on_one_model(conduct, lie):
     assert len(asked) > 1
 
 
+@pytest.mark.slow
 def test_buffers_alarm_and_leave_out_nobody(conduct, lie):
     lie("lab-2", first=4)
     result = conduct(
@@ -152,3 +155,15 @@ def test_without_privacy_an_alarm_ends_the_study(conduct, lie):
     assert "lab-4" in result.error.message
     assert result.progress.blame is None
     assert result.progress.abandoned == [1]
+
+
+@pytest.mark.slow
+def test_labs_that_were_left_out_while_the_next_batch_was_set_up_are_in_it(conduct, lie):
+    lie("lab-5", first=25)
+    result = conduct(**STUDY | {"training": STUDY["training"] | {"rounds": 36}})
+    assert result.error is None
+    assert result.progress.blame.named == ("lab-5",)
+    assert {number for _, number in result.progress.dropped if number > 26}
+    last = [step.site for step in result.steps if step.action == "train" and step.request.fields["round"] == 36]
+    assert sorted(last) == ["lab-1", "lab-2", "lab-3", "lab-4"]
+    assert not [one for one in result.progress.dropped if one[1] == 36 and one[0] != "lab-5"]

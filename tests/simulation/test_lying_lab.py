@@ -118,6 +118,7 @@ def test_a_lab_that_sends_too_much_is_found_and_left_out_and_the_others_end_thei
     assert "Leaving out labs in turn points to <bdi>lab-2</bdi>" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.0, 1.0])
 def test_what_a_lab_may_send_raises_no_alarm(run_with, factor):
     """Nor does a lab that contributes nothing: a sum is only ever too large, or too quiet for many numbers."""
@@ -125,6 +126,7 @@ def test_what_a_lab_may_send_raises_no_alarm(run_with, factor):
     assert (summary["alarms"], summary["blame"], summary["rounds_completed"]) == ([], None, 4)
 
 
+@pytest.mark.slow
 def test_a_lab_that_lies_once_is_not_found_and_everybody_is_back_after_a_while(run_with):
     lies = Liar(factor=1e5, when=lambda number, cohort: number == 2)
     summary = run_with({"lab-4": lies}, rounds=18, labs=5).summary
@@ -133,6 +135,7 @@ def test_a_lab_that_lies_once_is_not_found_and_everybody_is_back_after_a_while(r
     assert not [one for one in summary["secure_aggregation"]["dropped"] if one[1] == 18]
 
 
+@pytest.mark.slow
 def test_two_liars_where_one_may_be_left_out_end_the_study_by_name(run_with):
     both = {"lab-1": Liar(factor=1e5), "lab-3": Liar(factor=1e5)}
     done = run_with(both, labs=5, raises=RoundAborted)
@@ -142,6 +145,7 @@ def test_two_liars_where_one_may_be_left_out_end_the_study_by_name(run_with):
     assert done.summary["status"] == "aborted"
     assert done.summary["rounds_completed"] == 0
     assert {"lab-1", "lab-3"} <= set(done.summary["blame"]["suspects"])
+    assert verify_run(done.folder.path).status == "aborted"
 
 
 def test_without_privacy_nobody_is_left_out_and_the_study_ends(run_with):
@@ -164,6 +168,7 @@ LOCAL = {"mechanism": "local", "epsilon": 4.0, "delta": 1e-5}
 NONE = {"mechanism": "none", "epsilon": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "privacy", "training"),
     [
@@ -191,6 +196,7 @@ def test_honest_labs_never_alarm(run_with, strategy, privacy, training):
         assert norm["least"] <= norm["sum"] <= norm["bound"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "privacy", "training"),
     [
