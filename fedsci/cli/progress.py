@@ -91,6 +91,11 @@ class RichDisplay:
             parts.append(f"{name} {value:.3f}")
         if epsilon is not None:
             parts.append(f"epsilon {epsilon:.2f}")
+        wrong = "" if result.norm is None else result.norm.in_words()
+        if wrong and result.norm is not None:
+            done = "; nothing of it is used" if result.norm.alarm else ""
+            line = f"round {result.number}: look at the sum: {wrong}{done}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         if result.abandoned:
             parts.append("abandoned")
         if result.dropped:

@@ -44,6 +44,7 @@ def print_results(summary: dict[str, Any], folder: Path, documents: "Documents")
         if values is not None and not (noise and noised and values.get(name) is None):
             beside = _noise(metrics.get(noise), name) if noise else ""
             console.print(f"  {label:<48} {_metric(values, name)}{beside}{_interval(metrics, key, name)}")
+    _alarms(console, summary)
     worst = (metrics.get("federated_worst_site") or {}).get(name)
     if worst:
         console.print(f"  {'federated, worst lab':<48} {_number(worst['value'], digits=3)}  ({worst['site']})")
@@ -75,6 +76,18 @@ _ROWS = (
     ("pooled data, same epsilon", "pooled_dp", ""),
     ("federated with local noise, same epsilon", "local_noise", ""),
 )
+
+
+def _alarms(console: Console, summary: dict[str, Any]) -> None:
+    lost = [one["round"] for one in summary["alarms"] if one["level"] == "alarm"]
+    if not lost:
+        return
+    console.print(f"  [bold red]{len(lost)} rounds given up[/]: no honest labs have such a sum")
+    blame = summary["blame"] or {"named": [], "suspects": []}
+    if blame["named"]:
+        console.print(f"  left out as the source, to be asked: {', '.join(blame['named'])}", markup=False)
+    if blame["suspects"]:
+        console.print(f"  not found; among {', '.join(blame['suspects'])}", markup=False)
 
 
 def _answer(console: Console, folder: Path) -> None:

@@ -19,6 +19,8 @@ from safetensors.numpy import save
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import Admission
 from fedsci.coordinator.aggregation import Collected
+from fedsci.coordinator.blame import blame_from_json
+from fedsci.coordinator.norm_check import norm_from_json, norm_to_json
 from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
@@ -53,6 +55,9 @@ class Checkpoint:
             "dropped": progress.dropped,
             "reasons": [progress.reasons.get(one, "") for one in progress.dropped],
             "decisions": [envelope.decode() for envelope in progress.decisions],
+            "levels": progress.levels,
+            "alarms": progress.alarms,
+            "blame": None if progress.blame is None else progress.blame.to_json(),
             "seconds": progress.seconds,
         }
         self._write("progress.json", json.dumps(values).encode())
@@ -69,6 +74,7 @@ class Checkpoint:
             "dropped": pending.dropped,
             "seconds": pending.seconds,
             "traffic": pending.traffic,
+            "norm": None if pending.norm is None else norm_to_json(pending.norm),
         }
         arrays = {"model": state.model, "first": state.optimiser.first, "second": state.optimiser.second}
         kept = {name: array for name, array in arrays.items() if array.any()}  # plain SGD remembers nothing
@@ -132,8 +138,12 @@ class Checkpoint:
             dropped=[(SiteId(site), number) for site, number in values["dropped"]],
             reasons={(SiteId(at[0]), at[1]): why for at, why in zip(values["dropped"], values["reasons"], strict=True)},
             decisions=[envelope.encode() for envelope in values.get("decisions", [])],
+            levels=values.get("levels", []),
+            alarms=values.get("alarms", []),
             seconds=values["seconds"],
         )
+        if values.get("blame") is not None:
+            progress.blame = blame_from_json(plan.sites, plan.min_survivors, values["blame"])
         self._restore_state(plan, progress)
         return progress
 
@@ -170,6 +180,7 @@ class Checkpoint:
             dropped=dropped,
             seconds=about["seconds"],
             traffic=None if traffic is None else (traffic[0], traffic[1]),
+            norm=norm_from_json(about.get("norm")),
         )
         # the state may be newer than progress.json, which is written before the next round
         progress.dropped += [

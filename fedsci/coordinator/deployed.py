@@ -311,6 +311,7 @@ class DeployedRun:
             epsilon=epsilon,
             dropped=list(result.dropped),
             abandoned=result.abandoned,
+            norm=None if result.norm is None else result.norm.to_json(),
             seconds=result.seconds,
         )
 

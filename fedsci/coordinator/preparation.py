@@ -93,7 +93,7 @@ def assemble(
     meter = _meter(plan, progress, cost)
     if meter.evaluate is not None:
         _ = meter.table  # refuses holdouts whose sums do not fit
-    weights = _weights(plan, progress, cost)
+    weights = weights_of(plan, {site: said.train for site, said in progress.sites.items()}, cost)
     if roster is None or not plan.study.secure_aggregation.enabled:
         return PlainAggregation(link=link, plan=plan, weights=weights), meter
     opened = roster.open()
@@ -117,15 +117,15 @@ def counts(progress: Progress) -> dict[str, list[int]]:
     return {site: [said.train, said.holdout] for site, said in progress.sites.items()}
 
 
-def _weights(plan: Plan, progress: Progress, cost: Cost | None) -> Mapping[SiteId, float]:
-    """Return each site's public share in the sum."""
-    records = sum(said.train for said in progress.sites.values())
+def weights_of(plan: Plan, records: Mapping[SiteId, int], cost: Cost | None) -> Mapping[SiteId, float]:
+    """Return each site's public share in the sum, from every site's public count of training records."""
     if cost is None or cost.share is None:
-        return {site: said.train / records for site, said in progress.sites.items()}
+        total = sum(records.values())
+        return {site: count / total for site, count in records.items()}
     if plan.study.privacy.unit == "site":
-        return dict.fromkeys(progress.sites, 1.0)  # a site counts as a site, whatever its size
+        return dict.fromkeys(records, 1.0)  # a site counts as a site, whatever its size
     # gradients are summed as they are; their mean is over the public expected number of records
-    return {site: cost.sample_rate * said.train for site, said in progress.sites.items()}
+    return {site: cost.sample_rate * count for site, count in records.items()}
 
 
 def _meter(plan: Plan, progress: Progress, cost: Cost | None) -> Meter:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from fedsci.coordinator.admission import Admission
 from fedsci.coordinator.aggregation import Collected
+from fedsci.coordinator.blame import Blame
 from fedsci.coordinator.evaluation import Measurement
+from fedsci.coordinator.norm_check import Norm
 from fedsci.names import SiteId
 from fedsci.secagg import ReadySetup
 from fedsci.strategies.base import StrategyState
@@ -26,7 +28,8 @@ class Progress:
         rounds_allowed: how many rounds every site pays for; 0 until the sites have said.
         short_of_budget: the sites that pay for no more than that, where it is less than the plan's rounds.
         asked: slots that sites were asked for: rounds, then the evaluation, then the baseline. None is asked for twice.
-        abandoned: rounds that were asked for and never applied, since the coordinator's process ended in them.
+        abandoned: rounds that were asked for and never applied, since the coordinator's process ended in them, or no
+            honest sites have such a sum.
         state: the strategy's, after the last applied round.
         pending: the last applied round, whose metrics come with the next; None before there is one.
         federated: the last evaluation of the shared model.
@@ -37,6 +40,9 @@ class Progress:
         settled: sites that closed their charge at the end; the others keep that of the whole plan.
         dropped: sites that did not finish a round, and which.
         reasons: why, for each of these.
+        levels: how large the sums of applied rounds were, as :class:`Norm` says; those without a warning.
+        alarms: what was wrong with sums, one entry a round.
+        blame: who made sums impossible, as far as known; None before the first alarm.
         decisions: people's at checkpoints that were counted, as they signed them, the oldest first.
         seconds: wall time by phase.
         crypto_profile: the roster's, once there is a masked sum to set up; else None.
@@ -58,6 +64,9 @@ class Progress:
     settled: set[SiteId] = field(default_factory=set)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
     reasons: dict[tuple[SiteId, int], str] = field(default_factory=dict)
+    levels: list[float] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    blame: Blame | None = None
     decisions: list[bytes] = field(default_factory=list)
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("training", "masking", "aggregation", "evaluation", "transport"), 0.0)
@@ -88,6 +97,7 @@ class RoundResult:
         abandoned: it was asked for and never applied.
         traffic: its bytes up and down; None where they were not kept.
         virtual_seconds: what it would have taken, where a simulation reckons it.
+        norm: of its sum; None where there was none, or it was not kept.
     """
 
     number: int
@@ -98,6 +108,7 @@ class RoundResult:
     abandoned: bool = False
     traffic: tuple[int, int] | None = None
     virtual_seconds: float | None = None
+    norm: Norm | None = None
 
 
 class Suspended(Exception):

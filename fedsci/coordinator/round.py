@@ -8,6 +8,7 @@ from typing import Any
 from fedsci.config.plan import Plan
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
 from fedsci.coordinator.buffers import EVERYBODY, Opening
+from fedsci.coordinator.norm_check import Norm, NormCheck
 from fedsci.errors import RoundAborted
 from fedsci.strategies.base import StrategyState, Survivor, WeightedSum
 from fedsci.training.accountant import Cost, noise_of_sum
@@ -19,14 +20,16 @@ class RoundOutcome:
     """What a round led to.
 
     Attributes:
-        state: the strategy's next state.
+        state: the strategy's next state; the one before where the sum cannot be honest sites': nothing of it is used.
         collected: the sums, with the metrics of the model that was sent out.
         seconds_strategy: the strategy's step.
+        norm: of the sum of contributions; None where nobody checks it.
     """
 
     state: StrategyState
     collected: Collected
     seconds_strategy: float
+    norm: Norm | None = None
 
 
 def run_round(
@@ -39,12 +42,15 @@ def run_round(
     tables: Sequence[MetricTable],
     opening: Opening = EVERYBODY,
     cost: Cost | None = None,
+    check: NormCheck | None = None,
+    earlier: Sequence[float] = (),
 ) -> RoundOutcome:
     """Return the outcome of round ``number``; ``tables`` of metrics of the model that is sent out come back too.
 
     ``fields`` hold every site's public record counts under ``records``, and the steps that each takes under ``steps``,
     where the plan lets a round say so; what ``opening`` says of it is added to them. A buffer's sites have their
     models: the current one goes along only where it is to be measured. ``cost`` is the price of a private plan.
+    ``check`` judges the sum, beside the levels of ``earlier`` ones.
 
     Raises:
         RoundAborted: fewer than ``min_survivors`` sites finished, or the model diverged.
@@ -63,11 +69,15 @@ def run_round(
     try:
         collected = aggregation.collect(ask)
         began = time.monotonic()
-        next_state = strategy.apply(state, _total(aggregation, plan, collected, fields, cost))
+        norm = None if check is None else check.judge(collected.contribution, collected.survivors, earlier)
+        next_state = state
+        if norm is None or norm.alarm is None:
+            next_state = strategy.apply(state, _total(aggregation, plan, collected, fields, cost))
     except RoundAborted as error:
         error.message = f"round {number}: {error.message}"
         raise
-    return RoundOutcome(state=next_state, collected=collected, seconds_strategy=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return RoundOutcome(state=next_state, collected=collected, seconds_strategy=seconds, norm=norm)
 
 
 def _total(

@@ -149,6 +149,7 @@ class RunRecord:
                 "epsilon": None if epsilon is None else {"max": epsilon},
                 "seconds": None if result.seconds is None else round(result.seconds, 6),
                 "traffic_bytes": None if traffic is None else {"up": traffic[0], "down": traffic[1]},
+                "norm": None if result.norm is None else result.norm.to_json(),
             }
             | ({"abandoned": True} if result.abandoned else {})
             | ({} if virtual is None else {"virtual_seconds": round(virtual, 6)})

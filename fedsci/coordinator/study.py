@@ -13,16 +13,18 @@ from fedsci.config.checkpoints import roles_after, roles_before
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import read_privacy
 from fedsci.coordinator.aggregation import Aggregation, Ask, Collected
+from fedsci.coordinator.alarms import Alarms, left_out_for_good
 from fedsci.coordinator.buffers import EVERYBODY, Buffers, Opening
 from fedsci.coordinator.clock import Clock, require_clock, steps_by_speed
 from fedsci.coordinator.deciding import Deciding
 from fedsci.coordinator.decisions import RELEASE, TRAINING, after_round
 from fedsci.coordinator.evaluation import Measurement, Meter
+from fedsci.coordinator.norm_check import Norm, NormCheck
 from fedsci.coordinator.preparation import SignedRoster, admit, assemble, counts
 from fedsci.coordinator.progress import Keeper, Progress, RoundResult, Suspended, Unkept
 from fedsci.coordinator.round import run_round
 from fedsci.coordinator.study_log import StudyLog
-from fedsci.errors import FedsciError, InputError
+from fedsci.errors import FedsciError, InputError, ProtocolError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.strategies.base import BufferedStrategy, StrategyState
 from fedsci.training.learner import module_for
@@ -75,7 +77,8 @@ def run_study(
             checkpoints.
         PolicyRefused: somebody refused at a checkpoint.
         SiteFailed: a site refused the study; its own exit code says why.
-        RoundAborted: fewer than ``min_survivors`` sites finished a round.
+        RoundAborted: fewer than ``min_survivors`` sites finished a round, or no honest sites have such sums, and
+            nobody can find whose uploads they are.
         Suspended: this process ends; sites are told nothing.
     """
     if plan.awaits_scaling:
@@ -228,33 +231,51 @@ class _Conduct:
         plan, progress, state = self.plan, self.progress, self.progress.state
         if state is None:
             return
-        opener = self._opener()
+        opener, alarms = self._opener(), self._alarms(aggregation, meter)
         self._decide(TRAINING, roles_before(plan.study.checkpoints, "training"))
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
             self._decide_after(number - 1)
             started, before = time.monotonic(), self._spent()
-            wanted = meter.measures_after(number - 1)
+            left_out, tries = alarms.left_out(), alarms.tries
+            wanted = meter.measures_after(number - 1) and (meter.noised or not alarms.repeats(number))
             self._asking(number, measured=wanted and meter.noised)
             opening = opener(number, state, aggregation)
-            outcome = run_round(
-                aggregation,
-                plan,
-                number,
-                state,
-                fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
-                tables=[meter.table] if wanted else [],
-                opening=opening,
-                cost=meter.cost,
-            )
-            collected = outcome.collected
-            self._note(number, collected)
+            try:
+                outcome = run_round(
+                    aggregation,
+                    plan,
+                    number,
+                    state,
+                    fields=self._fields() | ({"evaluate": meter.evaluate} if wanted else {}),
+                    tables=[meter.table] if wanted else [],
+                    opening=replace(opening, absent={**opening.absent, **left_out}),
+                    cost=meter.cost,
+                    check=alarms.check,
+                    earlier=progress.levels,
+                )
+            except RoundAborted as error:
+                if not tries or isinstance(error, ProtocolError):
+                    raise
+                alarms.fell_short()  # with those that it left out there would have been enough
+                self._give_up(number, norm=None, survivors=0)
+                continue
+            collected, norm = outcome.collected, outcome.norm
             progress.seconds["aggregation"] += outcome.seconds_strategy
             progress.seconds["training"] += collected.seconds_sites
-            progress.state = state = outcome.state
+            progress.seconds["masking"] += collected.seconds_masking
             measured = meter.read(collected, "federated") if wanted else None
             if measured is not None:
                 progress.federated, self.measured_after = measured, number - 1
             self._show(measured)
+            metrics = measured.pooled() if measured is not None else None
+            if norm is not None:
+                alarms.heed(number, collected.survivors, norm, left_out)
+            if norm is not None and norm.alarm is not None:
+                self._give_up(number, norm=norm, survivors=len(collected.survivors), collected=collected)
+                alarms.require_private(number, norm, collected.survivors)
+                continue
+            self._note(number, collected)
+            progress.state = state = outcome.state
             up, down, virtual = (now - then for now, then in zip(self._spent(), before, strict=True))
             progress.pending = RoundResult(
                 number=number,
@@ -264,13 +285,49 @@ class _Conduct:
                 seconds=time.monotonic() - started,
                 traffic=(int(up), int(down)),
                 virtual_seconds=None if self.link.virtual_seconds is None else virtual,
+                norm=norm,
             )
             if self.log is not None:
-                metrics = measured.pooled() if measured is not None else None
-                self.log.round(number, collected, *self._models(state), metrics=metrics)
+                self.log.round(number, collected, *self._models(state), metrics=metrics, norm=norm)
             self.keep.save_state(progress)
+            if progress.alarms:  # what this round says of who lies is not in the state
+                self.keep.save(progress)
             self._witnessed()
+        alarms.require_any()
         self._decide_after(progress.rounds_allowed)
+
+    def _alarms(self, aggregation: Aggregation, meter: Meter) -> Alarms:
+        progress = self.progress
+        check = NormCheck(
+            plan=self.plan,
+            cost=meter.cost,
+            parameters=progress.sites[self.plan.sites[0]].parameters,
+            weights=aggregation.weights,
+            records={site: said.train for site, said in progress.sites.items()},
+        )
+        return Alarms(plan=self.plan, progress=progress, check=check)
+
+    def _give_up(self, number: int, *, norm: Norm | None, survivors: int, collected: Collected | None = None) -> None:
+        """Apply nothing of a round that was asked for; what it cost stays charged."""
+        progress = self.progress
+        self._show(None)
+        progress.abandoned.append(number)
+        if self.log is not None and progress.state is not None:
+            self.log.round(number, collected, *self._models(progress.state), norm=norm)
+        self.keep.save(progress)
+        self.observer.round_finished(
+            progress,
+            RoundResult(
+                number=number,
+                measured=None,
+                survivors=survivors,
+                dropped=(),
+                seconds=None,
+                abandoned=True,
+                norm=norm,
+            ),
+        )
+        self._witnessed()
 
     def _decide_after(self, rounds: int) -> None:
         """Wait for decisions that are due once so many rounds are over."""
@@ -321,7 +378,15 @@ class _Conduct:
             return
         rounds, model = self.progress.rounds_allowed, self.progress.state.model
         fields = self._fields() | {"evaluate": meter.evaluate, "rounds": rounds}
-        ask = Ask(action="evaluate", slot=rounds, fields=fields, model=model, dimension=0, tables=[meter.table])
+        ask = Ask(
+            action="evaluate",
+            slot=rounds,
+            fields=fields,
+            model=model,
+            dimension=0,
+            tables=[meter.table],
+            absent=left_out_for_good(self.progress),
+        )
         collected = self._ask_once(aggregation, ask, measured=meter.noised)
         if collected is not None:
             self.progress.federated = meter.read(collected, "federated")
@@ -335,7 +400,15 @@ class _Conduct:
         fields = self._fields() | {"evaluate": meter.evaluate, "rounds": rounds}
         tables = [meter.table] * len(labels)
         model = state.model if "personalised" in labels else None
-        ask = Ask(action="alone", slot=rounds + 1, fields=fields, model=model, dimension=0, tables=tables)
+        ask = Ask(
+            action="alone",
+            slot=rounds + 1,
+            fields=fields,
+            model=model,
+            dimension=0,
+            tables=tables,
+            absent=left_out_for_good(self.progress),
+        )
         collected = self._ask_once(aggregation, ask)
         if collected is not None:
             for at, label in enumerate(labels):
@@ -365,5 +438,4 @@ class _Conduct:
         self.progress.dropped += [(site, number) for site in collected.dropped]
         for site, why in collected.dropped.items():
             self.progress.reasons[site, number] = why.removeprefix(f"{site}: ")
-        self.progress.seconds["masking"] += collected.seconds_masking
         self.progress.seconds["aggregation"] += collected.seconds_aggregation

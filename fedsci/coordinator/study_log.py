@@ -26,6 +26,7 @@ from fedsci.config.masking import lying_witnesses
 from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import MOST_STATEMENT, read_privacy
 from fedsci.coordinator.aggregation import Collected
+from fedsci.coordinator.norm_check import Norm
 from fedsci.coordinator.progress import Progress
 from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
 from fedsci.identity.files import write_private
@@ -108,10 +109,12 @@ class StudyLog:
         sends: NDArray[np.float32],
         *,
         metrics: Mapping[str, float | None] | None = None,
+        norm: Norm | None = None,
     ) -> None:
         """Log a round, durably: who was in it, what came out; one that was given up has nothing collected.
 
-        ``metrics`` are those of the model that the round began from, where they were measured.
+        ``metrics`` are those of the model that the round began from, where they were measured; ``norm`` is the sum's.
+        One whose sum cannot be honest sites' is logged with all that it is of, and as given up.
         """
         if self._log is None:
             return
@@ -128,6 +131,9 @@ class StudyLog:
             }
         if metrics is not None:
             body["metrics_before"] = dict(metrics)
+        if norm is not None:
+            body["norm"] = norm.to_json()["sum"]
+            body |= {} if norm.alarm is None else {"abandoned": True, "alarm": norm.alarm}
         self._append("round", body, round=number)
         self._late = set() if collected is None else set(collected.dropped)
         for site, reason in sorted(collected.dropped.items()) if collected is not None else ():

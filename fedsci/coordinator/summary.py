@@ -142,12 +142,23 @@ def summarise(
             "dropped": [[site, number] for site, number in progress.dropped],
             "dropped_because": [progress.reasons.get(one, "") for one in progress.dropped],
         },
+        "alarms": [dict(one) for one in progress.alarms],
+        "blame": _blame(progress),
         "checkpoints": [said.to_json() for said in decisions_of(plan, progress)],
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
         "versions": {name: version(name) for name in _REQUIRED},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _blame(progress: Progress) -> dict[str, Any] | None:
+    """Return who was found to make sums impossible, by which rounds; None where nobody was looked for."""
+    blame = progress.blame
+    if blame is None:
+        return None
+    found = "found" if blame.named and not blame.alarmed else "not found"
+    return {"verdict": found, "suspects": list(blame.suspects)} | blame.to_json()
 
 
 def _scaling(plan: Plan, first: Mapping[str, Any]) -> dict[str, Any]:

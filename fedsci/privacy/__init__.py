@@ -4,6 +4,6 @@ Neighbouring data sets differ by one record, added or removed, wherever this pac
 
 Drawing: :mod:`randomness`, :mod:`exact_table`, :mod:`discrete_gaussian`, :mod:`local_noise`,
 :mod:`rounding_noise`, :mod:`poisson`, :mod:`clipping`. Accounting: :mod:`events`, :mod:`accounting`,
-:mod:`calibration`, :mod:`budget`. Nothing here reads a clock, a file or a socket; randomness arrives as an
-argument.
+:mod:`calibration`, :mod:`budget`. How long a sum of both can be: :mod:`sum_norm`. Nothing here reads a clock, a file or
+a socket; randomness arrives as an argument.
 """

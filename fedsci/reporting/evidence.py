@@ -64,7 +64,8 @@ class Evidence:
         name: the run folder's.
         dimension: how many numbers a noised sum has: the model's parameters, or a strategy's statistics.
         rounds: applied to the model.
-        abandoned: rounds that were asked for and not applied, since the coordinator was restarted.
+        abandoned: rounds that were asked for and not applied: the coordinator was restarted, or no honest labs have
+            such a sum.
         survivors: how many labs' noise was in a sum -> in how many rounds; a round that was charged and not finished
             counts with the fewest labs there may be.
         dropped: labs that were not in a round's sum, and which.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsci.privacy.minimum_cohort import least_shown
+from fedsci.reporting.alarm_facts import Alarms, alarms_of
 from fedsci.reporting.run_folder import RunFolder, count, epsilon, finite, items, mapping, text
 from fedsci.reporting.verdict import CHANCE, Measure, Scores, measure_named
 from fedsci.reporting.withheld import withhold
@@ -136,6 +137,7 @@ class RunFacts:
     scaled: bool
     scaling_epsilon: float | None
     dropped: Sequence[tuple[str, str, str]]
+    alarms: Alarms
     bytes_up: int | None
     bytes_down: int | None
     seconds: Mapping[str, float]
@@ -229,6 +231,7 @@ def facts_of(run: RunFolder) -> RunFacts:
         scaled=bool(mapping(summary, "scaling")),
         scaling_epsilon=finite(mapping(summary, "scaling").get("epsilon")),
         dropped=_dropped(masking, run.rounds),
+        alarms=alarms_of(summary),
         bytes_up=count(mapping(summary, "traffic_bytes").get("up")),
         bytes_down=count(mapping(summary, "traffic_bytes").get("down")),
         seconds=_numbers(mapping(summary, "seconds")),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from fedsci.reporting.alarm_facts import alarm_words
 from fedsci.reporting.facts import RunFacts
 from fedsci.reporting.page import esc, figure, name, paragraph, section, table
 from fedsci.reporting.view_plots import participation_plot
@@ -11,6 +12,8 @@ _HINTS = (
     ("not registered", "start the daemon: fedsci site start SITE"),
     ("late", "a slower machine or line than the round's deadline allows: ask for a longer training.round_deadline_s"),
     ("busy", "one study at a time: it was still at work on an earlier request"),
+    ("make the sum impossible", "nothing: the coordinator looks for whose uploads are wrong, and asks it again"),
+    ("no sum was possible", "the coordinator asks the lab what it sent: docs/input-validation.md"),
     ("NaN or infinity", "lower training.learning_rate, or look for broken values in the lab's data"),
     ("does not fit the model", "the lab runs another version than the coordinator: fedsci --version at both"),
     ("budget", "fedsci privacy budget SITE shows what used it"),
@@ -43,6 +46,7 @@ def participation(facts: RunFacts) -> str:
     return section(
         "participation",
         "Who took part",
+        alarm_words(facts.alarms),
         figure(plot, caption) if plot else paragraph("This run recorded no rounds."),
         dropouts(facts),
     )

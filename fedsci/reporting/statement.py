@@ -14,6 +14,7 @@ from fedsci.privacy import local_noise, rounding_noise
 from fedsci.privacy.meaning import meaning_of, plain_words
 from fedsci.reporting import deployment
 from fedsci.reporting.agreement import first_line
+from fedsci.reporting.alarm_facts import alarms_of
 from fedsci.reporting.collusion import Against, added, collusion_table
 from fedsci.reporting.evidence import Evidence, read_evidence
 from fedsci.reporting.markdown import bullets, code, plain, section, table
@@ -142,7 +143,10 @@ def _how_it_ended(evidence: Evidence) -> str:
     wanted = evidence.plan.training.rounds
     if evidence.status == "completed":
         lost = len(evidence.abandoned)
-        given_up = f"; {lost} more were begun and given up when the coordinator restarted, and charged" if lost else ""
+        alarms = sum(one.certain for one in alarms_of(evidence.summary).each)
+        why = "since the coordinator restarted" if not alarms else "since no honest labs have such a sum"
+        why += " or the coordinator restarted" if 0 < alarms < lost else ""
+        given_up = f"; {lost} more were begun and given up, {why}, and charged" if lost else ""
         return f"completed after {evidence.rounds} rounds{given_up}"
     return f"**{evidence.status.replace('_', ' ')}** after {evidence.rounds} of {wanted} rounds"
 

@@ -34,6 +34,7 @@ from fedsci.errors import FedsciError, InputError, ProtocolError, VerificationFa
 from fedsci.names import digest
 from fedsci.reporting.evidence import plan_of, read_evidence
 from fedsci.reporting.run_folder import items, mapping, read_run_folder
+from fedsci.reporting.verify_norms import check_norms
 from fedsci.secagg import open_roster
 
 AUDIT = "audit"
@@ -150,6 +151,13 @@ def verify_run(
     _check_model(folder, story)
     _check_release(folder, story, finished=finished)
     _check_rounds(run.rounds, story, cut_off=cut_off)
+    check_norms(
+        run.rounds,
+        plan,
+        rounds={number: statement.body for number, statement in story.rounds.items()},
+        alarmed={number: statement.body for number, statement in story.alarmed.items()},
+        summary=run.summary,
+    )
     if not cut_off:
         _check_summary(run.summary, story)
         if plan.private and story.rounds:
@@ -190,6 +198,7 @@ class _Story:
             raise _wrong(log.entries[0], "a log begins with its plan and names its witnesses once", "kind")
         self.rounds: dict[int, Statement] = {}
         self.abandoned: set[int] = set()
+        self.alarmed: dict[int, Statement] = {}
         self.spends: dict[str, Statement] = {}
         self.permits: dict[str, dict[str, Any]] = {}
         self.records: dict[str, str] = {}
@@ -297,9 +306,20 @@ class _Story:
             if body.get("model") != self.last_model:
                 raise _wrong(entry, "a round that was given up changes no model", "model")
             self.abandoned.add(int(last if number == last else last + 1))
+            if body.get("alarm") is not None:
+                self._took_part(entry, body)
+                self.alarmed[int(number)] = statement
             return
         if number != last + 1:
             raise _wrong(entry, f"round {number} does not follow round {last}", "round")
+        self._took_part(entry, body)
+        if not self.rounds:
+            self.require_approved(TRAINING, roles_before(self.plan.study.checkpoints, "training"))
+        self.require_due(number - 1)
+        self.rounds[number] = statement
+
+    def _took_part(self, entry: Entry, body: Mapping[str, Any]) -> None:
+        """Refuse a round that does not say who was in its sum, with a receipt of each, or had too few."""
         survivors, dropped, receipts = body.get("survivors"), body.get("dropped"), body.get("receipts")
         if not isinstance(survivors, list) or not isinstance(dropped, dict) or not isinstance(receipts, dict):
             raise _wrong(entry, "it does not say who was in it", "survivors")
@@ -309,10 +329,6 @@ class _Story:
             raise _wrong(entry, "not every survivor has a receipt", "receipts")
         if len(survivors) < self.plan.min_survivors:
             raise _wrong(entry, f"it has {len(survivors)} survivors, {self.plan.min_survivors} must be", "survivors")
-        if not self.rounds:
-            self.require_approved(TRAINING, roles_before(self.plan.study.checkpoints, "training"))
-        self.require_due(number - 1)
-        self.rounds[number] = statement
 
     def require_due(self, rounds: int) -> None:
         """Pass if everybody has approved who must, once so many rounds are over."""
@@ -612,6 +628,8 @@ def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan, *, cut_off: 
         lines.append(f"{len(story.decisions)} signed decisions of people, each where the plan asks for it")
     if plan.private:
         lines.append(f"epsilon of {len(story.spends)} signed charges, recomputed by the accountant from the plan")
+    if story.alarmed:
+        lines.append(f"{len(story.alarmed)} rounds given up since no honest labs have such a sum")
     lines.append(f"{len(story.permits)} permits, field by field against the plan")
     lines.append("not shown by any of this: baselines, metrics of single labs, intervals, records, times, traffic")
     return tuple(lines)

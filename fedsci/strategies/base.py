@@ -302,6 +302,14 @@ class MeanStrategy:
         """Return the local update, or minus the gradient, as it is."""
         return work.gradient(work.received) if self.site_work == "gradient" else work.update(work.received)
 
+    def stretch(self, *, steps: int, momentum: float, learning_rate: float) -> float | None:
+        """Return by what factor a contribution is longer, at most, than what local training alone makes of a site.
+
+        It holds for the part that comes of the data and for that of the noise, so that the length of a sum has a
+        public bound. None: no such factor is known; so it is where a strategy contributes something of its own.
+        """
+        return 1.0 if type(self).contribute is MeanStrategy.contribute else None
+
     def site_model(self, model: Vector, memory: Mapping[str, Vector]) -> Vector:
         """Return the shared model."""
         return model

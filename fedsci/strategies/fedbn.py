@@ -69,6 +69,10 @@ class FedBN(MeanStrategy):
         work.memory[_OWN] = finite(model[shared:] + update[shared:])
         return update[:shared]
 
+    def stretch(self, *, steps: int, momentum: float, learning_rate: float) -> float | None:
+        """Return 1: a part of the update is no longer than all of it."""
+        return 1.0
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state after moving along the mean update; the shared model's normalisation layers stay.
 

@@ -30,6 +30,10 @@ class FedNova(MeanStrategy):
         """Return the update over what its steps add up to."""
         return work.update(work.received) / np.float32(step_mass(work.steps, work.momentum))
 
+    def stretch(self, *, steps: int, momentum: float, learning_rate: float) -> float | None:
+        """Return one over what the steps add up to."""
+        return 1 / step_mass(steps, momentum)
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state after moving along tau_eff times the mean contribution.
 

@@ -31,6 +31,10 @@ class FedProx(MeanStrategy):
         """Return the update of local training with the proximal term."""
         return work.update(work.received, proximal=self.mu)
 
+    def stretch(self, *, steps: int, momentum: float, learning_rate: float) -> float | None:
+        """Return 1 where every step's gradient only fades: it is multiplied by ``1 - learning_rate * mu`` a step."""
+        return 1.0 if momentum == 0 and learning_rate * self.mu <= 1 else None
+
 
 def build(*, optimiser: ServerOptimiser, mu: float = 0.01) -> FedProx:
     """Return the strategy with this server optimiser."""

@@ -166,6 +166,10 @@ class OneExchange(MeanStrategy, ABC):
         """Return the site's mean vector."""
         return work.statistics()
 
+    def stretch(self, *, steps: int, momentum: float, learning_rate: float) -> float | None:
+        """Return 1, unless a strategy contributes something else than the mean vector."""
+        return 1.0 if type(self).contribute is OneExchange.contribute else None
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state with the result in the model's place.
 

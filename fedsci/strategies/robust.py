@@ -46,6 +46,10 @@ class RobustStrategy(MeanStrategy, ABC):
         update = work.update(work.received)
         return update if self.groups is None else self.groups.blocks(update, work.position)
 
+    def stretch(self, *, steps: int, momentum: float, learning_rate: float) -> float | None:
+        """Return 1: blocks are as long as what is in them."""
+        return 1.0
+
     def apply(self, state: StrategyState, total: WeightedSum) -> StrategyState:
         """Return the state after moving along what the rows agree on.
 
