@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,16 @@ class Job:
     @property
     def state(self) -> JobState:
         """How it stands now."""
+        path = self.path / "state.json"
         try:
-            return JobState(**json.loads((self.path / "state.json").read_bytes()))
+            state = JobState(**json.loads(path.read_bytes()))
         except FileNotFoundError:
             return JobState(changed=self.submitted)
+        except (ValueError, TypeError, RecursionError):
+            raise _damaged(path) from None
+        if not all(isinstance(getattr(state, one.name), _KIND[str(one.type)]) for one in fields(JobState)):
+            raise _damaged(path)
+        return state
 
     def write_state(self, state: JobState) -> None:
         """Write down how it stands; for the service alone."""
@@ -107,6 +113,14 @@ class Job:
     def ask_to_stop(self, who: str) -> None:
         """Ask the service to stop it."""
         write_private(self.path / "stop", who.encode())
+
+
+#: What each field of a state is in JSON.
+_KIND: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "Mapping[str, str]": dict}
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged", hint="restore the folder from a backup, or hand the study in again")
 
 
 class StudyQueue:
@@ -147,10 +161,17 @@ class StudyQueue:
             return self.job(number)
 
     def job(self, number: int) -> Job:
-        """Return a study by its number."""
+        """Return a study by its number.
+
+        Raises:
+            InputError: its folder is damaged.
+        """
         path = self._folder / f"{number:06}"
-        values: dict[str, Any] = json.loads((path / "request.json").read_bytes())
-        return Job(number=number, path=path, **(values | {"sites": tuple(values["sites"])}))
+        try:
+            values: dict[str, Any] = json.loads((path / "request.json").read_bytes())
+            return Job(number=number, path=path, **(values | {"sites": tuple(values["sites"])}))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise _damaged(path / "request.json") from None
 
     def jobs(self, *, after: int = 0) -> list[Job]:
         """Return all studies with a larger number than ``after``, the oldest first."""

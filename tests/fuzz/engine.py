@@ -4,16 +4,20 @@ A target takes bytes that somebody else could have written. It returns, or raise
 else is a failure: another exception, more than ten seconds of processor time, or half a gigabyte for one small input.
 """
 
+import atexit
 import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from fedsci.errors import FedsciError
@@ -24,6 +28,14 @@ LONGEST = 64 * 1024
 MOST_CPU_S = 10.0
 MOST_NEW_KB = 512 * 1024
 _SEED, _SECONDS = "FEDSCI_FUZZ_SEED", "FEDSCI_FUZZ_SECONDS"
+
+
+@cache
+def home() -> Path:
+    """A folder for this process, gone when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fedsci-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def no_seeds() -> Mapping[str, bytes]:

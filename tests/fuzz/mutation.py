@@ -15,9 +15,26 @@ Path = list[Any]
 
 _SIZES = (1, 2, 4, 8)
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
-_BYTES = (b"\x00", b"\xff", b"\r\n", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc3\x28", b"\xe2\x80\xae", b"\x1b[2J", b"\n\n")
+_BYTES = (
+    b"\x00",
+    b"\xff",
+    b"\r\n",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"\xc3\x28",
+    b"\xe2\x80\xae",
+    b"\x1b[2J",
+    b"\n\n",
+)
 #: Written into JSON as they stand, since no Python value is dumped so.
-_RAW = {"@inf": "1e999", "@nan": "NaN", "@neg": "-Infinity", "@long": "9" * 5000, "@tiny": "1e-400", "@deep": "[" * 3000 + "]" * 3000}
+_RAW = {
+    "@inf": "1e999",
+    "@nan": "NaN",
+    "@neg": "-Infinity",
+    "@long": "9" * 5000,
+    "@tiny": "1e-400",
+    "@deep": "[" * 3000 + "]" * 3000,
+}
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 255, 2**31, 2**53, 2**53 + 1, -(2**63), 2**63, 2**64, 10**400),
     *(0.0, -0.0, 0.5, 1.5, -1.5, 1e-320, 1e308, -1e308, 1e17),
@@ -54,12 +71,12 @@ class Mutator:
         return self._changed(data)
 
     def _changed(self, data: bytes) -> bytes:
-        values = _parsed(data) if self._rng.random() < 0.75 else None
+        values = _parsed(data) if self._rng.random() < 0.85 else None
         if isinstance(values, dict | list):
             for _ in range(self._rng.choice((1, 1, 1, 2, 4))):
                 values = self._other_json(values)
             text = self._dumped(values, like=data)
-            return text if self._rng.random() < 0.9 else self._other_bytes(text)
+            return text if self._rng.random() < 0.97 else self._other_bytes(text)
         for _ in range(self._rng.choice((1, 1, 2, 4, 8))):
             data = self._other_bytes(data)
         return data

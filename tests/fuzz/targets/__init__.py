@@ -5,7 +5,7 @@ import warnings
 
 from tests.fuzz.engine import Target
 
-_MODULES = ("secagg", "audit", "identity", "config", "data", "transport", "site")
+_MODULES = ("secagg", "audit", "identity", "config", "data", "transport", "site", "coordinator", "folders")
 
 with warnings.catch_warnings():  # Flower imports typer, which imports names that click has deprecated
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)

@@ -1,6 +1,7 @@
 """Enrolment: tokens, certificates, what strangers send to the service and what a false service answers."""
 
 import asyncio
+import contextlib
 import datetime
 import json
 import tempfile
@@ -9,8 +10,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from cryptography import x509
 
 from fedsci import secagg
 from fedsci.coordinator.enrolment import Enrolment
@@ -32,7 +31,7 @@ from fedsci.names import site_id
 from fedsci.transport.clock import Clock
 from fedsci.transport.enrolment_client import _refused, _seconds_ahead
 from fedsci.transport.enrolment_server import EnrolmentApp, FailureLimit
-from tests.fuzz.engine import Target
+from tests.fuzz.engine import Target, home
 
 LAB = site_id("lab-1")
 _ADDRESS = Address("127.0.0.1", 9443)
@@ -43,7 +42,7 @@ _IDENTITY = secagg.SigningKey(secagg.Seed(b"1" * 32))
 @cache
 def consortium() -> tuple[Enrolment, Answer]:
     """A consortium with one member, and what that one was answered."""
-    folder = Path(tempfile.mkdtemp(prefix="fedsci-fuzz-")) / "coordinator"
+    folder = Path(tempfile.mkdtemp(dir=home())) / "coordinator"
     enrolment = Enrolment.create(folder, addresses=[_ADDRESS])
     token = enrolment.invite(LAB, who="fuzz")
     return enrolment, enrolment.enrol(_enrol(token.secret.reveal()))
@@ -86,10 +85,8 @@ def certificate(data: bytes) -> None:
     chain = parse_chain(data, where="here")
     for one in chain:
         for look in (site_of, profile_of):
-            try:
+            with contextlib.suppress(InputError):
                 look(one)
-            except InputError:
-                pass
     now = datetime.datetime.now(datetime.UTC)
     check_site_chain(chain, root=root, site=LAB, key=_TLS.public_key(), now=now)
 
@@ -190,9 +187,7 @@ TARGETS = [
         tries=200,
     ),
     Target(name="certificate", run=certificate, seeds=_certificates, tokens=_PEM, fresh=True, tries=40),
-    Target(
-        name="signing-request", run=csr, seeds=lambda: {"valid": signing_request(LAB, _TLS)}, fresh=True, tries=60
-    ),
+    Target(name="signing-request", run=csr, seeds=lambda: {"valid": signing_request(LAB, _TLS)}, fresh=True, tries=60),
     Target(name="enrolment-service", run=service, seeds=_service_seeds, headed=True, fresh=True, tries=60),
     Target(
         name="enrolment-answer",

@@ -1,6 +1,6 @@
 """Messages and states of secure aggregation: each decodes or is refused, and what decodes encodes to the same bytes.
 
-The two steps take a message into a real batch: a site's, whose coordinator lies, and the coordinator's, whose site does.
+The two steps take a message into a real batch: a site's, whose coordinator lies; the coordinator's, whose site does.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ import numpy as np
 from fedsci import secagg
 from fedsci.errors import ProtocolError
 from fedsci.secagg.messages import Advert, AdvertSet, Envelopes
-from fedsci.secagg.round_messages import Header, SurvivorList, SurvivorVote, UnmaskShares, VoteList
 from fedsci.secagg.roster import open_roster, sign_roster
+from fedsci.secagg.round_messages import Header, SurvivorList, SurvivorVote, UnmaskShares, VoteList
 from tests.fuzz.engine import Target
 from tests.secagg.conftest import World, make_roster, signing_key
 

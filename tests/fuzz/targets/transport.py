@@ -1,6 +1,7 @@
 """What comes over the wire: Flower's objects with a message inside, frames, calls to SuperLink, paths and headers."""
 
 import asyncio
+import contextlib
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -72,10 +73,8 @@ def site_message(data: bytes) -> None:
     assert reply.has_content()
     said = decode_reply(reply.content)
     assert said.error is None or said.error["code"] in ("connection", "internal")
-    try:
+    with contextlib.suppress(ConnectionFailed):
         decode_reply(message.content)
-    except ConnectionFailed:
-        pass
 
 
 def _missing(number: str) -> bytes:
@@ -97,7 +96,8 @@ def field(data: bytes) -> None:
         text = data.decode()
     except UnicodeDecodeError:
         raise InputError("no text") from None
-    assert pack(unpack(text)) == text
+    content = unpack(text)
+    assert unpack(pack(content)) == content
 
 
 def door(data: bytes) -> None:
@@ -144,7 +144,18 @@ def _messages() -> Mapping[str, bytes]:
     return found
 
 
-_TYPES = (b"float64", b"object", b"<U4", b"V8", b"fedsci.raw.v1", b"numpy.ndarray", b"-1,", b"99999999999,", b"0,", b"\n")
+_TYPES = (
+    b"float64",
+    b"object",
+    b"<U4",
+    b"V8",
+    b"fedsci.raw.v1",
+    b"numpy.ndarray",
+    b"-1,",
+    b"99999999999,",
+    b"0,",
+    b"\n",
+)
 _DOOR = b"POST /v1/fleet/fedsci-send\ncontent-length: 4\nflwr-public-key: "
 
 TARGETS = [

@@ -1,0 +1,111 @@
+"""Whatever the bytes, a parser returns or raises an error of fedsci's tree: on its corpus, and on inputs made from it.
+
+The same inputs every time; FEDSCI_FUZZ_SEED and FEDSCI_FUZZ_SECONDS (of each target) make other and more of them.
+"""
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+from fedsci.errors import FedsciError, InputError
+from tests.fuzz.engine import CORPUS, FuzzFailure, Target, fuzz, hold, mutations
+from tests.fuzz.mutation import Mutator
+from tests.fuzz.targets import TARGETS
+
+#: Each of their inputs is a part of a study, or a whole one.
+HEAVY = {
+    "site-ledger",
+    "site-masked",
+    "site-plain",
+    "replies-masked",
+    "replies-plain",
+    "run-folder-masked",
+    "run-folder-plain",
+}
+#: Overflow and the like: what comes of it is looked at, and numpy's warnings are no failure.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.mark.parametrize("name", sorted(set(TARGETS) - HEAVY))
+def test_no_bytes_raise_anything_but_fedscis_errors(name):
+    fuzz(TARGETS[name], tries=TARGETS[name].tries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_no_bytes_raise_anything_but_fedscis_errors_at_length(name):
+    fuzz(TARGETS[name], tries=TARGETS[name].tries if name in HEAVY else 5 * TARGETS[name].tries)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, target in TARGETS.items() if not target.fresh))
+def test_kept_seeds_are_what_the_code_reads_today(name):
+    kept = list((CORPUS / name).glob("seed-*"))
+    assert kept
+    for path in kept:
+        assert not isinstance(hold(TARGETS[name], path.read_bytes()), AssertionError)
+
+
+def test_the_corpus_is_small_and_of_known_targets():
+    files = [path for path in CORPUS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 500_000
+    assert {path.parent.name for path in files} <= set(TARGETS)
+
+
+def target_of(run) -> Target:
+    return Target(name="made-up", run=run, tries=5)
+
+
+@pytest.mark.parametrize("error", [ValueError, RecursionError, MemoryError, BaseException])
+def test_another_exception_is_a_failure(error):
+    def run(data: bytes) -> None:
+        raise error("no")
+
+    with pytest.raises(FuzzFailure, match="made-up"):
+        hold(target_of(run), b"x")
+
+
+def test_an_error_of_fedscis_tree_is_an_answer():
+    def run(data: bytes) -> None:
+        raise InputError("no")
+
+    assert isinstance(hold(target_of(run), b"x"), FedsciError)
+
+
+def test_what_never_ends_is_a_failure(monkeypatch):
+    def run(data: bytes) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr("tests.fuzz.engine.bounded.__wrapped__.__defaults__", (0.2,))
+    with pytest.raises(FuzzFailure, match="Hung"):
+        hold(target_of(run), b"x")
+
+
+_TAKES = """
+from tests.fuzz import engine
+engine.MOST_NEW_KB = 64 * 1024
+engine.hold(engine.Target(name="made-up", run=lambda data: [b"x" * 2**27][1:] or None), b"x")
+"""
+
+
+def test_what_takes_memory_without_bound_is_a_failure():
+    """In a process of its own: the most that this one ever took is more."""
+    ran = subprocess.run([sys.executable, "-c", _TAKES], capture_output=True, text=True, cwd=CORPUS.parents[2])
+    assert "FuzzFailure: made-up: " in ran.stderr
+    assert " MiB for 1 bytes" in ran.stderr
+
+
+def test_inputs_are_the_same_for_the_same_seed():
+    target = TARGETS["plan"]
+    first, again, other = (list(mutations(target, seed=seed, tries=30)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_mutation_reaches_into_json_within_json():
+    envelope = TARGETS["statement"].corpus()["seed-one-signer"]
+    mutator = Mutator(random.Random(1), [envelope])  # noqa: S311
+    changed = [mutator.next() for _ in range(300)]
+    assert any(data.startswith(b"{") and data != envelope and b'"payloadType"' in data for data in changed)
