@@ -32,7 +32,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        node: yaml.ScalarNode = super().compose_scalar_node(anchor)  # type: ignore[no-untyped-call]
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
         if not is_unicode(node.value):
             raise yaml.composer.ComposerError(None, None, "half a character (\\ud800 to \\udfff)", node.start_mark)
         return node

@@ -29,7 +29,6 @@ from fedsci.strategies.base import StrategyState
 from fedsci.strategies.server_optimiser import OptimiserState
 from fedsci.training.metrics import MetricSums
 
-
 _UNFIT = (
     ValueError,
     TypeError,

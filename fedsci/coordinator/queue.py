@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Job:
             return JobState(changed=self.submitted)
         except (ValueError, TypeError, RecursionError):
             raise _damaged(path) from None
-        if not all(isinstance(getattr(state, one.name), _KIND[str(one.type)]) for one in fields(JobState)):
+        if not all(isinstance(getattr(state, name), kind) for kind, names in _KINDS for name in names):
             raise _damaged(path)
         return state
 
@@ -116,7 +116,11 @@ class Job:
 
 
 #: What each field of a state is in JSON.
-_KIND: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "Mapping[str, str]": dict}
+_KINDS = (
+    (str, ("state", "run", "folder", "reason", "hint")),
+    (int | float, ("rounds", "exit_code", "changed")),
+    (dict, ("waiting",)),
+)
 
 
 def _damaged(path: Path) -> InputError:

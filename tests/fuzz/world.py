@@ -99,7 +99,7 @@ def conduct(kind: str, handle: Handle = honest) -> Ran:
     record = RunRecord.begin(plan, engine="local", out=place / "runs", display=SilentDisplay(), progress=progress)
     record.write_plan()
     grid = LocalGrid(build_site_app(lambda number: lambda request: handle(services[number], request)), LABS)
-    record.link = link = SiteLink(grid=grid, timeout_s=20)
+    record.link = link = SiteLink(grid=grid, timeout_s=120)
     status, reason, failed = "aborted", "", None
     try:
         keys = link.discover(plan.sites, wait_s=2.0)

@@ -136,7 +136,7 @@ _STUDIES: dict[str, dict[str, object]] = {
 _YAML = (
     *(b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system [x]", b"!!binary ", b"!!set ", b"!!omap ", b"? "),
     *(b"2024-13-45", b"1:30:30", b".inf", b".nan", b"0o777", b"0x1F", b"~", b"yes", b"1e400", b"9" * 5000, b"---\n"),
-    *(b"[" * 500, b"{a: " * 300, b"- " * 500, b"%YAML 9.9\n", b"\t", b"|\n", b">-\n", b"'", b'"', b"\\ud800", b": "),
+    *(b"[" * 90, b"{a: " * 90, b"- " * 90, b"%YAML 9.9\n", b"\t", b"|\n", b">-\n", b"'", b'"', b"\\ud800", b": "),
 )
 
 

@@ -5,6 +5,7 @@ An input names one file and says what is in it; everything else is as an honest 
 
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -57,8 +58,8 @@ def run_folder(data: bytes, *, kind: str) -> None:
             lambda: write_documents(folder),
             lambda: check_documents(folder),
         ]
-        answers = list[FedsciError]()
-        for read in readers:
+        answers, first = list[FedsciError](), zlib.crc32(data) % len(readers)
+        for read in (readers[first], readers[first - 1]):  # each for itself: most take a second
             try:
                 read()
             except FedsciError as error:

@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 
 from fedsci.errors import ConnectionFailed, InputError
@@ -134,6 +135,7 @@ def _bodies(*, reply: bool) -> Mapping[str, bytes]:
 
 
 def _messages() -> Mapping[str, bytes]:
+    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # as in a process of Flower's
     found = {}
     for name, vector in (("plain", None), ("array", np.arange(4, dtype=np.float32))):
         records = encode(Request(action="train", fields={"round": 1}, vector=vector))
