@@ -42,7 +42,7 @@ _READ_JSON = (
 
 
 @pytest.mark.parametrize("name", _READ_JSON)
-@settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, derandomize=True, max_examples=10, suppress_health_check=list(HealthCheck))
 @given(_VALUES)
 def test_json_of_any_shape_is_read_or_refused(name, values):
     hold(TARGETS[name], json.dumps(values).encode())

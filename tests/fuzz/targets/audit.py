@@ -267,7 +267,7 @@ TARGETS = [
         seeds=lambda: files_of(_log(), "entries.jsonl", "checkpoint", "checkpoints/*", "statements/*"),
         headed=True,
         fresh=True,
-        tries=40,
+        tries=15,
     ),
     Target(
         name="witness-state",
@@ -275,6 +275,6 @@ TARGETS = [
         seeds=lambda: files_of(_state(), "witness/*.json", "anchors/*.json"),
         headed=True,
         fresh=True,
-        tries=40,
+        tries=15,
     ),
 ]

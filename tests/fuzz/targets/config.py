@@ -146,35 +146,35 @@ def _read(name: str) -> Mapping[str, bytes]:
 
 TARGETS = [
     Target(name="plan", run=plan, seeds=_plans, tries=150),
-    Target(name="study-file", run=study, seeds=_studies, tokens=_YAML, tries=50),
-    Target(name="site-file", run=lambda data: written(data, load_site), seeds=_sites, tokens=_YAML, tries=80),
+    Target(name="study-file", run=study, seeds=_studies, tokens=_YAML, tries=15),
+    Target(name="site-file", run=lambda data: written(data, load_site), seeds=_sites, tokens=_YAML, tries=30),
     Target(
         name="strategy-file",
         run=lambda data: written(data, lambda path: load_recipe(path.name, folder=path.parent, where="strategy")),
         seeds=lambda: _read("strategies/fedadam.yaml"),
         tokens=_YAML,
-        tries=80,
+        tries=30,
     ),
     Target(
         name="weather-file",
         run=lambda data: written(data, lambda path: load_weather(path, sites=LABS, seed=1)),
         seeds=lambda: _read("examples/digits/weather.yaml"),
         tokens=_YAML,
-        tries=60,
+        tries=25,
     ),
     Target(
         name="yaml",
         run=lambda data: written(data, lambda path: read_document(path, kind="study")),
         seeds=_studies,
         tokens=_YAML,
-        tries=80,
+        tries=25,
     ),
     Target(
         name="override",
         run=override,
         seeds=lambda: {"number": b"training.rounds=10", "list": b"evaluation.metrics=[auc]", "map": b"a={b: 1}"},
         tokens=(b".", b"=", b"training.", *_YAML),
-        tries=60,
+        tries=20,
     ),
     Target(name="privacy-events", run=events, seeds=_events, tries=120),
     Target(

@@ -93,9 +93,9 @@ TARGETS = [
         run=partial(table, suffix=".csv"),
         seeds=_csv,
         tokens=(b",", b";", b"\t", b'"', b"\r", b"NaN", b"inf", b"1e400", b"a,a", b"\x00", b"1e999999999", b"9" * 200),
-        tries=80,
+        tries=40,
     ),
-    Target(name="npz", run=partial(table, suffix=".npz"), seeds=_npz, tokens=_NPY, tries=80),
-    Target(name="parquet", run=partial(table, suffix=".parquet"), seeds=_parquet, tokens=(b"PAR1",), tries=60),
-    Target(name="record", run=record, seeds=_records, tries=50),
+    Target(name="npz", run=partial(table, suffix=".npz"), seeds=_npz, tokens=_NPY, tries=40),
+    Target(name="parquet", run=partial(table, suffix=".parquet"), seeds=_parquet, tokens=(b"PAR1",), tries=20),
+    Target(name="record", run=record, seeds=_records, tries=20),
 ]

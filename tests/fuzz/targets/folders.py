@@ -202,7 +202,7 @@ TARGETS = [
         seeds=lambda: files_of(_kept(), "*"),
         headed=True,
         fresh=True,
-        tries=60,
+        tries=25,
     ),
     Target(
         name="queue-folder",
@@ -210,7 +210,7 @@ TARGETS = [
         seeds=lambda: files_of(_queue(), "studies/*/*"),
         headed=True,
         fresh=True,
-        tries=40,
+        tries=15,
     ),
     Target(name="site-ledger", run=ledger, seeds=_ledger_files, headed=True, fresh=True, tries=15),
 ]

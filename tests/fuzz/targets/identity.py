@@ -187,8 +187,8 @@ TARGETS = [
         tries=200,
     ),
     Target(name="certificate", run=certificate, seeds=_certificates, tokens=_PEM, fresh=True, tries=40),
-    Target(name="signing-request", run=csr, seeds=lambda: {"valid": signing_request(LAB, _TLS)}, fresh=True, tries=60),
-    Target(name="enrolment-service", run=service, seeds=_service_seeds, headed=True, fresh=True, tries=60),
+    Target(name="signing-request", run=csr, seeds=lambda: {"valid": signing_request(LAB, _TLS)}, fresh=True, tries=25),
+    Target(name="enrolment-service", run=service, seeds=_service_seeds, headed=True, fresh=True, tries=25),
     Target(
         name="enrolment-answer",
         run=answer,

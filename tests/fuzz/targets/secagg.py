@@ -154,7 +154,7 @@ TARGETS = [
         seeds=lambda: _steps("adverts", "delivery", "survivors", "votes"),
         headed=True,
         fresh=True,
-        tries=60,
+        tries=25,
     ),
     Target(
         name="secagg-coordinator-step",
@@ -162,7 +162,7 @@ TARGETS = [
         seeds=lambda: _steps("advert", "envelopes", "header"),
         headed=True,
         fresh=True,
-        tries=60,
+        tries=25,
     ),
     Target(
         name="secagg-signed-roster",
