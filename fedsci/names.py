@@ -39,3 +39,16 @@ def study_id(text: str) -> StudyId:
 def digest(content: bytes) -> Digest:
     """Return the SHA-256 of ``content`` as ``sha256:<hex>`` (FIPS 180-4)."""
     return Digest("sha256:" + hashlib.sha256(content).hexdigest())
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether a text is whole characters; JSON's and YAML's escapes, and a command line's bytes, may be halves.
+
+    >>> is_unicode("é"), is_unicode("\\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

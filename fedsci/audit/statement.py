@@ -139,6 +139,8 @@ def _read(content: bytes) -> Envelope:
         # one spelling only: base64 has several for the same bytes
         if b64encode(envelope.payload).decode() != json.loads(content)["payload"]:
             raise ValueError
+        for text in (envelope.payload_type, *envelope.signatures):  # both may hold halves of characters, or be no text
+            text.encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise VerificationFailed("this is no DSSE envelope") from None
     except Exception as error:  # securesystemslib has errors of its own for a signature's form

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fedsci.errors import ConfigError
+from fedsci.names import is_unicode
 
 Model = TypeVar("Model", bound=BaseModel)
 Key = str | int
@@ -22,13 +23,19 @@ _YAML_HINT = "look there, and at the line before it, for indentation, brackets a
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice and YAML aliases (which can blow up in size)."""
+    """SafeLoader that refuses a key written twice, halves of characters and aliases (which can blow up in size)."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.get_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", event.start_mark)
         return super().compose_node(parent, index)
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if not is_unicode(node.value):
+            raise yaml.composer.ComposerError(None, None, "half a character (\\ud800 to \\udfff)", node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -96,7 +103,7 @@ def parse_value(text: str) -> Any:
     """Return one YAML value, as it would be read in a file.
 
     Raises:
-        yaml.YAMLError: it is not valid YAML.
+        yaml.YAMLError, or one of :data:`NOT_YAML`: it is not valid YAML.
     """
     loader = _UniqueKeyLoader(text)
     try:

@@ -15,7 +15,7 @@ from fedsci.config.site import Site, load_site
 from fedsci.config.strategy import StrategyRecipe, load_recipe
 from fedsci.config.study import Study
 from fedsci.errors import ConfigError
-from fedsci.names import SiteId
+from fedsci.names import SiteId, is_unicode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,8 @@ def _line(document: Document, key: str) -> str:
 def _apply_override(values: dict[str, Any], text: str) -> tuple[Key, ...]:
     dotted, equals, raw = text.partition("=")
     keys = tuple(dotted.strip().split("."))
+    if not is_unicode(text):
+        raise ConfigError(f"--set {text!a}: this is not UTF-8 text", hint="for example: --set training.rounds=10")
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: expected key=value", hint="for example: --set training.rounds=10")
     try:

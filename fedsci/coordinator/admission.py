@@ -69,12 +69,12 @@ def read_admission(site: SiteId, fields: Mapping[str, Any]) -> Admission:
             holdout=counts[1],
             inputs=counts[2],
             parameters=counts[3],
-            schema=str(fields["schema"]),
+            schema=_text(fields["schema"]),
             privacy=read_privacy(fields["privacy"]),
             exact_evaluation=fields["exact_evaluation"] is True,
             rounds_allowed=counts[4],
             measurements_allowed=_count(fields["measurements_allowed"]),
-            advert=str(fields.get("advert", "")),
+            advert=_text(fields.get("advert", "")),
             stops=fields.get("stops") is True,
             key=_key(fields.get("key", "")),
             late_key=_key(fields.get("late_key", "")),
@@ -93,8 +93,14 @@ def _key(value: Any) -> str:
     return value
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isascii():
+        raise ValueError
+    return value
+
+
 def _statement(value: Any, *, most: int) -> str:
-    if not isinstance(value, str) or len(value) > most:
+    if not isinstance(value, str) or len(value) > most or not value.isascii():  # so is every envelope of fedsci's
         raise ValueError
     return value
 

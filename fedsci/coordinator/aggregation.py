@@ -209,13 +209,17 @@ def metric_sums(plan: Plan, values: object) -> MetricSums | None:
     return MetricSums(kind=kind, values=array)
 
 
+#: No metric sum over a site's records comes near it; so sums and products of what sites send stay finite.
+_LARGEST = 1e30
+
+
 def _numbers(values: object) -> NDArray[np.float64] | None:
-    """Return finite numbers that a site sent, or None."""
+    """Return numbers that a site sent, if they are of a size that metric sums have, or None."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
         return None
-    return array if values is not None and np.isfinite(array).all() else None
+    return array if values is not None and (np.abs(array) <= _LARGEST).all() else None
 
 
 def own_metrics(

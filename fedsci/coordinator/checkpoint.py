@@ -6,14 +6,15 @@ aggregation the adverts and the finished setup. No file holds a secret, an updat
 """
 
 import base64
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedsci.config.plan import Plan
@@ -22,12 +23,40 @@ from fedsci.coordinator.aggregation import Collected
 from fedsci.coordinator.blame import blame_from_json
 from fedsci.coordinator.norm_check import norm_from_json, norm_to_json
 from fedsci.coordinator.progress import Progress, RoundResult
+from fedsci.errors import InputError
 from fedsci.identity.files import replace_private
 from fedsci.names import SiteId
 from fedsci.secagg import ReadySetup
 from fedsci.strategies.base import StrategyState
 from fedsci.strategies.server_optimiser import OptimiserState
 from fedsci.training.metrics import MetricSums
+
+_UNFIT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    SafetensorError,
+)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say which file is damaged, where what is read in here does not fit together.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        yield
+    except _UNFIT as error:
+        raise InputError(
+            f"{path} is not what the coordinator kept ({type(error).__name__})",
+            hint="restore the folder from a backup, or hand the study in again",
+        ) from None
 
 
 class Checkpoint:
@@ -99,13 +128,18 @@ class Checkpoint:
             return None
 
     def setups(self) -> dict[int, tuple[ReadySetup, dict[int, bytes]]]:
-        """Return the finished setups by batch, their signatures checked again."""
+        """Return the finished setups by batch, their signatures checked again.
+
+        Raises:
+            InputError, ProtocolError: one is damaged.
+        """
         found = {}
         for path in self._folder.glob("setup-*"):
-            values = json.loads(path.read_bytes())
-            deliveries = {int(index): base64.b64decode(content) for index, content in values["deliveries"].items()}
-            ready = ReadySetup.decode(base64.b64decode(values["ready"]))
-            found[int(path.name.removeprefix("setup-"))] = ready, deliveries
+            with _whole(path):
+                values = json.loads(path.read_bytes())
+                deliveries = {int(index): base64.b64decode(content) for index, content in values["deliveries"].items()}
+                ready = ReadySetup.decode(base64.b64decode(values["ready"]))
+                found[int(path.name.removeprefix("setup-"))] = ready, deliveries
         return found
 
     def save_roster(self, content: bytes) -> None:
@@ -120,11 +154,21 @@ class Checkpoint:
             return None
 
     def restore(self, plan: Plan) -> Progress | None:
-        """Return a study as it was kept, or None if it did not come as far as asking sites."""
-        try:
-            values = json.loads((self._folder / "progress.json").read_bytes())
-        except FileNotFoundError:
+        """Return a study as it was kept, or None if it did not come as far as asking sites.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        path = self._folder / "progress.json"
+        if not path.exists():
             return None
+        with _whole(path):
+            progress = self._read_progress(plan, json.loads(path.read_bytes()))
+        with _whole(self._folder / "state.safetensors"):
+            self._restore_state(plan, progress)
+        return progress
+
+    def _read_progress(self, plan: Plan, values: Mapping[str, Any]) -> Progress:
         progress = Progress(
             run=values["run"],
             sites={SiteId(site): Admission(**said) for site, said in values["sites"].items()},
@@ -144,7 +188,6 @@ class Checkpoint:
         )
         if values.get("blame") is not None:
             progress.blame = blame_from_json(plan.sites, plan.min_survivors, values["blame"])
-        self._restore_state(plan, progress)
         return progress
 
     def clear(self) -> None:

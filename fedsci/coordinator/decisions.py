@@ -5,8 +5,10 @@ for, signed by a key that the plan names for its role, and in time; there is a r
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from fedsci.audit.statement import key_id, open_statement, peek, sign_statement
@@ -116,9 +118,28 @@ def question_from(content: bytes) -> Question:
         texts = (point.run, point.plan, point.checkpoint, point.model, question.study, *point.signers)
         if not all(isinstance(text, str) and text == one_line(text) for text in texts):
             raise ValueError
+        _check_figures(question)
+        for key in chain.from_iterable(point.signers.values()):
+            bytes.fromhex(key)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError("this is no request for a decision", hint="it is decisions/*.request.json of a run") from None
     return question
+
+
+def _check_figures(question: Question) -> None:
+    """Pass if every figure of a question is a finite number, or left out where it may be.
+
+    Raises:
+        ValueError: one is not.
+    """
+    metrics = {} if question.metrics is None else dict(question.metrics)
+    if not all(isinstance(name, str) and name == one_line(name) for name in metrics):
+        raise ValueError("metrics")
+    optional = (question.epsilon, question.measured_after, *metrics.values())
+    for value in (question.rounds, question.planned, question.delta, question.asked, *optional):
+        number = type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+        if not number and not (value is None and value in optional):
+            raise ValueError("figures")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedsci.config.masking import check_profile
 from fedsci.config.plan import Plan
-from fedsci.coordinator.admission import read_admission
+from fedsci.coordinator.admission import Admission, read_admission
 from fedsci.coordinator.aggregation import Aggregation, PlainAggregation
 from fedsci.coordinator.evaluation import Meter
 from fedsci.coordinator.masked import MaskedAggregation
@@ -16,6 +16,9 @@ from fedsci.errors import InputError, SiteFailed
 from fedsci.names import SiteId
 from fedsci.secagg import Roster, open_roster
 from fedsci.training.accountant import Cost, cost_of
+from fedsci.training.learner import module_for
+from fedsci.training.models import layout_of
+from fedsci.training.schema import schema_of
 from fedsci.training.sums import step_of
 from fedsci.transport.binding import pack
 from fedsci.transport.link import SiteLink
@@ -73,11 +76,27 @@ def admit(
             f"{other} and {plan.sites[0]} read the study's schema differently",
             hint="are all sites on the same version of fedsci?",
         )
+    _check_shape(plan, progress.sites[plan.sites[0]])
     planned = plan.training.rounds
     progress.rounds_allowed = min(planned, *(said.rounds_allowed for said in progress.sites.values()))
     if progress.rounds_allowed < planned:
         progress.short_of_budget = tuple(
             site for site, said in progress.sites.items() if said.rounds_allowed == progress.rounds_allowed
+        )
+
+
+def _check_shape(plan: Plan, said: Admission) -> None:
+    """Refuse what all sites say alike of the study's shape, if it is not so: models are made by these numbers.
+
+    Raises:
+        InputError: it is not.
+    """
+    schema = schema_of(plan.study)
+    size = layout_of(module_for(plan, inputs=schema.width)).size
+    if (said.inputs, said.schema, said.parameters) != (schema.width, schema.digest(), size):
+        raise InputError(
+            f"{plan.sites[0]} reads the study's schema differently than the coordinator",
+            hint="are all sites on the same version of fedsci?",
         )
 
 

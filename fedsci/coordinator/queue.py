@@ -86,10 +86,16 @@ class Job:
     @property
     def state(self) -> JobState:
         """How it stands now."""
+        path = self.path / "state.json"
         try:
-            return JobState(**json.loads((self.path / "state.json").read_bytes()))
+            state = JobState(**json.loads(path.read_bytes()))
         except FileNotFoundError:
             return JobState(changed=self.submitted)
+        except (ValueError, TypeError, RecursionError):
+            raise _damaged(path) from None
+        if not all(isinstance(getattr(state, name), kind) for kind, names in _KINDS for name in names):
+            raise _damaged(path)
+        return state
 
     def write_state(self, state: JobState) -> None:
         """Write down how it stands; for the service alone."""
@@ -107,6 +113,18 @@ class Job:
     def ask_to_stop(self, who: str) -> None:
         """Ask the service to stop it."""
         write_private(self.path / "stop", who.encode())
+
+
+#: What each field of a state is in JSON.
+_KINDS = (
+    (str, ("state", "run", "folder", "reason", "hint")),
+    (int | float, ("rounds", "exit_code", "changed")),
+    (dict, ("waiting",)),
+)
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged", hint="restore the folder from a backup, or hand the study in again")
 
 
 class StudyQueue:
@@ -147,10 +165,17 @@ class StudyQueue:
             return self.job(number)
 
     def job(self, number: int) -> Job:
-        """Return a study by its number."""
+        """Return a study by its number.
+
+        Raises:
+            InputError: its folder is damaged.
+        """
         path = self._folder / f"{number:06}"
-        values: dict[str, Any] = json.loads((path / "request.json").read_bytes())
-        return Job(number=number, path=path, **(values | {"sites": tuple(values["sites"])}))
+        try:
+            values: dict[str, Any] = json.loads((path / "request.json").read_bytes())
+            return Job(number=number, path=path, **(values | {"sites": tuple(values["sites"])}))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise _damaged(path / "request.json") from None
 
     def jobs(self, *, after: int = 0) -> list[Job]:
         """Return all studies with a larger number than ``after``, the oldest first."""

@@ -111,7 +111,7 @@ class RunRecord:
         """
         try:
             self.scaling = json.loads((folder / "summary.json").read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{folder} holds no run that measured a scaling: {error}") from None
         self.scaling_folder = folder
 

@@ -30,7 +30,7 @@ from fedsci.coordinator.norm_check import Norm
 from fedsci.coordinator.progress import Progress
 from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
 from fedsci.identity.files import write_private
-from fedsci.names import SiteId, digest
+from fedsci.names import SiteId, digest, is_unicode
 from fedsci.registry.run_folder import RunFolder
 from fedsci.secagg import Seed, SigningKey
 from fedsci.secagg.profile import Profile
@@ -309,8 +309,12 @@ class StudyLog:
         reasons, lines = dict[SiteId, str](), dict[str, list[str]]()
         for site, answer in answers.items():
             said = answer.fields.get("cosignatures") if isinstance(answer, Reply) else None
-            if isinstance(said, list) and len(said) <= 2:
-                lines[site] = [str(line) for line in said]
+            if (
+                isinstance(said, list)
+                and len(said) <= 2
+                and all(isinstance(one, str) and is_unicode(one) for one in said)
+            ):
+                lines[site] = said
             reasons[site] = str(answer) if isinstance(answer, SiteFailed) else ""
         refused = log.add_cosignatures(lines)
         cosigned = set(log.cosigners())

@@ -6,6 +6,9 @@ NPZ is read without pickle.
 
 import csv
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +27,11 @@ from fedsci.errors import DataError, InputError
 CSV_SUFFIXES = (".csv", ".tsv", ".data", ".txt")
 DELIMITERS = (",", ";", "\t")
 _SNIFFED_ROWS = 30
+#: What zipfile and numpy raise on what is none: also of other versions, encrypted, or larger than memory by its header.
+_NOT_NPZ = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, struct.error, SyntaxError),
+    *(ValueError, TypeError, LookupError, ArithmeticError, OSError, EOFError, RuntimeError, MemoryError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +229,7 @@ def _load_npz(path: Path) -> RawTable:
                 raise DataError(f"{path}: this is one array, not an NPZ file", hint="save it with numpy.savez")
             for name in archive.files:
                 columns[name] = _npz_column(path, name, archive)
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError):
+    except _NOT_NPZ:
         raise DataError(f"{path}: the file is not a whole NPZ file", hint="was it copied whole?") from None
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:

@@ -21,8 +21,17 @@ from fedsci.names import SiteId, site_id
 from fedsci.secagg.profile import Profile
 from fedsci.secagg.profiles import DEFAULT, PROFILES
 
+RESTORE = "restore it, or enrol again"
 _SITE = "fedsci:site/"
 _PROFILE = "crypto profile "
+#: What x509 raises on the first look at a part of a certificate that is not as it should be.
+DAMAGED = (
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+    ValueError,
+)
 
 
 def new_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey:
@@ -75,8 +84,8 @@ def parse_chain(content: bytes, *, where: str) -> list[x509.Certificate]:
     """Return the certificates in PEM text; ``where`` names it in errors."""
     try:
         return x509.load_pem_x509_certificates(content)
-    except ValueError:
-        raise InputError(f"{where} holds no certificate", hint="restore it, or enrol again") from None
+    except (ValueError, x509.InvalidVersion):
+        raise InputError(f"{where} holds no certificate", hint=RESTORE) from None
 
 
 def chain_pem(*certificates: x509.Certificate) -> bytes:
@@ -104,7 +113,10 @@ def profile_of(certificate: x509.Certificate) -> Profile:
     Raises:
         InputError: one that is not known.
     """
-    units = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    try:
+        units = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    except ValueError:
+        raise InputError("the certificate's issuer is damaged", hint=RESTORE) from None
     named = [str(unit.value).removeprefix(_PROFILE) for unit in units if str(unit.value).startswith(_PROFILE)]
     if not named:
         return DEFAULT
@@ -143,7 +155,7 @@ def site_of(certificate: x509.Certificate) -> SiteId:
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except DAMAGED:
         names = x509.SubjectAlternativeName([])
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1 or not uris[0].startswith(_SITE):
@@ -169,7 +181,7 @@ def requested_key(csr: bytes, site: SiteId) -> ec.EllipticCurvePublicKey:
         if not request.is_signature_valid:
             refuse("csr", "the signing request is not signed by its own key")
         key, names = request.public_key(), request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except (x509.InvalidVersion, *DAMAGED):
         refuse("csr", "the signing request is damaged")
     if [name.value for name in names] != [site]:
         refuse("csr", "the signing request names another site")
@@ -195,14 +207,18 @@ def check_site_chain(
     Raises:
         EnrolmentRefused: ``certificate``.
     """
-    if not chain or chain[0].public_key() != key:
+    try:
+        shown = chain[0].public_key() if chain else None
+    except DAMAGED:
+        refuse("certificate", "the certificate's key is damaged")
+    if shown != key:
         refuse("certificate", "the certificate is for another key")
     policy = verification.PolicyBuilder().store(verification.Store([root])).time(now)
     try:
         policy.build_client_verifier().verify(chain[0], chain[1:])
         named = site_of(chain[0])
         usage = chain[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (verification.VerificationError, x509.ExtensionNotFound, InputError, ValueError) as error:
+    except (verification.VerificationError, InputError, *DAMAGED) as error:
         refuse("certificate", f"the certificate does not check out: {error}")
     if named != site or ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
         refuse("certificate", f"the certificate is for {named}")

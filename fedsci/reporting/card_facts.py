@@ -47,7 +47,7 @@ def released_model(folder: Path) -> bool:
     """Whether the run left a model; statistics in a model's place are none."""
     try:
         return json.loads((folder / MODEL_ABOUT).read_bytes())["model"] is not None and (folder / MODEL).is_file()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return (folder / MODEL).is_file()
 
 
@@ -132,7 +132,7 @@ def _versions(summary: Mapping[str, object]) -> dict[str, str]:
 def _model(folder: Path, plan: Plan, summary: Mapping[str, object]) -> dict[str, Any]:
     try:
         content, about = (folder / MODEL).read_bytes(), mapping(json.loads((folder / MODEL_ABOUT).read_bytes()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{folder}: no model can be read ({error})", hint="the run released none, or lost it"
         ) from None

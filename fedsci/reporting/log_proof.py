@@ -56,7 +56,7 @@ def log_proof(folder: Path, *, size: int | None = None) -> LogProof | None:
 def _quorum(folder: Path) -> int:
     try:
         quorum = count(mapping(json.loads((folder / KEYS).read_bytes())).get("quorum"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         quorum = None
     if quorum is None:
         raise InputError(f"{folder / KEYS} does not say how many witnesses make a quorum", hint="restore the file")

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fedsci.audit.statement import open_statement, peek, sign_statement
+from fedsci.config.loading import NOT_YAML, parse_value
 from fedsci.errors import InputError, VerificationFailed
 from fedsci.names import Digest, digest
 from fedsci.reporting.agreement import first_difference, first_line
@@ -134,8 +135,8 @@ def _front(content: str) -> Any:
     """Return the front matter as it reads; None if it does not."""
     head, _, rest = content.partition("---\n")
     try:
-        return None if head else yaml.safe_load(rest.split("\n---\n")[0])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return None if head else parse_value(rest.split("\n---\n")[0])
+    except (yaml.YAMLError, *NOT_YAML):
         return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from fedsci.config.loading import NOT_YAML, parse_value
 from fedsci.errors import InputError
 
 PLAN = "plan.yaml"
@@ -138,8 +139,8 @@ def _read_text(path: Path, notes: list[str]) -> str:
 
 def _parse_plan(plan_text: str, notes: list[str]) -> Mapping[str, object]:
     try:
-        plan = yaml.safe_load(plan_text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        plan = parse_value(plan_text)  # no aliases: written out they may be larger than memory
+    except (yaml.YAMLError, *NOT_YAML):
         notes.append(f"{PLAN} is damaged; it is shown below as it was found.")
         return {}
     return mapping(plan)

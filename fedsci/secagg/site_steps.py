@@ -52,7 +52,13 @@ class MaskedInput:
     payload: RingVector
 
 
-def _check_call(state: SiteState, call: RoundCall) -> None:
+def check_call(state: SiteState, call: RoundCall) -> None:
+    """Refuse a call that this site cannot mask anything for, before it computes what it would mask.
+
+    Raises:
+        ProtocolError: names the rule.
+    """
+    require_phase(state, Phase.READY)
     setup, terms = state.setup, state.setup.cohort.terms
     if not call.slot < setup.roster.batch_slots:
         raise ProtocolError(f"slot {call.slot} is not in this batch", rule="unknown-slot")
@@ -90,9 +96,8 @@ def mask(
     This site's own secrets of this and all earlier slots are erased, and an earlier slot that is still open
     is given up. ``in_place`` masks ``vector`` itself and saves a copy.
     """
-    require_phase(state, Phase.READY)
+    check_call(state, call)
     _check_key(state, signing_key)
-    _check_call(state, call)
     setup, site, slot = state.setup, state.site, call.slot
     ring = setup.cohort.ring
     ring.check_bound(ring.check_vector(vector), setup.cohort.site_bound)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from fedsci.config.loading import NOT_YAML, parse_value
 from fedsci.config.plan import Plan
 from fedsci.config.site import Site
 from fedsci.config.study_file import StudyOnOneMachine, load_study
@@ -130,8 +131,8 @@ def _choices(grid: Sequence[str]) -> list[list[str]]:
     for text in grid:
         key, equals, values = text.partition("=")
         try:
-            listed = yaml.safe_load(f"[{values}]") if equals and key.strip() else None
-        except yaml.YAMLError:
+            listed = parse_value(f"[{values}]") if equals and key.strip() else None
+        except (yaml.YAMLError, *NOT_YAML):
             listed = None
         if not listed:
             raise ConfigError(

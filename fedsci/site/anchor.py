@@ -60,7 +60,7 @@ def read_anchor(path: Path) -> Anchor | None:
         return anchor
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         problem = error.strerror if isinstance(error, OSError) else "it is not an anchor"
         raise BudgetRefused(
             f"the ledger's anchor {path} cannot be read: {problem}",

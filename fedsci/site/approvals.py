@@ -208,7 +208,7 @@ class Approvals:
             asked = Asked(**json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             raise PolicyRefused(
                 f"cannot read {path}, so nothing is approved",
                 hint="remove the file; the study then asks again",

@@ -34,7 +34,7 @@ def daemon_status(state: Path) -> Connected:
     """Return how the daemon of a state folder stands."""
     try:
         said = Connected(**json.loads((state / STATUS).read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         said = Connected()
     pid = holder(state / LOCK)
     return replace(said, pid=pid) if pid is not None else replace(said, pid=0, connected=False)

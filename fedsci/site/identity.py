@@ -352,7 +352,7 @@ class SiteIdentity:
         try:
             values = json.loads(path.read_bytes())
             return {key: str(values[key]) for key in ("address", "fleet_address", "index")}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"cannot read {path}", hint="enrol again with a new token") from None
 
     def _enrolled(self) -> bool:

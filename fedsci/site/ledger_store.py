@@ -253,7 +253,7 @@ def entry_of(row: Any) -> Entry:
     values = {name: getattr(row, name) for name in (*_HASHED[1:], "hash")}
     try:
         values["body"] = json.loads(row.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise LedgerBroken(row.sequence, "body", "it is not JSON") from None
     return Entry(**values)
 

@@ -57,7 +57,7 @@ class SiteLog:
         for line in reversed(lines):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and entry.get("event") == "error" and entry.get("run") == run:
                 return entry

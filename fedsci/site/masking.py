@@ -11,6 +11,7 @@ from fedsci.config.masking import setup_for
 from fedsci.config.plan import Plan
 from fedsci.errors import ProtocolError
 from fedsci.secagg.round_messages import SurvivorList
+from fedsci.secagg.site_steps import check_call
 from fedsci.site.keystore import Keystore
 from fedsci.transport.binding import config_digest, pack, unpack
 from fedsci.transport.messages import Request
@@ -96,6 +97,17 @@ class SiteMasking:
         """
         self._keystore.load(self._run, request.integer("slot") // self._roster.batch_slots)
 
+    def require_cohort(self, request: Request) -> None:
+        """Pass if this site can mask an upload in the request's slot for its cohort: asked before anything is charged.
+
+        Raises:
+            ProtocolError: names the rule.
+        """
+        batch, slot = divmod(request.integer("slot"), self._roster.batch_slots)
+        nothing = bytes(32)
+        call = secagg.RoundCall(slot=slot, cohort=self._cohort(request), model_digest=nothing, config_digest=nothing)
+        check_call(self._load(batch), call)
+
     def mask(self, request: Request, vector: secagg.RingVector) -> tuple[Fields, NDArray[Any]]:
         """Return the signed header and the masked vector; ``vector`` is overwritten.
 
@@ -144,6 +156,6 @@ class SiteMasking:
 
     def _cohort(self, request: Request) -> tuple[int, ...]:
         cohort = request.fields.get("cohort")
-        if not isinstance(cohort, list) or not all(name in self._names for name in cohort):
+        if not isinstance(cohort, list) or not all(isinstance(name, str) and name in self._names for name in cohort):
             raise ProtocolError("the round's cohort names unknown sites", rule="unknown-site")
         return tuple(sorted(self._names[name] for name in cohort))

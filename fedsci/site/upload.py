@@ -105,7 +105,7 @@ class Upload:
 
     Raises:
         PolicyRefused: the request does not fit the plan or this site's public record counts.
-        ProtocolError: ``batch-burnt``.
+        ProtocolError: ``batch-burnt``; the slot or the cohort is not one that this site can mask for.
     """
 
     def __init__(
@@ -152,6 +152,8 @@ class Upload:
             if not self._joined:
                 raise
             self.absent = Reply(fields=self._joined | {"absent": error.public_message})
+        else:
+            self._masking.require_cohort(request)
 
     def seal(
         self,

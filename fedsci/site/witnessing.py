@@ -245,7 +245,7 @@ def _grows(before: Checkpoint, point: Checkpoint, proof: Sequence[bytes]) -> boo
 def _entry(values: object, index: int) -> Entry:
     """Return an entry as it came: its line in the log, which says what kind of statement it names."""
     line = values.get("line") if isinstance(values, Mapping) else None
-    if not isinstance(line, str):
+    if not isinstance(line, str) or not names.is_unicode(line):
         raise VerificationFailed("an entry comes as its line in the log", field="entries")
     return read_entry(index, line.encode())
 
@@ -253,7 +253,7 @@ def _entry(values: object, index: int) -> Entry:
 def _statement(values: Mapping[str, Any], entry: Entry, coordinator: bytes) -> Statement:
     """Return the statement of an entry that came along."""
     envelope = values.get("envelope")
-    if not isinstance(envelope, str):
+    if not isinstance(envelope, str) or not names.is_unicode(envelope):
         raise _unwitnessed(f"a {entry.kind} comes in its envelope", field="entries")
     statement = open_statement(entry.kind, envelope.encode(), [coordinator])
     number = _whole(statement.body, "round") if entry.kind == "round" else None

@@ -25,6 +25,9 @@ from fedsci.training.models import build_model, entries_of, image_shape, load_ve
 from fedsci.training.schema import learned_scale
 from fedsci.training.statistics import ClippedStatistics
 
+#: Of any model; a plan that asks for more comes from somebody who wants memory, not a model.
+MOST_PARAMETERS = 10**9
+
 CHUNK = 256  # records in one forward pass where only sums are wanted
 
 
@@ -214,6 +217,20 @@ def _like(values: NDArray[np.float32], parameter: torch.Tensor) -> torch.Tensor:
 
 
 def module_for(plan: Plan, *, inputs: int) -> nn.Module:
-    """Return the untrained module of the plan's model for records of ``inputs`` encoded features."""
+    """Return the untrained module of the plan's model for records of ``inputs`` encoded features.
+
+    Raises:
+        InputError: it has more than ``MOST_PARAMETERS``; found out before memory is taken: plans come from others.
+    """
     study = plan.study
-    return build_model(study.model, inputs=inputs, outputs=outputs_of(study), image=image_shape(study))
+    outputs, image = outputs_of(study), image_shape(study)
+    try:
+        with torch.device("meta"):
+            bare = build_model(study.model, inputs=inputs, outputs=outputs, image=image)
+        size = sum(parameter.numel() for parameter in bare.parameters())
+    except (RuntimeError, TypeError):  # a layer of more numbers than torch can count
+        size = MOST_PARAMETERS + 1
+    if size > MOST_PARAMETERS:
+        message = f"the study's model has more than {MOST_PARAMETERS:,} parameters"
+        raise InputError(message, hint="lower model.hidden or model.channels", public=message)
+    return build_model(study.model, inputs=inputs, outputs=outputs, image=image)

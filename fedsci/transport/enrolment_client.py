@@ -195,7 +195,7 @@ def _seconds_ahead(date: str) -> float:
     """Return how far this clock is ahead of the one in an HTTP date; 0 if there is none to compare with."""
     try:
         return (datetime.datetime.now(datetime.UTC) - email.utils.parsedate_to_datetime(date)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 

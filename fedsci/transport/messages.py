@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.errors import InputError
+from fedsci.names import is_unicode
 
 Vector = NDArray[Any]
 
@@ -66,10 +67,10 @@ class Request:
         """Return a text field.
 
         Raises:
-            InputError: it is absent or not a text.
+            InputError: it is absent or not a text of whole characters.
         """
         value = self.fields.get(name)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not is_unicode(value):
             raise InputError(f"the request to {self.action} has no text {name!r}")
         return value
 

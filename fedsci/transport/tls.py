@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsci.errors import ConfigError, InputError
+from fedsci.identity.certificates import DAMAGED
 from fedsci.identity.tls import ClientTls, ServerTls
 from fedsci.names import SiteId, site_id
 
@@ -98,8 +99,10 @@ def identity_of(certificate: x509.Certificate) -> tuple[SiteId, bytes]:
     Raises:
         InputError: it names no site, or its key is no elliptic-curve key.
     """
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    key = certificate.public_key()
+    try:
+        names, key = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME), certificate.public_key()
+    except DAMAGED:
+        raise InputError("a certificate whose name or key is damaged") from None
     if len(names) != 1 or not isinstance(key, ec.EllipticCurvePublicKey):
         raise InputError("a certificate that names no site, or whose key is not P-256")
     public = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -1,5 +1,7 @@
 """What a site says of itself is read with care: one that lies may be refused, and ends nobody else's study."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedsci.coordinator.admission import PRIVACY_FACTS, read_admission, read_privacy
@@ -57,3 +59,34 @@ def test_a_key_is_hexadecimal(name):
     for text in ("0", "g0", "00 ", "AA", 7, None, "00" * 2049):
         with pytest.raises(InputError):
             read_admission("lab-1", SAID | {name: text})
+
+
+@pytest.mark.parametrize("name", ["schema", "advert", "permit", "record"])
+def test_half_a_character_in_what_a_site_says_is_refused(name):
+    with pytest.raises(InputError, match="lab-1"):
+        read_admission("lab-1", SAID | {name: "\ud800"})
+
+
+@pytest.mark.parametrize("changes", [{"inputs": 10**9}, {"parameters": 10**9}, {"schema": "sha256:00"}])
+def test_a_shape_that_all_sites_make_up_is_refused_before_a_model_is_made(conduct, changes):
+    def lie(service, request, reply):
+        return replace(reply, fields=dict(reply.fields) | changes) if request.action == "prepare" else reply
+
+    result = conduct(labs=2, masked=False, after=lie)
+    assert isinstance(result.error, InputError)
+    assert "differently than the coordinator" in result.error.message
+
+
+@pytest.mark.parametrize("number", [1e31, -1e308, 1e308])
+def test_metrics_that_could_overflow_the_studys_figures_are_not_counted(conduct, number):
+    def lie(service, request, reply):
+        if service.site.site != "lab-1" or request.action not in ("train", "evaluate"):
+            return reply
+        fields = dict(reply.fields)
+        fields["metrics"] = [[number] * len(sums) for sums in fields["metrics"]]
+        return replace(reply, fields=fields)
+
+    result = conduct(labs=2, masked=False, after=lie)
+    assert result.error is None
+    records = result.progress.federated.total.records
+    assert 0 < records < 20  # of the lab that does not lie

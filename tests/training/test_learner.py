@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedsci.config.strategy import StrategyRecipe
+from fedsci.errors import InputError
 from fedsci.training.learner import Pull, module_for
 from fedsci.training.losses import record_losses
 from fedsci.training.models import entries_of, initial_vector, layout_of, load_vector, read_vector
@@ -143,3 +144,10 @@ def test_a_pull_finds_each_parameters_own_entries(make_learner):
     for name, tensor in entries_of(learner.module):
         if tensor.requires_grad:
             assert tensor.grad.numpy().tolist() == layers(learner, correction)[name].tolist()
+
+
+@pytest.mark.parametrize("hidden", [[1_000_000, 1_000_000], [1_000_000] * 16])
+def test_a_model_beyond_memory_is_refused_before_memory_is_taken(make_plan, hidden):
+    plan = make_plan(model={"name": "mlp", "hidden": hidden}, strategy="fedavg", privacy={"mechanism": "none"})
+    with pytest.raises(InputError, match="more than 1,000,000,000 parameters"):
+        module_for(plan, inputs=2)

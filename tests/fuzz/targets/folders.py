@@ -1,0 +1,216 @@
+"""Folders that somebody else may have changed: run folders, a coordinator's own, a site's ledger.
+
+An input names one file and says what is in it; everything else is as an honest run left it.
+"""
+
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+
+from fedsci.audit.entries import FILE as ENTRIES
+from fedsci.config.site import load_site
+from fedsci.coordinator.checkpoint import Checkpoint
+from fedsci.coordinator.progress import Progress
+from fedsci.coordinator.queue import StudyQueue
+from fedsci.errors import FedsciError
+from fedsci.reporting.comparison import compare_runs
+from fedsci.reporting.documents import check_documents, write_documents
+from fedsci.reporting.earlier_runs import earlier_runs
+from fedsci.reporting.evidence import read_evidence
+from fedsci.reporting.report import write_report
+from fedsci.reporting.run_folder import read_run_folder
+from fedsci.reporting.verify import verify_run
+from fedsci.site.approvals import Approvals
+from fedsci.site.daemon_status import daemon_status
+from fedsci.site.ledger import open_ledger
+from fedsci.site.log import SiteLog
+from tests.fuzz.engine import Target, home
+from tests.fuzz.targets.audit import files_of, overwrite
+from tests.fuzz.world import STUDIES, finished, recorded, study
+
+
+@contextmanager
+def copied(folder: Path, data: bytes) -> Iterator[Path]:
+    """A copy of a folder with the file that an input names."""
+    name, _, content = data.partition(b"\n")
+    with tempfile.TemporaryDirectory(dir=home()) as place:
+        copy = Path(place, folder.name)
+        shutil.copytree(folder, copy)
+        overwrite(copy, name, content)
+        yield copy
+
+
+def run_folder(data: bytes, *, kind: str) -> None:
+    """Whatever reads a run folder: reports, statements, cards, comparisons, the verifier."""
+    with copied(finished(kind).folder, data) as folder:
+        read_run_folder(folder)
+        plan = study(kind).plan
+        readers: list[Callable[[], object]] = [
+            lambda: read_evidence(folder),
+            lambda: verify_run(folder),
+            lambda: write_report(folder, verified=verify_run),
+            lambda: compare_runs([folder, finished(kind).folder]),
+            lambda: earlier_runs(plan, folder.parent),
+            lambda: write_documents(folder),
+            lambda: check_documents(folder),
+        ]
+        answers, first = list[FedsciError](), zlib.crc32(data) % len(readers)
+        for read in (readers[first], readers[first - 1]):  # each for itself: most take a second
+            try:
+                read()
+            except FedsciError as error:
+                answers.append(error)
+    if answers:
+        raise answers[0]
+
+
+def coordinator_folder(data: bytes) -> None:
+    """What a coordinator kept of a study that goes on, damaged."""
+    with copied(_kept(), data) as folder:
+        keep = Checkpoint(folder)
+        try:
+            restored = keep.restore(study("masked").plan)
+            if restored is not None:
+                keep.save(restored)
+        finally:
+            keep.setups()
+
+
+def queue(data: bytes) -> None:
+    """The folders of studies that were handed in, damaged."""
+    with copied(_queue(), data) as folder:
+        for job in StudyQueue(folder).jobs():
+            assert job.state.state
+            job.plan()
+
+
+def ledger(data: bytes) -> None:
+    """A site's ledger, its anchor and its approvals, damaged: nothing is charged by them, and nothing crashes."""
+    world = recorded("masked")
+    world.restore("train-1")
+    site, state = world.service.site, world.service.state
+    name, _, content = data.partition(b"\n")
+    overwrite(state.parent, name, content)
+    for path in state.glob("ledger.sqlite-*"):
+        path.unlink()
+    try:
+        seen = open_ledger(site, state).inspect()
+        assert seen.books is not None
+        open_ledger(site, state).entries()
+    finally:
+        daemon_status(state)
+        SiteLog(state / "site.log").last_error("0" * 32)
+        with suppress(FedsciError):
+            Approvals(state).asked()
+
+
+@cache
+def _kept() -> Path:
+    """A coordinator's folder in the middle of a masked study: its last checkpoint, caught as it was written."""
+    from fedsci.secagg import ReadySetup
+    from tests.fuzz.targets.secagg import batch
+
+    folder = home() / "kept"
+    keep, progress = Checkpoint(folder), Progress()
+    ran = _progress()
+    progress.__dict__.update(ran.__dict__)
+    keep.save(progress)
+    keep.save_state(progress)
+    found = batch()[0]
+    keep.save_setup(0, ReadySetup.decode(found["ready"]), {1: found["delivery"]})
+    keep.save_adverts(1, found["adverts"])
+    return folder
+
+
+@cache
+def _progress() -> Progress:
+    """The progress of a plain study after its last round."""
+    import numpy as np
+
+    from fedsci.coordinator.admission import Admission
+    from fedsci.coordinator.progress import RoundResult
+    from fedsci.strategies.base import StrategyState
+    from fedsci.strategies.server_optimiser import OptimiserState
+
+    progress, nothing = Progress(), np.zeros(3, np.float32)
+    said = {"train": 18, "holdout": 6, "inputs": 2, "parameters": 3, "schema": "x", "privacy": {"study": 1.0}}
+    said |= {"exact_evaluation": True, "rounds_allowed": 2, "measurements_allowed": 1, "advert": "AAAA"}
+    progress.sites = {site: Admission(**said) for site in study("masked").plan.sites}  # type: ignore[arg-type]
+    progress.rounds_allowed, progress.asked = 2, 1
+    optimiser = OptimiserState(first=nothing, second=nothing)
+    progress.state = StrategyState(round=1, model=nothing + 1, optimiser=optimiser, memory={})
+    progress.pending = RoundResult(number=1, measured=None, survivors=3, dropped=(), seconds=1.0)
+    return progress
+
+
+@cache
+def _queue() -> Path:
+    from dataclasses import replace
+
+    folder = home() / "queue"
+    folder.mkdir()
+    job = StudyQueue(folder).add(study("masked").plan, who="fuzz", patience_s=1.0)
+    job.write_state(replace(job.state, state="running", run="0" * 32))
+    return folder
+
+
+def _run_files(kind: str) -> Mapping[str, bytes]:
+    audit = ("audit/keys.json", "audit/manifest.json", f"audit/{ENTRIES}", "audit/statements/*", "audit/checkpoints/*")
+    folder = finished(kind).folder
+    write_documents(folder)
+    return files_of(folder, "*.yaml", "*.jsonl", "*.json", "*.safetensors", "*.md", *audit)
+
+
+def _ledger_files() -> Mapping[str, bytes]:
+    world = recorded("masked")
+    world.restore("train-1")
+    labs = world.service.state.parent
+    with suppress(FedsciError):
+        load_site(study("masked").site_files[0])
+    asked = b'{"digest": "sha256:00", "study": "x", "plan": "{}", "state": "pending", "since": 1.0}'
+    status = b'{"pid": 1, "connected": true, "since": 1.0}'
+    return {
+        **files_of(labs, "lab-1/ledger.sqlite", "anchors/lab-1.json"),
+        "status": b"lab-1/status.json\n" + status,
+        "log": b'lab-1/site.log\n{"time": 1, "event": "error", "run": "x"}\n',
+        "approval": b"lab-1/approvals/00.json\n" + asked,
+    }
+
+
+_YAML = (b"&a [", b"*a", b"!!bool x", b"2024-13-45", b"!!python/name:os.system", b".inf", b"? ")
+
+TARGETS = [
+    *(
+        Target(
+            name=f"run-folder-{kind}",
+            run=partial(run_folder, kind=kind),
+            seeds=partial(_run_files, kind),
+            tokens=_YAML,
+            headed=True,
+            fresh=True,
+            tries=8,
+        )
+        for kind in STUDIES
+    ),
+    Target(
+        name="coordinator-folder",
+        run=coordinator_folder,
+        seeds=lambda: files_of(_kept(), "*"),
+        headed=True,
+        fresh=True,
+        tries=25,
+    ),
+    Target(
+        name="queue-folder",
+        run=queue,
+        seeds=lambda: files_of(_queue(), "studies/*/*"),
+        headed=True,
+        fresh=True,
+        tries=15,
+    ),
+    Target(name="site-ledger", run=ledger, seeds=_ledger_files, headed=True, fresh=True, tries=15),
+]
