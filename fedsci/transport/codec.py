@@ -5,7 +5,7 @@ Few, flat objects: Flower spends milliseconds on each. The array travels as its 
 
 import json
 from collections.abc import Mapping
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def _body(records: RecordDict) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > _MAX_FIELDS_BYTES:
         raise ConnectionFailed("a message whose body is no text, or too long")
     try:
-        body = json.loads(text, parse_constant=_refuse_constant)
+        body = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise ConnectionFailed("a message whose body is not JSON") from None
     if not isinstance(body, dict):
@@ -81,6 +81,13 @@ def _body(records: RecordDict) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):  # 1e999
+        raise ValueError(f"{text[:20]} is beyond all floats")
+    return number
 
 
 def _mapping(body: dict[str, Any], name: str) -> Mapping[str, Any]:

@@ -86,6 +86,7 @@ HOSTILE = {
     "JSON null": records("null"),
     "NaN": records('{"action": "hello", "fields": {"x": NaN}}'),
     "minus infinity": records('{"action": "hello", "fields": {"x": -Infinity}}'),
+    "beyond all floats": records('{"action": "hello", "fields": {"x": 1e999}}'),
     "fields are a list": records({"action": "hello", "fields": []}),
     "fields are null": records({"action": "hello", "fields": None}),
     "error is a text": records({"action": 5, "error": "no"}),

@@ -30,12 +30,12 @@ _PATCHES: dict[str, tuple[tuple[str, ...], ...]] = {
     "hello": (("site",), ("key",)),
     "prepare": (("records", "train"), ("inputs",), ("advert",), ("key",), ("permit",)),  # others: admission
     "share": (("envelopes",),),
-    "train": (("header",), ("metrics",), ("own",)),
-    "unmask": (("answer",), ("advert",)),
-    "evaluate": (("own",), ("own", "federated"), ("metrics",), ("header",)),
-    "alone": (("own",), ("metrics",)),
-    "witness": (("cosignatures",), ("size",)),
-    "finish": (("privacy",), ("spend",), ("privacy", "study")),
+    "train": (("header",), ("metrics",)),
+    "unmask": (("answer",),),
+    "evaluate": (("own",), ("metrics",)),
+    "alone": (("own",),),
+    "witness": (("cosignatures",),),
+    "finish": (("privacy",), ("spend",)),
 }
 _VALUES = (None, "\ud800", 1e308, [1e308] * 6, {"\ud800": "\ud800"})
 
@@ -159,7 +159,8 @@ def _patches(kind: str) -> Mapping[str, bytes]:
             found[f"{action}-{name}-all-{fill}"] = json.dumps([patch]).encode()
     array = {"dtype": "float32", "shape": [3], "data": "AACAfwAAgH8AAIB/"}
     found["infinite"] = json.dumps([{"action": "train", "vector": array}]).encode()
-    found["error"] = json.dumps([{"action": "train", "error": {"code": "behind", "size": 1, "message": "x"}}]).encode()
+    error = {"code": "behind", "size": 1, "message": "x"}
+    found["error"] = json.dumps([{"action": "train", "error": error}]).encode()
     return found
 
 
