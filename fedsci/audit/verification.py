@@ -66,6 +66,7 @@ def verify_log(
     others: Mapping[str, Iterable[bytes]] | None = None,
     signers: SignersOf | None = None,
     finished: bool = True,
+    cut_off: bool = False,
 ) -> VerifiedLog:
     """Return the log of a folder in which everything is as signed, and nothing is missing or left over.
 
@@ -78,12 +79,13 @@ def verify_log(
         others: further keys of sites whose cosignatures may stand beside: ML-DSA-44.
         signers: whose statements are whose; by default :func:`usual_signers`.
         finished: whether the run came to its end; else its last checkpoint may stand without a quorum.
+        cut_off: whether its process was killed: then entries at the end that no checkpoint speaks of are left out.
 
     Raises:
         VerificationFailed: ``file`` and ``field`` say what is wrong first: an entry, a checkpoint, a statement.
     """
     check_cosigners(sites, coordinator=coordinator, quorum=quorum)
-    entries, tree = _read_entries(folder)
+    entries, tree = _read_entries(folder, cut_off=cut_off)
     keys = {site: {public, *(others or {}).get(site, ())} for site, public in sites.items()}
 
     def read_note(name: str, *, witnessed: bool = True) -> Note:
@@ -98,6 +100,8 @@ def verify_log(
     kept = _read_kept(folder, read_note, finished=finished)
     newest = read_note(NEWEST, witnessed=finished)
     _check_roots([*kept, newest], tree)
+    if cut_off:
+        entries = entries[: newest.checkpoint.size]
     if newest.checkpoint.size != len(entries):
         where = f"line {newest.checkpoint.size + 1}"
         raise VerificationFailed("no checkpoint speaks of this entry", file=FILE, field=where)
@@ -132,7 +136,7 @@ def _check_roots(notes: Iterable[Note], tree: Tree) -> None:
         good = point.size
 
 
-def _read_entries(folder: Path) -> tuple[tuple[Entry, ...], Tree]:
+def _read_entries(folder: Path, *, cut_off: bool) -> tuple[tuple[Entry, ...], Tree]:
     *lines, half = _content(folder, FILE).split(b"\n")
     entries, tree, seen = list[Entry](), Tree(), dict[str, int]()
     for index, line in enumerate(lines):
@@ -144,7 +148,7 @@ def _read_entries(folder: Path) -> tuple[tuple[Entry, ...], Tree]:
         seen[entry.digest] = index
         entries.append(entry)
         tree.append(line)
-    if half:
+    if half and not cut_off:
         raise VerificationFailed("the last line has no end", file=FILE, field=f"line {len(lines) + 1}")
     return tuple(entries), tree
 

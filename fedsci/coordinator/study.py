@@ -315,6 +315,7 @@ class _Conduct:
         if self.log is not None and progress.state is not None:
             self.log.round(number, collected, *self._models(progress.state), norm=norm)
         self.keep.save(progress)
+        self._witnessed()
         self.observer.round_finished(
             progress,
             RoundResult(
@@ -327,7 +328,6 @@ class _Conduct:
                 norm=norm,
             ),
         )
-        self._witnessed()
 
     def _decide_after(self, rounds: int) -> None:
         """Wait for decisions that are due once so many rounds are over."""

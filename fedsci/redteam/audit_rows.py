@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from fedsci.config.plan import Plan
 from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
@@ -18,7 +19,14 @@ from fedsci.redteam.lower_bounds import (
     one_run,
     one_run_gaussian,
 )
-from fedsci.redteam.noise_checks import NoiseCheck, check_noise, check_repeats, noise_needed
+from fedsci.redteam.noise_checks import (
+    NoiseCheck,
+    check_noise,
+    check_repeats,
+    noise_needed,
+    shape_chance,
+    visible_lack,
+)
 from fedsci.redteam.notes import Step
 from fedsci.redteam.sampling_checks import check_sampling
 from fedsci.training.accountant import Cost
@@ -26,9 +34,12 @@ from fedsci.training.noised_metrics import sensitivity
 
 _FALSE_ALARMS: Final = 0.01
 """How often an audit may accuse a correct build, all tests together."""
-_TESTS: Final = 9
+_TESTS: Final = 15
 _LEVEL: Final = _FALSE_ALARMS / _TESTS
 _POINTS: Final = 120
+_ROUNDING: Final = 1e-4  # of C, between a sum and the sum of its parts
+_BLIND: Final = 0.5  # a lack of noise that must show, or nothing was measured
+_FEWEST_BYTES: Final = 160
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,8 +58,11 @@ class Evidence:
         names: of those rows.
         steps: of each site.
         longest: the longest clipped vector that was found, over C.
+        apart: how far a clipped sum of several was from the sum of each one's, over C.
+        masked: the highest bytes of each masked upload.
         strays: where something left that was not made of noised sums.
         metrics: noise of measurements; empty where none is noised.
+        longest_measured: the longest part of one held-out record in one.
     """
 
     plan: Plan
@@ -63,8 +77,11 @@ class Evidence:
     names: Sequence[str]
     steps: Sequence[Sequence[Step]]
     longest: float
+    apart: float
+    masked: Sequence[NDArray[np.uint8]]
     strays: Sequence[str]
     metrics: NDArray[np.float64]
+    longest_measured: float
 
     @property
     def releases(self) -> int:
@@ -75,7 +92,10 @@ class Evidence:
 def rows(evidence: Evidence, *, confidence: float) -> tuple[tuple[Finding, ...], float | None]:
     """Return the rows of an audit, and the largest epsilon that its canaries refute."""
     canaries, bound = _canaries(evidence, confidence)
-    found = [canaries, _noise(evidence, confidence), _fresh(evidence), _pipeline(evidence), _clipping(evidence)]
+    found = [canaries, _noise(evidence, confidence), _labs_noise(evidence, confidence), _fresh(evidence)]
+    found += [_pipeline(evidence), _clipping(evidence)]
+    if evidence.plan.study.secure_aggregation.enabled:
+        found.append(_masks(evidence))
     if evidence.plan.study.privacy.unit != "site":
         found.append(_sampling(evidence))
     if evidence.metrics.size:
@@ -99,10 +119,11 @@ def _canaries(evidence: Evidence, confidence: float) -> tuple[Finding, float | N
             **about, result=f"Not measured: {why}. The noise itself is, below.", verdict="not measured"
         ), None
     scores = evidence.scores
-    effect = effect_size(scores, confidence=confidence)
+    each = 1 - (1 - confidence) / 3  # three bounds, of which the largest counts
+    effect = effect_size(scores, confidence=each)
     sharp = epsilon_of_gaussian(effect.lowest, delta=delta)
-    guesses = one_run(scores, delta=delta, confidence=confidence)
-    gaussian = one_run_gaussian(scores, delta=delta, confidence=confidence)
+    guesses = one_run(scores, delta=delta, confidence=each)
+    gaussian = one_run_gaussian(scores, delta=delta, confidence=each)
     broken = (
         effect.chance(mu_of_gaussian(evidence.epsilon, delta=delta)) < _LEVEL
         or one_run(scores, delta=delta, confidence=1 - _LEVEL) > evidence.epsilon
@@ -147,6 +168,7 @@ def _noise(evidence: Evidence, confidence: float) -> Finding:
     check = check_noise(evidence.noise, needed=needed * privacy.clipping_norm, stated=stated, confidence=confidence)
     return _noise_row(
         check,
+        noise=evidence.noise,
         key="audit-noise",
         claim="Every sum carries the noise that its epsilon needs.",
         attack="Chi-square test of what was released, less the exact sum.",
@@ -162,6 +184,8 @@ def _metrics(evidence: Evidence, confidence: float) -> Finding:
     stated = noise.share.deviation * noise.share.gamma * math.sqrt(evidence.counted) if noise is not None else wanted
     return _noise_row(
         check_noise(evidence.metrics, needed=wanted, stated=stated, confidence=confidence),
+        noise=evidence.metrics,
+        too_long=evidence.longest_measured > sensitivity(evidence.plan) * (1 + 1e-9),
         key="audit-metrics",
         claim="Measurements on held-out records carry the noise that their epsilon needs.",
         attack="Chi-square test of the noised sums, less the exact ones.",
@@ -169,31 +193,92 @@ def _metrics(evidence: Evidence, confidence: float) -> Finding:
     )
 
 
-def _noise_row(check: NoiseCheck, *, key: str, claim: str, attack: str, confidence: float) -> Finding:
+def _labs_noise(evidence: Evidence, confidence: float) -> Finding:
+    """Of every lab's own releases: one without its share would hide among the others'."""
+    share = evidence.cost.share
+    own = evidence.cost.noise_multiplier * evidence.plan.study.privacy.clipping_norm
+    stated = own if share is None else share.deviation * share.gamma
+    return _noise_row(
+        check_noise(evidence.each, needed=stated, stated=stated, confidence=confidence),
+        noise=evidence.each,
+        key="audit-labs-noise",
+        claim="Every lab adds its share of the noise in every round, and it is Gaussian.",
+        attack="Chi-square and kurtosis of what each lab released, less its exact sum.",
+        confidence=confidence,
+    )
+
+
+def _masks(evidence: Evidence) -> Finding:
+    """Of masked uploads: uniform in their highest byte, where a sum without masks has hardly any."""
+    about: dict[str, Any] = {
+        "key": "audit-masks",
+        "claim": "What a lab sends is masked: to whoever lacks the others' secrets it looks like chance.",
+        "attack": "Chi-square test of the highest byte of each number of every upload, for each and all together.",
+    }
+    numbers = sum(len(upload) for upload in evidence.masked)
+    if numbers < _FEWEST_BYTES:
+        why = "no upload was masked" if numbers == 0 else f"{numbers} numbers are too few"
+        broken = numbers == 0
+        return Finding(**about, result=f"Not measured: {why}.", verdict="broken" if broken else "not measured")
+    views = [np.concatenate(evidence.masked), *(one for one in evidence.masked if len(one) >= 80)]
+    chance = min(1.0, len(views) * min(_uniform(view) for view in views))
+    result = f"{numbers:,} numbers of {len(evidence.masked):,} uploads are as uniform as chance (p = {chance:.2g})."
+    if chance < _LEVEL:
+        result = f"{numbers:,} numbers of {len(evidence.masked):,} uploads are not uniform: something is not masked."
+    return Finding(
+        **about, result=result, verdict=_verdict(chance < _LEVEL), measured={"numbers": numbers, "p": chance}
+    )
+
+
+def _uniform(values: NDArray[np.uint8]) -> float:
+    """Return the p-value of a chi-square test, over 16 bins: each is expected five times or more."""
+    counts = np.bincount(values >> 4, minlength=16)
+    return float(stats.chisquare(counts).pvalue)
+
+
+def _noise_row(
+    check: NoiseCheck,
+    *,
+    noise: NDArray[np.float64],
+    key: str,
+    claim: str,
+    attack: str,
+    confidence: float,
+    too_long: bool = False,
+) -> Finding:
     little, odd = check.too_little < _LEVEL, check.unexplained < _LEVEL
+    shape, seen = shape_chance(noise), visible_lack(check.numbers, level=_LEVEL / 3)
     result = f"{check.numbers:,} numbers: {check.ratio:.4g} times the noise that is needed"
-    if little:
+    if too_long:
+        result += "; but one record's part is longer than the noise is made for."
+    elif shape < _LEVEL and not little:
+        result += "; its tails are not a Gaussian's."
+    elif little:
         result += (
             f", at most {check.highest:.4g} ({confidence:.0%} confidence), or too little in some coordinate or round."
         )
     elif odd:
         result += ": more than the plan states, so what was noised is not the sum of clipped records."
     else:
-        result += "."
+        result += f"; a lack of {seen:.2g} of it would show." if seen < _BLIND else "; too few to tell."
     measured = {
         "numbers": check.numbers,
+        "visible_lack": seen,
+        "p_shape": shape,
         "ratio": check.ratio,
         "highest": check.highest,
         "p_too_little": check.too_little,
         "p_unexplained": check.unexplained,
     }
-    return Finding(
-        key=key, claim=claim, attack=attack, result=result, verdict=_verdict(little or odd), measured=measured
-    )
+    broken = little or odd or too_long or shape < _LEVEL
+    verdict: Verdict = "broken" if broken else "holds" if seen < _BLIND else "not measured"
+    return Finding(key=key, claim=claim, attack=attack, result=result, verdict=verdict, measured=measured)
 
 
 def _fresh(evidence: Evidence) -> Finding:
     check = check_repeats(evidence.each, evidence.names)
+    inside = check_repeats(evidence.each.T, [f"number {at}" for at in range(evidence.each.shape[1])])
+    check = min(check, inside, key=lambda one: one.chance) if check.pairs else check
     broken = check.chance < _LEVEL
     result = f"{check.pairs:,} pairs of releases compared: largest correlation {check.largest:.3f}"
     result += (
@@ -201,10 +286,10 @@ def _fresh(evidence: Evidence) -> Finding:
     )
     return Finding(
         key="audit-fresh-noise",
-        claim="Noise is never used twice: not by two labs, in two rounds, or after a restart.",
-        attack="Correlation of the noise of all releases, across labs, rounds and a restart half-way.",
-        result=result,
-        verdict=_verdict(broken),
+        claim="Noise is never used twice: not by two labs, in two rounds, within one, or after a restart.",
+        attack="Correlation of the noise of all releases, and of all coordinates; a restart half-way.",
+        result=result if check.pairs else "Not measured: there is one release, or they are too short.",
+        verdict=_verdict(broken) if check.pairs else "not measured",
         measured={"pairs": check.pairs, "largest": check.largest, "p": check.chance},
     )
 
@@ -219,7 +304,7 @@ def _pipeline(evidence: Evidence) -> Finding:
         result = f"Not so: {strays[0]}{more}. Something left without passing through the noise."
     return Finding(
         key="audit-pipeline",
-        claim="Nothing leaves a lab but noised sums, whether masked or not.",
+        claim="No update leaves a lab but noised sums, each once, and no metrics without the noise they need.",
         attack="Each contribution is made again without any record, from what was released inside, and compared.",
         result=result,
         verdict=_verdict(bool(strays)),
@@ -236,8 +321,9 @@ def _clipping(evidence: Evidence) -> Finding:
     if evidence.plan.study.privacy.unit == "site":
         result = "Not measured one by one: what a lab's update was clipped to shows in the noise, above."
         return Finding(**about, result=result, verdict="not measured")
-    broken = evidence.longest > 1 or not evidence.longest > 0
-    result = f"The longest that was found is {evidence.longest:.6f} times the clipping norm."
+    broken = evidence.longest > 1 or not evidence.longest > 0 or evidence.apart > _ROUNDING
+    result = f"The longest that was found is {evidence.longest:.6f} times the clipping norm"
+    result += ", and several together are the sum of each." if evidence.apart <= _ROUNDING else "; but in company: not."
     return Finding(**about, result=result, verdict=_verdict(broken), measured={"longest": evidence.longest})
 
 

@@ -21,7 +21,7 @@ from fedsci.redteam.canaries import Canaries
 from fedsci.redteam.notes import Measured, Notes, SiteRound, Step
 from fedsci.site.round import Contributor, WholeSite
 from fedsci.site.service import SiteService
-from fedsci.site.upload import ActiveRun
+from fedsci.site.upload import ActiveRun, Upload
 from fedsci.training.evaluation import bounded_sums
 from fedsci.transport.messages import Reply, Request
 
@@ -65,7 +65,30 @@ class AuditedLab(SiteService):
             self._runs.clear()
         if request.action == "train" and self.site.site in self._auditor.absent:
             return self.failed(request, RoundAborted("missing, as the audit wants it", public="missing"))
-        return super().handle(request)
+        reply = super().handle(request)
+        if request.action == "train" and reply.error is None:
+            self._note_reply(request, reply)
+        return reply
+
+    def _note_reply(self, request: Request, reply: Reply) -> None:
+        """Write down whether a reply holds more than an upload does, and what of the upload masks should hide."""
+        hidden, highest = "slot" in request.fields, None
+        extra = set(reply.fields) - ({"header", "advert", "envelopes"} if hidden else {"metrics"})
+        if hidden and reply.vector is not None and reply.vector.dtype.kind == "u":
+            bits, kind = 8 * reply.vector.dtype.itemsize, reply.vector.dtype
+            highest = (reply.vector[: len(self._auditor.columns)] >> np.array(bits - 8, kind)).astype(np.uint8)
+        site, number = SiteId(self.site.site), request.integer("round")
+        self._auditor.notes.replied(site, number, extra=", ".join(sorted(extra)), masked=highest)
+
+    def _measure(self, active: ActiveRun, upload: Upload, *args: Any, **rest: Any) -> Any:
+        notes, site = self._auditor.notes, SiteId(self.site.site)
+        before = len(notes.measurements(site))
+        told = super()._measure(active, upload, *args, **rest)
+        if active.cost is not None and not active.policy.exact_evaluation and upload.evaluate is not None:
+            noised, (sums, exact) = notes.measurements(site)[before:], told
+            if exact is not None or any(sent is not None and not _is_noised(sent, noised) for sent in sums):
+                notes.left_exactly(f"exact metrics of {site}")
+        return told
 
     def _activate(self, *args: Any) -> ActiveRun:
         active = super()._activate(*args)
@@ -85,11 +108,19 @@ class _AuditedRun(ActiveRun):
         if self.cost is not None and self.cost.metric_noise is not None:
             weight, device = smallest / self.data.holdout_count, self.worker.learner.device
             exact = bounded_sums(self.plan, model, self.data.holdout, site_weight=weight, device=device)
-            step = self.cost.metric_noise.share.gamma
-            self.notes.measured(
-                SiteId(self.worker.name), Measured(exact=exact, released=released.astype(np.float64) * step)
+            step, one = self.cost.metric_noise.share.gamma, np.zeros(self.data.holdout.rows, np.bool_)
+            one[:1] = True
+            part = bounded_sums(self.plan, model, self.data.holdout.where(one), site_weight=1.0, device=device)
+            found = Measured(
+                exact=exact, released=released.astype(np.float64) * step, longest=float(np.linalg.norm(part))
             )
+            self.notes.measured(SiteId(self.worker.name), found)
         return released
+
+
+def _is_noised(sent: NDArray[Any], noised: list[Measured]) -> bool:
+    """Return whether what is sent of a holdout is what was noised: whole steps, and as many numbers."""
+    return bool(noised) and sent.dtype.kind == "i" and sent.shape == noised[-1].released.shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +148,7 @@ class _AuditedContributor(Contributor):
             follows=bool(releases) and self._follows(sent, releases, received, round_number, remembered, steps),
         )
         if isinstance(self.private, AuditedLearner) and round_number in self.auditor.restarts | {1}:
-            done.longest = self.private.longest(received[: self.parameters])
+            done.longest, done.apart = self.private.clipping(received[: self.parameters])
         self.auditor.notes.round(self.site, round_number, done)
         return sent
 

@@ -133,21 +133,28 @@ class AuditedLearner(PrivateLearner):
         step = Step(drawn=drawn, units=self.units, data=data, canaries=canaries, released=released)
         self.book.releases.append(Release(step=step, whole=whole.copy()))  # the trainer works on it
 
-    def longest(self, vector: NDArray[np.float32]) -> float:
-        """Return the longest clipped vector of one unit over C, among some as they are and far out of bounds."""
+    def clipping(self, vector: NDArray[np.float32]) -> tuple[float, float]:
+        """Return what clipping comes to for some units, as they are and far out of bounds, over C.
+
+        The norm of the longest clipped vector of one of them; and how far their clipped sum is from the sum of each
+        one's: clipping that looks at the batch instead of the unit shows there.
+        """
         load_vector(self.learner.module, vector)
         units = np.unique(np.linspace(0, max(self.bare.units - 1, 0), _UNITS).astype(np.int64))[: self.bare.units]
-        return max((self._norm_of(unit, scale) for unit in units for scale in (1.0, _FAR)), default=0.0)
+        longest = apart = 0.0
+        for scale in (1.0, _FAR) if len(units) else ():
+            each = [self._sum_of(units[at : at + 1], scale) for at in range(len(units))]
+            longest = max(longest, *(float(np.linalg.norm(one)) for one in each))
+            apart = max(apart, float(np.linalg.norm(self._sum_of(units, scale) - np.sum(each, axis=0))))
+        return longest / self.clipping_norm, apart / self.clipping_norm
 
-    def _norm_of(self, unit: np.int64, scale: float) -> float:
-        one, learner = np.array([unit]), self.learner
+    def _sum_of(self, units: NDArray[np.int64], scale: float) -> NDArray[np.float64]:
+        learner = self.learner
         if learner.plan.strategy.site_work == "statistics":
-            vector = self.bare._statistics.sum_of(one)
-        elif learner.table.groups is not None:
-            vector = self.bare._grouped.sum_of(learner.features * scale, learner.targets, learner.table.groups, one)
-        else:
-            vector = self.bare._clipped.sum_of(learner.features * scale, learner.targets, one)
-        return float(np.linalg.norm(vector)) / self.clipping_norm
+            return self.bare._statistics.sum_of(units)
+        if learner.table.groups is not None:
+            return self.bare._grouped.sum_of(learner.features * scale, learner.targets, learner.table.groups, units)
+        return self.bare._clipped.sum_of(learner.features * scale, learner.targets, units)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +70,10 @@ class AuditedRun:
 
     @property
     def epsilon(self) -> float:
-        """The least that the study, or the ledger of any site that took part, says that a record was charged."""
+        """The least that the study, or the ledger of any site that took part, says was charged.
+
+        For adding or removing one record, or what else the study protects.
+        """
         study = self.plan.study.privacy.epsilon
         by_site = self.summary["privacy"]["by_site"]
         spent = [by_site[site]["epsilon_spent_study"] for site in self.honest]
@@ -119,7 +123,7 @@ def audited_run(
     plan = study.plan
     dimension = layout_of(module_for(plan, inputs=schema_of(plan.study).width)).size
     cost, width = cost_of(plan, dimension=dimension), plan.release_size(dimension)
-    absent, colluding, honest = _roles(plan, cost)
+    absent, colluding, honest = _roles(plan, cost, rng)
     releases = len(honest) * plan.training.rounds * plan.steps_per_round
     columns = columns_of(width, rng, most=_MOST_NUMBERS // releases)
     canaries = plant(honest, columns, rng, each=cost.share is None)
@@ -165,12 +169,17 @@ def audited_run(
     )
 
 
-def _roles(plan: Plan, cost: Cost) -> tuple[tuple[SiteId, ...], tuple[SiteId, ...], tuple[SiteId, ...]]:
-    """Return who is missing, who colludes, and whose noise is left: the fewest that the study counts on."""
+def _roles(
+    plan: Plan, cost: Cost, rng: np.random.Generator
+) -> tuple[tuple[SiteId, ...], tuple[SiteId, ...], tuple[SiteId, ...]]:
+    """Return who is missing, who colludes, and whose noise is left: the fewest that the study counts on, by lot."""
     if cost.share is None:
         return (), (), plan.sites
     survivors, colluding = plan.min_survivors, plan.study.privacy.colluding_sites
-    return plan.sites[survivors:], plan.sites[survivors - colluding : survivors], plan.sites[: survivors - colluding]
+    drawn = [plan.sites[at] for at in rng.permutation(len(plan.sites))]
+    ends = (len(drawn), survivors, survivors - colluding, 0)
+    absent, colluders, honest = (tuple(sorted(drawn[low:high])) for high, low in pairwise(ends))
+    return absent, colluders, honest
 
 
 class Unseen:

@@ -46,7 +46,7 @@ class Scores:
 def epsilon_of_gaussian(mu: float, *, delta: float) -> float:
     """Return epsilon at ``delta`` of a release whose two cases are ``mu`` deviations apart (Dong, Roth, Su 2022).
 
-    Zero where ``mu`` is; infinite where it is.
+    For adding or removing one record. Zero where ``mu`` is; infinite where it is.
     """
     if math.isinf(mu):
         return math.inf

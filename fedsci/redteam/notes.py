@@ -43,20 +43,32 @@ class SiteRound:
         sent: what it handed over to be masked, of the coordinates that are looked at; in the contribution's units.
         follows: whether that is a function of the releases and nothing else.
         longest: the longest clipped vector of one unit that the auditor could make, over the clipping norm.
+        apart: how far the clipped sum of some units is from the sum of each one's, over the clipping norm.
+        extra: what the reply held besides, in words; empty where nothing did.
+        masked: the highest byte of each number of the masked upload; None where nothing is masked.
     """
 
     steps: list[Step] = field(default_factory=list)
     sent: NDArray[np.float64] | None = None
     follows: bool = False
     longest: float = 0.0
+    apart: float = 0.0
+    extra: str = ""
+    masked: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """A noised measurement on held-out records: exact and released sums, in their own units."""
+    """A noised measurement on held-out records.
+
+    Attributes:
+        exact, released: sums, in their own units.
+        longest: the norm of one held-out record's part.
+    """
 
     exact: NDArray[np.float64]
     released: NDArray[np.float64]
+    longest: float
 
 
 class Notes:
@@ -66,11 +78,30 @@ class Notes:
         self._lock = threading.Lock()
         self._rounds: dict[SiteId, dict[int, SiteRound]] = defaultdict(dict)
         self._measured: dict[SiteId, list[Measured]] = defaultdict(list)
+        self._exact: list[str] = []
 
     def round(self, site: SiteId, number: int, done: SiteRound) -> None:
-        """Write down a round of a site."""
+        """Write down a round of a site; one that it trains twice is no round of its plan."""
         with self._lock:
+            if number in self._rounds[site]:
+                done.follows = False
             self._rounds[site][number] = done
+
+    def replied(self, site: SiteId, number: int, *, extra: str, masked: NDArray[np.uint8] | None) -> None:
+        """Write down what a site's reply to a round held."""
+        with self._lock:
+            done = self._rounds[site].setdefault(number, SiteRound())
+            done.extra, done.masked = extra, masked
+
+    def left_exactly(self, where: str) -> None:
+        """Write down that exact metrics left where only noised ones may."""
+        with self._lock:
+            self._exact.append(where)
+
+    @property
+    def exact(self) -> list[str]:
+        """Where exact metrics left although only noised ones may."""
+        return list(self._exact)
 
     def measured(self, site: SiteId, found: Measured) -> None:
         """Write down a measurement of a site."""

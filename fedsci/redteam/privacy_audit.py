@@ -127,9 +127,12 @@ def gather(runs: Sequence[AuditedRun]) -> Evidence:
         each=noise,
         names=names,
         steps=steps,
-        longest=max((_longest(run) for run in runs), default=0.0),
+        longest=max(_most(run, "longest") for run in runs),
+        apart=max(_most(run, "apart") for run in runs),
+        masked=[found for run in runs for found in _masked(run)],
         strays=[stray for run in runs for stray in _strays(run)],
         metrics=np.concatenate([_noise_of_metrics(run) for run in runs]),
+        longest_measured=max(_longest_measured(run) for run in runs),
     )
 
 
@@ -191,8 +194,20 @@ def _steps(run: AuditedRun, site: SiteId) -> list[Step]:
     return [step for number in sorted(run.sums) for step in run.notes.of(site, number).steps]
 
 
-def _longest(run: AuditedRun) -> float:
-    return max(run.notes.of(site, number).longest for site in run.plan.sites for number in run.sums)
+def _most(run: AuditedRun, what: str) -> float:
+    found = (getattr(run.notes.of(site, number), what) for site in run.plan.sites for number in run.sums)
+    return max(found, default=0.0)
+
+
+def _masked(run: AuditedRun) -> list[NDArray[np.uint8]]:
+    """Return the highest bytes of each masked upload."""
+    uploads = (run.notes.of(site, number).masked for site in run.plan.sites for number in sorted(run.sums))
+    return [upload for upload in uploads if upload is not None]
+
+
+def _longest_measured(run: AuditedRun) -> float:
+    """Return the longest part of one held-out record in a noised measurement."""
+    return max((one.longest for site in run.plan.sites for one in run.notes.measurements(site)), default=0.0)
 
 
 def _strays(run: AuditedRun) -> list[str]:
@@ -201,8 +216,15 @@ def _strays(run: AuditedRun) -> list[str]:
         f"{site}, round {number}"
         for number in sorted(run.sums)
         for site in run.survivors[number]
-        if not run.notes.of(site, number).follows
+        if not run.notes.of(site, number).follows or len(run.notes.of(site, number).steps) != run.cost.steps_per_round
     ]
+    found += [
+        f"{site}, round {number}: its reply also held {run.notes.of(site, number).extra}"
+        for number in sorted(run.sums)
+        for site in run.plan.sites
+        if run.notes.of(site, number).extra
+    ]
+    found += run.notes.exact
     share, grid = run.cost.share, grid_for(run.plan)
     for number, total in sorted(run.sums.items()):
         expected, slack = np.zeros(len(run.columns)), 0.0

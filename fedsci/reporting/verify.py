@@ -142,6 +142,7 @@ def verify_run(
             others={site: [public] for site, public in keys.post_quantum.items()},
             signers=_signers(plan, keys),
             finished=finished,
+            cut_off=cut_off,
         )
         story = _Story(log, plan, keys, finished=finished)
         point = log.newest.checkpoint
@@ -618,7 +619,8 @@ def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan, *, cut_off: 
         f"{keys.quorum} of {len(keys.sites)} sites",
         f"the last checkpoint: {point.size} entries, root {point.root.hex()[:16]}, {late} post-quantum cosignatures",
         f"{len(story.rounds)} rounds: who was in each, receipts, the model after each",
-        "cut off: there is no summary.json and no manifest; plan.yaml and metrics over all sites agree with the log"
+        "cut off: there is no summary.json and no manifest; plan.yaml and metrics over all sites agree with the log, "
+        "as far as a checkpoint speaks of it"
         if cut_off
         else "plan.yaml, metrics.jsonl, summary.json and the model are what the run left, and agree with the log",
     ]

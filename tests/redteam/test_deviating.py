@@ -84,7 +84,7 @@ def test_a_lie_passes_gate_ledger_and_masks(small_study):
 
     def act(asked):
         seen.append(asked.number)
-        return np.full(3, 1000, np.int64)
+        return np.full(3, 200, np.int64)  # more than honest sites would send, and no more than they could
 
     bad = dict.fromkeys(study.plan.sites, lambda worker: deviating(worker, act))
     run = run_for_real(study, plan, bad)

@@ -494,3 +494,16 @@ def test_a_run_that_was_cut_off_says_so_and_is_held_to_the_log(copy):
     verify_run(copy)
     (copy / "metrics.jsonl").write_text("".join(line + "\n" for line in [*lines, lines[-1]]))
     wrong(copy, "metrics.jsonl", "round")
+
+
+def test_what_a_killed_process_logged_last_and_nobody_witnessed_is_left_out(copy):
+    entries = copy / "audit" / "entries.jsonl"
+    whole, unseen = entries.read_bytes(), json.loads(entries.read_bytes().splitlines()[-1])
+    unseen["digest"] = "sha256:" + "0" * 64
+    entries.write_bytes(whole + json.dumps(unseen, separators=(",", ":"), sort_keys=True).encode() + b"\n{half a li")
+    wrong(copy, "audit/entries.jsonl")
+    for name in ("summary.json", "audit/manifest.json"):
+        (copy / name).unlink()
+    verify_run(copy)
+    entries.write_bytes(whole[: whole.rstrip().rindex(b"\n") + 1])
+    wrong(copy, "audit/entries.jsonl")
