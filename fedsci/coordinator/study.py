@@ -260,6 +260,7 @@ class _Conduct:
                 self._give_up(number, norm=None, survivors=0)
                 continue
             collected, norm = outcome.collected, outcome.norm
+            self.summed(number, collected)
             progress.seconds["aggregation"] += outcome.seconds_strategy
             progress.seconds["training"] += collected.seconds_sites
             progress.seconds["masking"] += collected.seconds_masking
@@ -434,7 +435,6 @@ class _Conduct:
         return {"run": self.progress.run, "records": counts(self.progress)}
 
     def _note(self, number: int, collected: Collected) -> None:
-        self.summed(number, collected)
         self.progress.dropped += [(site, number) for site in collected.dropped]
         for site, why in collected.dropped.items():
             self.progress.reasons[site, number] = why.removeprefix(f"{site}: ")

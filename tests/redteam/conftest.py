@@ -17,7 +17,9 @@ SHARED = {"mechanism": "distributed", "epsilon": 4.0, "colluding_sites": 1}
 def small_digits(tmp_path) -> Callable[..., StudyOnOneMachine]:
     """The built-in study over six of 17 labs, with changes; linear on 64 pixels, so 650 numbers a sum."""
 
-    def load(*changes: str, labs: int = 6, rounds: int = 4, unit: str = "record") -> StudyOnOneMachine:
+    def load(
+        *changes: str, labs: int = 6, rounds: int = 4, unit: str = "record", exact: bool = True
+    ) -> StudyOnOneMachine:
         policy = yaml.safe_load((shipped("sites") / "lab-01.yaml").read_text())["policy"]
         for number in range(1, labs + 1):
             part = {"name": "digits", "shard": number, "of": 17, "skew": 0.5, "uneven": 0.5}
@@ -25,7 +27,7 @@ def small_digits(tmp_path) -> Callable[..., StudyOnOneMachine]:
             site = {
                 "site": f"lab-{number:02}",
                 "datasets": {"digits": {"builtin": part, "privacy": budget}},
-                "policy": policy | {"max_epsilon_per_study": 100.0},
+                "policy": policy | {"max_epsilon_per_study": 100.0, "exact_evaluation": exact},
             }
             (tmp_path / f"lab-{number:02}.yaml").write_text(yaml.safe_dump(site))
         return load_study(

@@ -51,6 +51,14 @@ def test_halved_noise_is_caught_by_canaries_and_in_the_noise_itself(small_digits
         (faults.noise_dropped_under_masks, (), {"pipeline"}),
         (faults.one_seed_for_all, (), {"fresh-noise"}),
         (faults.one_seed_a_round, (), {"fresh-noise"}),
+        (faults.batch_clipped_as_one, (), {"clipping"}),
+        (faults.masks_left_out, (), {"masks"}),
+        (faults.update_beside_the_upload, (), {"pipeline"}),
+        (faults.uniform_noise, (), {"labs-noise"}),
+        (faults.noise_twice_in_one_release, (), {"fresh-noise"}),
+        (faults.one_lab_without_noise, (), {"labs-noise"}),
+        (faults.first_record_always_in, (SAMPLED,), {"sampling"}),
+        (faults.more_steps_than_are_charged, (LOCAL, "strategy=fedavg"), {"pipeline"}),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -82,6 +90,15 @@ def test_a_correct_build_is_accused_once_in_twenty_at_most(small_digits, changes
 def test_every_mechanism_can_be_audited(small_digits, changes):
     audit = audit_privacy(small_digits(*changes, unit="site" if "privacy.unit=site" in changes else "record"), seed=2)
     assert audit.holds, audit.to_json()
+
+
+@pytest.mark.slow
+def test_noised_metrics_are_audited_and_exact_ones_in_their_place_are_seen(small_digits, monkeypatch):
+    audit = audit_privacy(small_digits("evaluation.every=1", exact=False), seed=3)
+    assert audit.holds, audit.to_json()
+    assert "audit-metrics" in {finding.key for finding in audit.findings}
+    faults.exact_metrics_for_noised_ones(monkeypatch)
+    assert "pipeline" in broken(audit_privacy(small_digits("evaluation.every=1", exact=False), seed=3))
 
 
 def test_a_study_without_privacy_has_nothing_to_audit(small_digits):
