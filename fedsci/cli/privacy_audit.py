@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedsci.cli.studies import AsJson, AttackSeed, Overrides, loaded_study, telling
-from fedsci.errors import VerificationFailed
+from fedsci.errors import InputError, VerificationFailed
 
 
 def register(group: typer.Typer) -> None:
@@ -35,6 +35,8 @@ def audit(
     from fedsci.redteam.privacy_audit import audit_privacy
     from fedsci.reporting.red_team import write_red_team_page
 
+    if out is not None and not out.parent.is_dir():  # before the work, not after it
+        raise InputError(f"cannot write {out}: there is no folder {out.parent}", hint="choose another file with --out")
     loaded = loaded_study(study, overrides)
     with telling(quiet=as_json) as told:
         found = audit_privacy(loaded, seed=seed, runs=runs, told=told)

@@ -19,9 +19,7 @@ def register(app: typer.Typer) -> None:
 def redteam(
     study: Annotated[str, typer.Argument(help="A study file, a run folder, or: demo.", metavar="STUDY|RUN")],
     overrides: Overrides = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="One family of attacks: audit, membership, …; may be repeated.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Families of attacks: audit,membership,…")] = None,
     sites: Annotated[
         Path | None, typer.Option("--sites", help="With a run folder: the folder of its labs' site files.")
     ] = None,
@@ -46,7 +44,7 @@ def redteam(
         raise InputError("--sites goes with a run folder", hint="a study file names its sites itself: --set sites=…")
     loaded = loaded_study(study, overrides) if run is None else study_of_run(run, sites)
     with telling(quiet=as_json) as told:
-        found = attack(loaded, seed=seed, only=only or (), told=told)
+        found = attack(loaded, seed=seed, only=[name for names in only or () for name in names.split(",")], told=told)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = out / f"{found.study}-{stamp}" if run is None else run
     _write(folder, RED_TEAM, json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")

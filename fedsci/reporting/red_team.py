@@ -79,7 +79,7 @@ def write_red_team_page(found: Mapping[str, Any], target: Path, *, title: str) -
 
 def _verdict(finding: Mapping[str, object]) -> str:
     verdict = text(finding.get("verdict"))
-    words = esc(VERDICTS.get(verdict, verdict)) or DASH
+    words = esc(VERDICTS.get(verdict, verdict)).replace(", ", ",<br>").replace(" ", "&nbsp;") or DASH
     return f"<strong>{words}</strong>" if verdict in ("broken", "not protected") else words
 
 
@@ -89,11 +89,12 @@ def _plot(plot: Mapping[str, object]) -> str:
         points = _points(items(curve.get("points")))
         if points:
             series.append(Series(letter="", style=style_of(number), points=points, runs=()))
-            names.append(f"{swatch(style_of(number))} {esc(text(curve.get('name')))}")
+            names.append(f"<li>{swatch(style_of(number))}<span>{esc(text(curve.get('name')))}</span></li>")
     drawn = small_plot(series, metric=text(plot.get("y")), across=text(plot.get("x")))
     if not drawn:
         return ""
-    return f"<figure>{drawn}<figcaption>{esc(text(plot.get('title')))}<br>{'<br>'.join(names)}</figcaption></figure>"
+    key = f'<ul class="key">{"".join(names)}</ul>'
+    return f"<figure>{drawn}<figcaption>{esc(text(plot.get('title')))}{key}</figcaption></figure>"
 
 
 def _points(values: Sequence[object]) -> list[tuple[float, float]]:
