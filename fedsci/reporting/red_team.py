@@ -98,5 +98,7 @@ def _plot(plot: Mapping[str, object]) -> str:
 
 
 def _points(values: Sequence[object]) -> list[tuple[float, float]]:
+    """Return what of the values are points, from left to right: a cloud is drawn as a line, too."""
     pairs = [[finite(number) for number in items(value)] for value in values]
-    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2 and pair[0] is not None and pair[1] is not None]
+    points = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2 and pair[0] is not None and pair[1] is not None]
+    return sorted(points, key=lambda point: point[0])
