@@ -18,7 +18,8 @@ def load(*overrides, name="digits"):
 
 @pytest.fixture(scope="module")
 def found():
-    return {row.key: row for row in property_inference(load(), seed=1, cohorts=16)}
+    """Little noise, so that sixteen cohorts tell one view from another whatever the noise of the day is."""
+    return {row.key: row for row in property_inference(load("privacy.epsilon=20"), seed=1, cohorts=16)}
 
 
 def test_an_update_in_the_open_tells_what_its_records_are(found):
