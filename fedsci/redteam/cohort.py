@@ -119,20 +119,21 @@ class OpenCohort:
         return last.model
 
 
-def labs_of(study: StudyOnOneMachine) -> dict[SiteId, SiteData]:
-    """Return every lab's records; which are held out follows from the seed."""
+def labs_of(study: StudyOnOneMachine, plan: Plan | None = None) -> dict[SiteId, SiteData]:
+    """Return every lab's records, under another plan if one is given; which are held out follows from the seed."""
+    plan = plan or study.plan
     sites = zip(study.plan.sites, map(load_site, study.site_files), strict=True)
-    return {name: load_site_data(study.plan, site, split_key=b"") for name, site in sites}
+    return {name: load_site_data(plan, site, split_key=b"") for name, site in sites}
 
 
 def untrainable(plan: Plan) -> str | None:
     """Return why a study cannot be trained in the open, or None."""
     if not plan.makes_model:
         return "the study makes no model"
-    if plan.awaits_scaling:
-        return "the study's scaling is measured first, and is not known yet"
     if plan.needs_clock is not None:
         return "who is in a round depends on how long labs take"
+    if plan.awaits_scaling:
+        return "the study's scaling is measured first, and is not known yet"
     return None
 
 

@@ -17,10 +17,11 @@ from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.privacy.clipping import clip_rows
 from fedsci.privacy.randomness import KeyStream
 from fedsci.redteam.attackers import Attackers, by_count, mean, not_measured, shown
+from fedsci.redteam.cohort import untrainable
 from fedsci.redteam.deviating import Asked, Contribution, Deviation, deviating
 from fedsci.redteam.finding import Finding
 from fedsci.redteam.omitted_noise import omitted_noise
-from fedsci.redteam.together import Together, Trained, unfit
+from fedsci.redteam.together import Together, Trained
 from fedsci.site.round import Contributor
 from fedsci.training.accountant import Share
 from fedsci.training.noise_share import with_share
@@ -34,7 +35,7 @@ def free_riding(
 ) -> tuple[Finding, ...]:
     """Return what free riders gain and cost, and what is left of epsilon where labs leave out their noise."""
     together = Together.of(study)
-    why = unfit(together.plan) or (None if len(together.plan.sites) > 2 else "of two labs one is alone")
+    why = untrainable(together.plan) or (None if len(together.plan.sites) > 2 else "of two labs one is alone")
     if why is not None:
         return (not_measured("free-riding", _CLAIM, why), *omitted_noise(study, together, seed=seed, told=told))
     return (*_riding(together, seed, told), *omitted_noise(study, together, seed=seed, told=told))

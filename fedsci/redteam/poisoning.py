@@ -18,11 +18,12 @@ from fedsci.data.table import Table
 from fedsci.errors import FedsciError
 from fedsci.redteam.attackers import LOST, Attackers, by_count, line, mean, not_measured, shown
 from fedsci.redteam.backdoor import backdoor
+from fedsci.redteam.cohort import untrainable
 from fedsci.redteam.deviating import Deviation, multiplied, turned_round, with_records
 from fedsci.redteam.finding import Finding
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.robust_rules import robust_rules
-from fedsci.redteam.together import Together, Trained, unfit
+from fedsci.redteam.together import Together, Trained
 from fedsci.training.sums import step_of
 
 SCALE = 5.0  # by which attackers turn their contribution round
@@ -36,7 +37,7 @@ def poisoning(
 ) -> tuple[Finding, ...]:
     """Return what labs that poison come to: on the study as it is, and against a robust rule over groups of labs."""
     together = Together.of(study)
-    why = unfit(together.plan) or (None if len(together.plan.sites) > 2 else "of two labs nobody is a minority")
+    why = untrainable(together.plan) or (None if len(together.plan.sites) > 2 else "of two labs nobody is a minority")
     if why is not None:
         return (not_measured("poisoning", _CLAIM, why),)
     attackers = Attackers.of(together, seed)

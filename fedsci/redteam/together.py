@@ -1,7 +1,8 @@
 """A study's training without its messages: the labs' real contributions, grid and strategy, summed in the open.
 
 Masks cancel exactly, so the sum is the one that a masked run opens, and a round costs a tenth of it. For attacks on
-what becomes of the model; those on messages need the run itself.
+what becomes of the model, by labs that are told apart; those on messages need the run itself, and those that train the
+same study a hundred times over other records take labs together (:mod:`fedsci.redteam.cohort`).
 """
 
 import os
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 
 from fedsci.config.masking import grid_for
 from fedsci.config.plan import Plan
-from fedsci.config.site import load_site
 from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.data.table import Table
 from fedsci.errors import RoundAborted
 from fedsci.names import SiteId
+from fedsci.redteam.cohort import labs_of
 from fedsci.redteam.deviating import Contribution, Deviation
 from fedsci.site.charging import cost_for
-from fedsci.site.dataset import SiteData, load_site_data
+from fedsci.site.dataset import SiteData
 from fedsci.site.round import Contributor, contributor, train_alone
 from fedsci.strategies.base import Survivor, WeightedSum, finite
 from fedsci.training.accountant import Cost, noise_of_sum
@@ -64,9 +65,7 @@ class Together:
     def of(cls, study: StudyOnOneMachine, plan: Plan | None = None) -> "Together":
         """Return the study's labs, with another plan over the same records if one is given."""
         plan = plan or bounded(study)
-        sites = zip(study.plan.sites, map(load_site, study.site_files), strict=True)
-        labs = {name: load_site_data(plan, site, split_key=b"") for name, site in sites}
-        return cls(plan=plan, labs=labs)
+        return cls(plan=plan, labs=labs_of(study, plan))
 
     @property
     def cost(self) -> Cost | None:
@@ -192,15 +191,6 @@ class Together:
             momentum=plan.training.momentum,
             noise=noise,
         )
-
-
-def unfit(plan: Plan) -> str | None:
-    """Return why a study cannot be trained this way, or None."""
-    if not plan.makes_model:
-        return "the study makes no model"
-    if plan.needs_clock is not None:
-        return "who is in a round depends on how long labs take"
-    return None
 
 
 def bounded(study: StudyOnOneMachine) -> Plan:

@@ -5,7 +5,7 @@ import pytest
 
 from fedsci.redteam.deviating import multiplied
 from fedsci.redteam.real_run import run_for_real, short
-from fedsci.redteam.together import Together, unfit
+from fedsci.redteam.together import Together
 
 NONE = {"mechanism": "none"}
 
@@ -36,9 +36,3 @@ def test_it_is_measured_as_a_run_is(small_study):
     together = Together.of(study)
     assert together.measure(together.train(), together.holdouts) == pytest.approx(real)
     assert together.alone(study.plan.sites[:2]) > 0.5
-
-
-def test_what_depends_on_time_or_makes_no_model_is_not_for_it(small_study):
-    assert unfit(small_study().plan) is None
-    assert "how long" in unfit(small_study(privacy=NONE, strategy="fedbuff").plan)
-    assert "no model" in unfit(small_study(strategy="feature_statistics", training={"rounds": 1}).plan)
