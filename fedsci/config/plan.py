@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from fedsci import names
@@ -57,7 +58,7 @@ class Plan:
     recipe: StrategyRecipe
     sites: tuple[names.SiteId, ...]
 
-    @property
+    @cached_property
     def training(self) -> Hyperparameters:
         """The resolved training numbers: the study's, else the recipe's, else fedsci's.
 
@@ -71,7 +72,7 @@ class Plan:
             merged["learning_rate"] = rule.at(epsilon)
         return Hyperparameters(**merged)
 
-    @property
+    @cached_property
     def strategy(self) -> Strategy:
         """The strategy with its server optimiser.
 
@@ -236,7 +237,7 @@ class Plan:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         return text.encode()
 
-    @property
+    @cached_property
     def digest(self) -> names.Digest:
         """SHA-256 of :meth:`to_bytes`."""
         return names.digest(self.to_bytes())
