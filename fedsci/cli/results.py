@@ -87,7 +87,10 @@ def _alarms(console: Console, summary: dict[str, Any]) -> None:
     if blame["named"]:
         console.print(f"  left out as the source, to be asked: {', '.join(blame['named'])}", markup=False)
     if blame["suspects"]:
-        console.print(f"  not found; among {', '.join(blame['suspects'])}", markup=False)
+        from fedsci.coordinator.blame import suspicion
+
+        words = suspicion(blame["suspects"], blame.get("alone", blame["suspects"]))
+        console.print(f"  not found: {words}", markup=False)
 
 
 def _answer(console: Console, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What a study does about sums that honest sites do not make: notes them, uses none, and finds out whose they are."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedsci.config.plan import Plan
 from fedsci.coordinator.blame import NAMED, Blame, Trial
@@ -43,16 +43,21 @@ class Alarms:
         return self.plan.private and self.plan.buffer is None
 
     @property
-    def tries(self) -> bool:
-        """Whether the next round leaves sites out to compare sums."""
+    def searching(self) -> bool:
+        """Whether rounds are compared to find somebody."""
         return self.progress.blame is not None and self.progress.blame.active
+
+    def tried(self, left_out: Collection[SiteId]) -> bool:
+        """Say whether some of these could have taken part: they were left out to compare sums, and not for good."""
+        return not left_out_for_good(self.progress).keys() >= set(left_out)
 
     def repeats(self, number: int) -> bool:
         """Say whether a round sends out a model that another cohort had, or another than usual has.
 
         Exact metrics of one model over two cohorts would show those of who is left out.
         """
-        return self.tries or any(one["round"] == number - 1 and one["level"] == ALARM for one in self.progress.alarms)
+        alarmed = {one["round"] for one in self.progress.alarms if one["level"] == ALARM}
+        return self.searching or number - 1 in alarmed
 
     def left_out(self) -> Mapping[SiteId, str]:
         """Return whom the next round leaves out, and why.
@@ -64,11 +69,10 @@ class Alarms:
         out = {} if blame is None else blame.leave_out()
         if blame is None or out is not None:
             return out or {}
-        suspects = ", ".join(blame.suspects)
         raise RoundAborted(
             f"no honest sites have such sums, and with min_survivors {self.plan.min_survivors} of "
             f"{len(self.plan.sites)} no round can leave out as many as it takes to find whose uploads they are; "
-            f"suspects: {suspects}",
+            f"{blame.in_words()}",
             hint=_ASK,
         )
 
@@ -102,9 +106,9 @@ class Alarms:
             )
 
     def fell_short(self) -> None:
-        """Note that a round which left sites out had too few: the next ones leave out fewer."""
+        """Note that a round which left sites out had too few: the next leaves out fewer."""
         if self.progress.blame is not None:
-            self.progress.blame = replace(self.progress.blame, spare=self.progress.blame.spare + 1)
+            self.progress.blame = self.progress.blame.after_too_few()
 
     def require_any(self) -> None:
         """Pass if some round was applied, or none was given up for its sum.
@@ -114,7 +118,8 @@ class Alarms:
         """
         lost = [one["round"] for one in self.progress.alarms if one["level"] == ALARM]
         if lost and not self.progress.rounds_completed:
-            suspects = ", ".join(self.progress.alarms[-1]["sites"])
+            among = {site for one in self.progress.alarms if one["level"] == ALARM for site in one["sites"]}
+            suspects = ", ".join(sorted(among))
             raise RoundAborted(
                 f"no round was applied: no honest sites have the sums of {len(lost)} of them; any of {suspects}",
                 hint=_ASK,

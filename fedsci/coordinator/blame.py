@@ -7,10 +7,10 @@ no proof: a liar sees who is asked, and may behave.
 A set L of sites is *named* when
 
 1. of its every site x there were alarms in cohorts with x and no other of L, and no site but x was in all of them;
-2. a round that left out L, and nobody else but who was named before, raised no alarm.
+2. every other site in these cohorts was in a sum without any of L that raised no alarm.
 
-**Whoever always lies.** If every liar lies in every sum that it is in, only liars are named: by (2) nobody outside of L
-lies, so each of the alarms in (1) was of its x.
+**Whoever always lies.** If every liar lies in every sum that it is in, only liars are named: by (2) nobody else in the
+cohorts of (1) lies, so each of these alarms was of its x. Sites that are away meanwhile change nothing of it.
 
 **One liar frames nobody.** Say that x was named and is honest. Each of the alarms in (1) needs a liar in its cohort,
 which is not x, not another of L, and none that was named before (cohorts with those are not looked at). One liar alone
@@ -68,7 +68,7 @@ class Blame:
         least: how many must be in a sum.
         trials: those rounds, as long as somebody is looked for.
         named: the sites that were found, in order.
-        spare: by how many fewer sites rounds leave out than they could, since some had too few.
+        spare: by how many fewer sites the next round leaves out than it could, since one had too few.
     """
 
     sites: tuple[SiteId, ...]
@@ -78,9 +78,14 @@ class Blame:
     spare: int = 0
 
     @property
+    def room(self) -> int:
+        """How many sites a round can leave out besides those that are named, if no other is away."""
+        return max(0, len(self.sites) - self.least - len(self.named))
+
+    @property
     def capacity(self) -> int:
-        """How many sites a round can leave out besides those that are named."""
-        return max(0, len(self.sites) - self.least - len(self.named) - self.spare)
+        """How many the next round can leave out."""
+        return max(0, self.room - self.spare)
 
     @property
     def alarmed(self) -> list[Cohort]:
@@ -94,33 +99,51 @@ class Blame:
 
     @property
     def suspects(self) -> tuple[SiteId, ...]:
-        """The sites that could have caused all unexplained alarms alone; if there is none, all that had a part."""
+        """The sites that were in an unexplained alarm: of each alarm, at least one of its cohort is a liar."""
+        there = frozenset[SiteId]().union(*self.alarmed)
+        return tuple(site for site in self.sites if site in there)
+
+    @property
+    def alone(self) -> tuple[SiteId, ...]:
+        """Those of them that were in all: where there is only one liar it is among these."""
         alarmed = self.alarmed
-        if not alarmed:
-            return ()
-        alone = frozenset.intersection(*alarmed)
-        return tuple(site for site in self.sites if site in (alone or frozenset.union(*alarmed)))
+        there = frozenset.intersection(*alarmed) if alarmed else frozenset()
+        return tuple(site for site in self.sites if site in there)
 
     def after(self, trial: Trial) -> "Blame":
         """Return what is known after one more round that all sites but those left out were asked in."""
         if not (trial.alarm or self.active):
             return self
-        more = replace(self, trials=(*self.trials, trial))
+        nobody_away = trial.cohort.union(trial.left_out) == frozenset(self.sites)
+        spare = max(0, self.spare - 1) if nobody_away or not self.capacity else self.spare
+        more = replace(self, trials=(*self.trials, trial), spare=spare)
         found = more._explanation()
         if found is not None and more._is_proven(found):
             named = {*self.named, *found}
             return replace(more, named=tuple(site for site in self.sites if site in named))
         return more
 
+    def after_too_few(self) -> "Blame":
+        """Return what is known after a round that left sites out and had too few: the next leaves out one fewer."""
+        return replace(self, spare=min(self.spare + 1, self.room))
+
     def leave_out(self) -> Mapping[SiteId, str] | None:
-        """Return whom the next round leaves out, and why; None where too few sites would be left to find anybody."""
+        """Return whom the next round leaves out, and why; None where too few sites would be left to find anybody.
+
+        Where others were away it may be nobody but who is named: such a round tells something, too.
+        """
         out = {site: f"{site}: {NAMED}" for site in self.named}
         if not self.active:
             return out
         found = self._explanation()
         if found is None:
             return None
-        return out | {site: f"{site}: {LEFT_OUT}" for site in self._group(found)}
+        group = tuple(self._group(found)) if len(found) <= self.capacity else ()
+        return out | {site: f"{site}: {LEFT_OUT}" for site in group}
+
+    def in_words(self) -> str:
+        """Return who is suspected; empty if there is no unexplained alarm."""
+        return suspicion(self.suspects, self.alone)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :func:`blame_from_json` reads."""
@@ -144,7 +167,7 @@ class Blame:
     def _patience(self) -> int:
         """After how many rounds without alarm everybody is asked again: a liar that always lies takes fewer."""
         size = len(self.sites)
-        return 2 * math.ceil(size / max(1, self.capacity)) + math.ceil(math.log2(size)) if size > 1 else 0
+        return 2 * math.ceil(size / max(1, self.room)) + math.ceil(math.log2(size)) if size > 1 else 0
 
     def _clean(self, sites: Collection[SiteId]) -> int:
         """Return how many sums without alarm held one of these sites."""
@@ -154,7 +177,7 @@ class Blame:
         """Return the smallest sets with a site in every unexplained alarm that a round can leave out."""
         alarmed = self.alarmed
         there = [site for site in self.sites if site in frozenset.union(*alarmed)]
-        for size in range(1, min(_MOST_LIARS, self.capacity) + 1):
+        for size in range(1, min(_MOST_LIARS, self.room) + 1):
             if math.comb(len(there), size) > _MOST_SETS:
                 break
             sets = map(frozenset, combinations(there, size))
@@ -179,9 +202,10 @@ class Blame:
         return frozenset.intersection(*cohorts) if cohorts else frozenset(self.sites) - others - {*self.named}
 
     def _is_proven(self, found: Cohort) -> bool:
-        return not self._unproven(found) and any(
-            not one.alarm and found <= one.left_out <= found.union(self.named) for one in self.trials
-        )
+        if self._unproven(found):
+            return False
+        clean = [one.cohort for one in self.trials if not one.alarm and one.cohort.isdisjoint(found)]
+        return bool(clean) and frozenset.union(*self.alarmed) - found <= frozenset.union(*clean)
 
     def _unproven(self, found: Cohort) -> list[SiteId]:
         return [site for site in self.sites if site in found and self._alone(site, found) != {site}]
@@ -212,6 +236,14 @@ class Blame:
 
     def _filled(self, group: Cohort, others: Sequence[SiteId]) -> list[SiteId]:
         return [*(one for one in self.sites if one in group), *others[: max(0, self.capacity - len(group))]]
+
+
+def suspicion(suspects: Sequence[str], alone: Sequence[str]) -> str:
+    """Return in words who is suspected: who had a part in an alarm, and who in all of them."""
+    if not suspects or set(suspects) == set(alone):
+        return f"it may be any of {', '.join(suspects)}" if suspects else ""
+    by_one = f"if one lab did it alone, it is {' or '.join(alone)}" if alone else "no lab can have done it alone"
+    return f"{by_one}; if several did, any of {', '.join(suspects)}"
 
 
 def blame_from_json(sites: tuple[SiteId, ...], least: int, values: Mapping[str, Any]) -> Blame:

@@ -21,7 +21,7 @@ from fedsci.config.plan import Plan
 from fedsci.coordinator.admission import Admission
 from fedsci.coordinator.aggregation import Collected
 from fedsci.coordinator.blame import blame_from_json
-from fedsci.coordinator.norm_check import norm_from_json, norm_to_json
+from fedsci.coordinator.norm_check import Norm, norm_from_json, norm_to_json
 from fedsci.coordinator.progress import Progress, RoundResult
 from fedsci.errors import InputError
 from fedsci.identity.files import replace_private
@@ -79,16 +79,18 @@ class Checkpoint:
             "short_of_budget": progress.short_of_budget,
             "asked": progress.asked,
             "abandoned": progress.abandoned,
+            "exact_after": progress.exact_after,
             "measurements": progress.measurements,
             "answers": {action: _answer_to_json(collected) for action, collected in progress.answers.items()},
             "dropped": progress.dropped,
             "reasons": [progress.reasons.get(one, "") for one in progress.dropped],
             "decisions": [envelope.decode() for envelope in progress.decisions],
-            "levels": progress.levels,
-            "alarms": progress.alarms,
-            "blame": None if progress.blame is None else progress.blame.to_json(),
+            "impossible": {
+                number: {"sites": sites, "norm": norm_to_json(norm)}
+                for number, (sites, norm) in progress.impossible.items()
+            },
             "seconds": progress.seconds,
-        }
+        } | _sums_to_json(progress)
         self._write("progress.json", json.dumps(values).encode())
 
     def save_state(self, progress: Progress) -> None:
@@ -104,7 +106,8 @@ class Checkpoint:
             "seconds": pending.seconds,
             "traffic": pending.traffic,
             "norm": None if pending.norm is None else norm_to_json(pending.norm),
-        }
+            "reasons": [progress.reasons.get((site, pending.number), "") for site in pending.dropped],
+        } | _sums_to_json(progress)
         arrays = {"model": state.model, "first": state.optimiser.first, "second": state.optimiser.second}
         kept = {name: array for name, array in arrays.items() if array.any()}  # plain SGD remembers nothing
         kept |= {f"memory.{name}": array for name, array in state.memory.items()}
@@ -177,17 +180,19 @@ class Checkpoint:
             short_of_budget=tuple(values["short_of_budget"]),
             asked=values["asked"],
             abandoned=values["abandoned"],
+            exact_after=values.get("exact_after", -1),
             measurements=values["measurements"],
             answers={action: _answer_from_json(plan, said) for action, said in values["answers"].items()},
             dropped=[(SiteId(site), number) for site, number in values["dropped"]],
             reasons={(SiteId(at[0]), at[1]): why for at, why in zip(values["dropped"], values["reasons"], strict=True)},
             decisions=[envelope.encode() for envelope in values.get("decisions", [])],
-            levels=values.get("levels", []),
-            alarms=values.get("alarms", []),
+            impossible={
+                int(number): (said["sites"], _norm_of(said["norm"]))
+                for number, said in values.get("impossible", {}).items()
+            },
             seconds=values["seconds"],
         )
-        if values.get("blame") is not None:
-            progress.blame = blame_from_json(plan.sites, plan.min_survivors, values["blame"])
+        _take_sums(plan, progress, values)
         return progress
 
     def clear(self) -> None:
@@ -225,13 +230,39 @@ class Checkpoint:
             traffic=None if traffic is None else (traffic[0], traffic[1]),
             norm=norm_from_json(about.get("norm")),
         )
-        # the state may be newer than progress.json, which is written before the next round
-        progress.dropped += [
-            (site, about["number"]) for site in dropped if (site, about["number"]) not in progress.dropped
-        ]
+        if progress.asked > about["number"]:
+            return
+        # progress.json was written before this round, and says nothing of it
+        for site, why in zip(dropped, about.get("reasons", [""] * len(dropped)), strict=True):
+            if (site, about["number"]) not in progress.dropped:
+                progress.dropped.append((site, about["number"]))
+                progress.reasons[site, about["number"]] = why
+        _take_sums(plan, progress, about)
 
     def _write(self, name: str, content: bytes) -> None:
         replace_private(self._folder / name, content)
+
+
+def _sums_to_json(progress: Progress) -> dict[str, Any]:
+    """Return what sums have said so far: it goes with the state, since a round that is applied adds to both."""
+    return {
+        "levels": progress.levels,
+        "alarms": progress.alarms,
+        "blame": None if progress.blame is None else progress.blame.to_json(),
+    }
+
+
+def _take_sums(plan: Plan, progress: Progress, values: Mapping[str, Any]) -> None:
+    progress.levels, progress.alarms = values.get("levels", []), values.get("alarms", [])
+    if values.get("blame") is not None:
+        progress.blame = blame_from_json(plan.sites, plan.min_survivors, values["blame"])
+
+
+def _norm_of(values: Mapping[str, Any]) -> Norm:
+    norm = norm_from_json(values)
+    if norm is None:
+        raise ValueError
+    return norm
 
 
 def _answer_to_json(collected: Collected) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class NormCheck:
 
 
 def norm_to_json(norm: Norm) -> dict[str, Any]:
-    """Return what :func:`norm_from_json` reads; of a sum that was used, so that all of it is finite."""
+    """Return what :func:`norm_from_json` reads."""
     return asdict(norm)
 
 

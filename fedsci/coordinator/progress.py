@@ -33,6 +33,7 @@ class Progress:
         state: the strategy's, after the last applied round.
         pending: the last applied round, whose metrics come with the next; None before there is one.
         federated: the last evaluation of the shared model.
+        exact_after: the last round that sites were asked for exact metrics after; -1 before there is one.
         measurements: noised measurements of it that sites were asked for.
         answers: what came back for the evaluation and the baseline, by action.
         alone: per label of ``Plan.lab_models``, what the labs' own models reach.
@@ -40,6 +41,7 @@ class Progress:
         settled: sites that closed their charge at the end; the others keep that of the whole plan.
         dropped: sites that did not finish a round, and which.
         reasons: why, for each of these.
+        impossible: of abandoned rounds with an impossible sum: how many sites were in it, and its norm.
         levels: how large the sums of applied rounds were, as :class:`Norm` says; those without a warning.
         alarms: what was wrong with sums, one entry a round.
         blame: who made sums impossible, as far as known; None before the first alarm.
@@ -57,6 +59,7 @@ class Progress:
     state: StrategyState | None = None
     pending: "RoundResult | None" = None
     federated: Measurement | None = None
+    exact_after: int = -1
     measurements: int = 0
     answers: dict[str, Collected] = field(default_factory=dict)
     alone: dict[str, Measurement] = field(default_factory=dict)
@@ -64,6 +67,7 @@ class Progress:
     settled: set[SiteId] = field(default_factory=set)
     dropped: list[tuple[SiteId, int]] = field(default_factory=list)
     reasons: dict[tuple[SiteId, int], str] = field(default_factory=dict)
+    impossible: dict[int, tuple[int, Norm]] = field(default_factory=dict)
     levels: list[float] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
     blame: Blame | None = None

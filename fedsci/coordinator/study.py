@@ -40,7 +40,7 @@ class Observer(Protocol):
         """A phase began: ``preparing``, ``training``, ``baselines``, ``finishing``."""
 
     def round_finished(self, progress: Progress, result: RoundResult) -> None:
-        """A round was applied, or abandoned."""
+        """A round was applied, or abandoned; a process that goes on may say so again of what it did not see shown."""
 
 
 def run_study(
@@ -139,15 +139,29 @@ def settle(
 def abandon_rounds(
     progress: Progress, observer: Observer, *, logged: Callable[[int], None] = lambda number: None
 ) -> None:
-    """Give up a round that was asked for when the process before this one ended; what it cost stays charged."""
+    """Give up a round that was asked for when the process before this one ended; what it cost stays charged.
+
+    Rounds that were given up before that are shown again, since that process may have ended before it showed the last.
+    """
+    for number in progress.abandoned:
+        if progress.pending is not None and progress.pending.number < number:
+            show_pending(progress, observer, None)
+        observer.round_finished(progress, _given_up(progress, number))
     applied = progress.pending.number if progress.pending is not None else 0
     last = max([applied, *progress.abandoned])
     for number in range(last + 1, min(progress.asked, progress.rounds_allowed) + 1):
         show_pending(progress, observer, None)
         progress.abandoned.append(number)
         logged(number)
-        result = RoundResult(number=number, measured=None, survivors=0, dropped=(), seconds=None, abandoned=True)
-        observer.round_finished(progress, result)
+        observer.round_finished(progress, _given_up(progress, number))
+
+
+def _given_up(progress: Progress, number: int) -> RoundResult:
+    """Return a round of which nothing was applied."""
+    summed, norm = progress.impossible.get(number, (0, None))
+    return RoundResult(
+        number=number, measured=None, survivors=summed, dropped=(), seconds=None, abandoned=True, norm=norm
+    )
 
 
 def show_pending(progress: Progress, observer: Observer, measured: Measurement | None) -> None:
@@ -236,8 +250,10 @@ class _Conduct:
         for number in range(progress.asked + 1, progress.rounds_allowed + 1):
             self._decide_after(number - 1)
             started, before = time.monotonic(), self._spent()
-            left_out, tries = alarms.left_out(), alarms.tries
+            left_out = alarms.left_out()
             wanted = meter.measures_after(number - 1) and (meter.noised or not alarms.repeats(number))
+            if wanted and not meter.noised:
+                progress.exact_after = number - 1
             self._asking(number, measured=wanted and meter.noised)
             opening = opener(number, state, aggregation)
             try:
@@ -254,10 +270,10 @@ class _Conduct:
                     earlier=progress.levels,
                 )
             except RoundAborted as error:
-                if not tries or isinstance(error, ProtocolError):
+                if not alarms.tried(left_out) or isinstance(error, ProtocolError):
                     raise
                 alarms.fell_short()  # with those that it left out there would have been enough
-                self._give_up(number, norm=None, survivors=0)
+                self._give_up(number)
                 continue
             collected, norm = outcome.collected, outcome.norm
             self.summed(number, collected)
@@ -272,7 +288,8 @@ class _Conduct:
             if norm is not None:
                 alarms.heed(number, collected.survivors, norm, left_out)
             if norm is not None and norm.alarm is not None:
-                self._give_up(number, norm=norm, survivors=len(collected.survivors), collected=collected)
+                progress.impossible[number] = len(collected.survivors), norm
+                self._give_up(number, norm=norm, collected=collected)
                 alarms.require_private(number, norm, collected.survivors)
                 continue
             self._note(number, collected)
@@ -291,8 +308,6 @@ class _Conduct:
             if self.log is not None:
                 self.log.round(number, collected, *self._models(state), metrics=metrics, norm=norm)
             self.keep.save_state(progress)
-            if progress.alarms:  # what this round says of who lies is not in the state
-                self.keep.save(progress)
             self._witnessed()
         alarms.require_any()
         self._decide_after(progress.rounds_allowed)
@@ -308,7 +323,7 @@ class _Conduct:
         )
         return Alarms(plan=self.plan, progress=progress, check=check)
 
-    def _give_up(self, number: int, *, norm: Norm | None, survivors: int, collected: Collected | None = None) -> None:
+    def _give_up(self, number: int, *, norm: Norm | None = None, collected: Collected | None = None) -> None:
         """Apply nothing of a round that was asked for; what it cost stays charged."""
         progress = self.progress
         self._show(None)
@@ -316,19 +331,8 @@ class _Conduct:
         if self.log is not None and progress.state is not None:
             self.log.round(number, collected, *self._models(progress.state), norm=norm)
         self.keep.save(progress)
+        self.observer.round_finished(progress, _given_up(progress, number))
         self._witnessed()
-        self.observer.round_finished(
-            progress,
-            RoundResult(
-                number=number,
-                measured=None,
-                survivors=survivors,
-                dropped=(),
-                seconds=None,
-                abandoned=True,
-                norm=norm,
-            ),
-        )
 
     def _decide_after(self, rounds: int) -> None:
         """Wait for decisions that are due once so many rounds are over."""
@@ -378,6 +382,8 @@ class _Conduct:
         if meter.evaluate is None or self.progress.state is None:
             return
         rounds, model = self.progress.rounds_allowed, self.progress.state.model
+        if not meter.noised and rounds in self.progress.impossible and self.progress.exact_after >= self._last_applied:
+            return  # the last round measured this very model; another cohort's sums beside its would show one site's
         fields = self._fields() | {"evaluate": meter.evaluate, "rounds": rounds}
         ask = Ask(
             action="evaluate",
@@ -414,6 +420,11 @@ class _Conduct:
         if collected is not None:
             for at, label in enumerate(labels):
                 self.progress.alone[label] = meter.read(collected, label, table=at)
+
+    @property
+    def _last_applied(self) -> int:
+        asked = range(1, self.progress.rounds_allowed + 1)
+        return max((number for number in asked if number not in self.progress.abandoned), default=0)
 
     def _ask_once(self, aggregation: Aggregation, ask: Ask, *, measured: bool = False) -> Collected | None:
         """Return what comes back, or came back already; None if a process before this one asked and lost it."""

@@ -158,7 +158,7 @@ def _blame(progress: Progress) -> dict[str, Any] | None:
     if blame is None:
         return None
     found = "found" if blame.named and not blame.alarmed else "not found"
-    return {"verdict": found, "suspects": list(blame.suspects)} | blame.to_json()
+    return {"verdict": found, "suspects": list(blame.suspects), "alone": list(blame.alone)} | blame.to_json()
 
 
 def _scaling(plan: Plan, first: Mapping[str, Any]) -> dict[str, Any]:

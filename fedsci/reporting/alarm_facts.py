@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsci.coordinator.alarms import ALARM
+from fedsci.coordinator.blame import suspicion
 from fedsci.coordinator.norm_check import ABOVE, BELOW, WARN_ABOVE
 from fedsci.reporting.page import box, esc, name, paragraph, table
 from fedsci.reporting.run_folder import count, finite, items, mapping, text
@@ -37,12 +38,14 @@ class Alarms:
     Attributes:
         each: in order.
         named: the labs that were found, and left out from then on.
-        suspects: those that could be it, where nobody or not everybody was found.
+        suspects: those that were in an alarm which nobody who was found explains.
+        alone: those of them that were in all of these.
     """
 
     each: Sequence[AlarmFacts] = ()
     named: Sequence[str] = ()
     suspects: Sequence[str] = ()
+    alone: Sequence[str] = ()
 
 
 def alarms_of(summary: Mapping[str, object]) -> Alarms:
@@ -61,7 +64,8 @@ def alarms_of(summary: Mapping[str, object]) -> Alarms:
         for one in map(mapping, items(summary.get("alarms")))
     ]
     named, suspects = ([text(site) for site in items(blame.get(key))] for key in ("named", "suspects"))
-    return Alarms(each=each, named=named, suspects=suspects)
+    alone = [text(site) for site in items(blame.get("alone", suspects))]
+    return Alarms(each=each, named=named, suspects=suspects, alone=alone)
 
 
 def alarm_words(alarms: Alarms) -> str:
@@ -87,7 +91,8 @@ def alarm_words(alarms: Alarms) -> str:
             "Two labs that act together can point at a third."
         )
     if alarms.suspects:
-        parts.append(f"Not found for certain; it is among {', '.join(map(name, alarms.suspects))}.")
+        who = suspicion(list(map(name, alarms.suspects)), list(map(name, alarms.alone)))
+        parts.append(f"Not found for certain: {who}.")
     return box("danger", "A lab sent what it cannot have computed.", paragraph(*parts)) + found
 
 

@@ -80,7 +80,8 @@ class Conducted:
     def phase(self, name: str) -> None: ...
 
     def round_finished(self, progress: Progress, result: RoundResult) -> None:
-        self.rounds.append(result)
+        if result.number not in [one.number for one in self.rounds]:  # as a run folder does
+            self.rounds.append(result)
 
     def shows(self) -> "Shown":
         return Shown(self)

@@ -5,8 +5,11 @@ import pytest
 
 from fedsci.config.masking import grid_for
 from fedsci.coordinator.blame import NAMED
+from fedsci.coordinator.checkpoint import Checkpoint
+from fedsci.coordinator.progress import Suspended
 from fedsci.errors import RoundAborted
 from fedsci.site.service import SiteService
+from fedsci.transport.link import SiteLink
 
 POLICY = {"mechanisms": ["distributed", "local", "none"], "exact_evaluation": False}
 STUDY = {
@@ -66,6 +69,51 @@ def test_a_process_that_goes_on_leaves_out_the_same_labs_and_finds_the_same_one(
     assert set(said) <= set(again.progress.abandoned)
 
 
+def test_an_alarm_is_shown_where_the_process_ends_before_anybody_witnessed_it(conduct, lie, monkeypatch):
+    lie("lab-3")
+    ask, save, seen, struck = SiteLink.ask, Checkpoint.save, [], []
+
+    def note(keep, progress):
+        seen[:] = progress.abandoned
+        save(keep, progress)
+
+    def end(link, requests):
+        if seen and not struck and next(iter(requests.values())).action == "witness":
+            struck.append(1)
+            raise Suspended
+        return ask(link, requests)
+
+    monkeypatch.setattr(Checkpoint, "save", note)
+    monkeypatch.setattr(SiteLink, "ask", end)
+    result = conduct(**STUDY | {"audit_log": {"enabled": True}})
+    assert struck == [1]
+    assert result.error is None
+    assert [line.number for line in result.rounds] == list(range(1, 11))
+    assert [line.number for line in result.rounds if line.norm is not None and line.norm.alarm] == [
+        one["round"] for one in result.progress.alarms
+    ]
+
+
+def test_what_an_applied_round_said_of_liars_is_kept_with_its_state(conduct, lie, monkeypatch):
+    """The process ends after the state is on disk and before progress is."""
+    lie("lab-3")
+    calm = conduct(**STUDY)
+    save, struck = Checkpoint.save, []
+
+    def end(keep, progress):
+        if not struck and progress.alarms and progress.pending is not None:
+            struck.append(progress.pending.number)
+            raise Suspended
+        save(keep, progress)
+
+    monkeypatch.setattr(Checkpoint, "save", end)
+    result = conduct(**STUDY)
+    assert len(struck) == 1
+    assert facts(result) == facts(calm)
+    assert result.progress.reasons == calm.progress.reasons
+    assert result.progress.levels != []
+
+
 def test_who_is_named_is_asked_for_nothing_any_more(conduct, lie):
     lie("lab-1")
     result = conduct(**STUDY)
@@ -99,10 +147,19 @@ def test_a_round_in_which_too_few_are_left_beside_those_left_out_ends_nothing(co
         before=lambda service, request: _away(service, request, lab="lab-7", rounds=(2,)),
     )
     assert result.error is None
-    assert result.progress.blame.spare == 1
     assert result.progress.blame.named == ("lab-5",)
     assert 2 in result.progress.abandoned
     assert 2 not in [one["round"] for one in result.progress.alarms]
+
+
+def test_a_lab_that_lies_and_then_stays_away_ends_nothing(conduct, lie):
+    """Where one may be left out, every round that leaves out another has too few: in between, everybody is asked."""
+    lie("lab-5")
+    result = conduct(**STUDY, before=lambda service, request: _away(service, request, lab="lab-5", rounds=range(2, 11)))
+    assert result.error is None
+    assert [one["round"] for one in result.progress.alarms] == [1]
+    assert result.progress.rounds_completed >= 4
+    assert result.progress.blame.named == ()
 
 
 def _away(service, request, *, lab, rounds):
@@ -119,6 +176,29 @@ def test_exact_metrics_are_not_asked_of_two_cohorts_on_one_model(conduct, lie):
     asked = {step.request.fields.get("round") for step in result.steps if step.request.fields.get("evaluate")} - {None}
     assert asked.isdisjoint({number + 1 for number in alarms})
     assert len(asked) > 1
+
+
+@pytest.mark.parametrize("first", [3, 2])
+def test_after_an_alarm_in_the_last_round_its_model_is_not_measured_over_another_cohort(conduct, lie, first):
+    """Of the two sums' difference nothing would be hidden."""
+    lie("lab-3", first=first)
+    result = conduct(
+        **STUDY
+        | {
+            "policy": POLICY | {"exact_evaluation": True, "show_own_metrics": True},
+            "training": STUDY["training"] | {"rounds": 3 if first == 3 else 2},
+            "evaluation": {"baselines": ["local"]},
+        },
+        before=lambda service, request: _away(service, request, lab="lab-5", rounds=(first,)),
+    )
+    assert result.error is None
+    assert result.progress.abandoned == [first]
+    measured = [step.request for step in result.steps if step.request.fields.get("evaluate") and step.site == "lab-1"]
+    models = [one.vector.tobytes() for one in measured if one.vector is not None]
+    assert len(models) == len(set(models)) > 0
+    assert "evaluate" not in result.exchanges
+    assert result.progress.federated.pooled() is not None
+    assert "local" in result.progress.alone
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsci.coordinator.blame import LEFT_OUT, NAMED, Blame, Trial, blame_from_json
+from fedsci.coordinator.blame import LEFT_OUT, NAMED, Blame, Trial, blame_from_json, suspicion
 from fedsci.names import SiteId
 
 
@@ -25,6 +25,10 @@ def play(blame, lies, rounds, *, drops=lambda number: (), liars=None):
             return blame, history, number
         cohort = frozenset(blame.sites) - {*out} - {*drops(number)}
         assert len(frozenset(blame.sites) - {*out}) >= blame.least
+        if len(cohort) < blame.least:
+            assert {*out} - {*blame.named}  # else a study ends
+            blame = blame.after_too_few()
+            continue
         trial = Trial(number=number, cohort=cohort, left_out=frozenset(out), alarm=lies(number, cohort))
         history.append(trial)
         blame = blame.after(trial)
@@ -75,6 +79,61 @@ def test_a_liar_that_lies_only_beside_its_victim_does_not_get_it_named(sites):
     assert all(victim in one.cohort for one in history if one.alarm)
     assert blame.named == ()
     assert {liar, victim} <= set(blame.suspects)
+
+
+@pytest.mark.parametrize(("sites", "least", "liars"), [(9, 6, 2), (10, 6, 2)])
+def test_liars_that_are_away_whenever_their_victim_is_do_not_get_it_named(sites, least, liars):
+    """All of them lie in every sum that they are in, and drop out of rounds that would clear the victim."""
+    seen = 0
+    for seed in range(15):
+        rng = random.Random(seed)  # noqa: S311
+        blame = study(sites, least)
+        bad = set(rng.sample(blame.sites, liars))
+        victim = rng.choice(sorted(set(blame.sites) - bad))
+        for number in range(1, 41):
+            out = blame.leave_out()
+            if out is None:
+                break
+            asked = frozenset(blame.sites) - {*out}
+            there = sorted(bad & asked)
+            stay = there if victim not in asked else rng.sample(there, rng.randint(0, max(0, len(there) - 1)))
+            cohort = asked - {*stay[: len(asked) - least]}
+            seen += victim not in asked and cohort.isdisjoint(bad)
+            alarm = not cohort.isdisjoint(bad)
+            blame = blame.after(Trial(number=number, cohort=cohort, left_out=frozenset(out), alarm=alarm))
+            assert set(blame.named) <= bad
+    assert seen  # there were such rounds
+
+
+@pytest.mark.parametrize("sites", [4, 5, 6, 7])
+def test_one_alarm_and_then_a_site_that_stays_away_end_no_study(sites):
+    """A round that leaves out another and has too few is followed by one that leaves out fewer."""
+    blame = study(sites)
+    away = blame.sites[-1]
+    blame, history, ended = play(
+        blame, lambda number, cohort: number == 1, 40, drops=lambda number: {away} if number > 1 else ()
+    )
+    assert (ended, blame.named) == (None, ())
+    assert len(history) > 20
+
+
+def test_where_two_lie_it_is_not_said_that_it_is_one_of_those_in_all_alarms():
+    for pair in combinations(range(7), 2):
+        blame = study(7)
+        liars = {blame.sites[at] for at in pair}
+        for number in range(1, 20):
+            if (out := blame.leave_out()) is None or blame.named:
+                break
+            cohort = frozenset(blame.sites) - {*out}
+            alarm = not cohort.isdisjoint(liars)
+            blame = blame.after(Trial(number=number, cohort=cohort, left_out=frozenset(out), alarm=alarm))
+            assert not blame.named or set(blame.named) <= liars
+            assert blame.named or liars & set(blame.suspects)
+            assert set(blame.alone) <= set(blame.suspects)
+    assert suspicion(["a", "b"], ["a"]) == "if one lab did it alone, it is a; if several did, any of a, b"
+    assert suspicion(["a", "b"], []) == "no lab can have done it alone; if several did, any of a, b"
+    assert suspicion(["a", "b"], ["b", "a"]) == "it may be any of a, b"
+    assert study(4).in_words() == ""
 
 
 def test_two_that_lie_in_turns_can_frame_a_third_as_the_documents_say():
