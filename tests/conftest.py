@@ -1,6 +1,6 @@
 """A tiny study and its labs, for tests that need a whole one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from fedsci.names import SiteId
 def pytest_configure(config: pytest.Config) -> None:
     # Flower's logger imports typer, which imports names that click has deprecated
     config.addinivalue_line("filterwarnings", "ignore:'click.:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unhurried_disk() -> Iterator[None]:
+    """Files are not forced to the disk in this process: that is for power cuts, which no test makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

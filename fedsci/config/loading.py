@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ Key = str | int
 NOT_YAML = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 _MAX_BYTES = 4 * 1024 * 1024
+_REMEMBERED_BYTES = 64 * 1024
 _YAML_HINT = "look there, and at the line before it, for indentation, brackets and quotes; save it as UTF-8"
 
 
@@ -140,12 +143,7 @@ def read_document(path: Path, *, kind: str) -> Document:
     if len(raw) > _MAX_BYTES:
         raise ConfigError(f"{path} is larger than 4 MiB", hint=f"is this really a {kind} file?")
     try:
-        loader = _UniqueKeyLoader(raw)
-        try:
-            root = loader.get_single_node()
-            values = loader.construct_document(root) if root is not None else None
-        finally:
-            loader.dispose()
+        values, root = _composed(raw) if len(raw) <= _REMEMBERED_BYTES else _composed.__wrapped__(raw)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
@@ -158,7 +156,18 @@ def read_document(path: Path, *, kind: str) -> Document:
             f"{path}: expected keys and values, found {_describe(values)}",
             hint=f"see the {kind} file in the README",
         )
-    return Document(path, values, root)
+    return Document(path, deepcopy(values), root)  # whoever reads it may change its own
+
+
+@lru_cache(maxsize=64)
+def _composed(raw: bytes) -> tuple[Any, yaml.Node | None]:
+    """Return what a file says, and its nodes: of a study of many labs every file is read again and again."""
+    loader = _UniqueKeyLoader(raw)
+    try:
+        root = loader.get_single_node()
+        return loader.construct_document(root) if root is not None else None, root
+    finally:
+        loader.dispose()
 
 
 def parse(model: type[Model], document: Document, *, origin: Mapping[tuple[Key, ...], str] | None = None) -> Model:
