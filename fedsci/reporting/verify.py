@@ -33,8 +33,9 @@ from fedsci.coordinator.summary import SCALING
 from fedsci.errors import FedsciError, InputError, ProtocolError, VerificationFailed
 from fedsci.names import digest
 from fedsci.reporting.evidence import plan_of, read_evidence
-from fedsci.reporting.run_folder import items, mapping, read_run_folder
-from fedsci.reporting.verify_norms import check_norms
+from fedsci.reporting.run_folder import finite, items, mapping, read_run_folder
+from fedsci.reporting.verify_blame import check_blame
+from fedsci.reporting.verify_norms import check_norms, judge_norms
 from fedsci.secagg import open_roster
 
 AUDIT = "audit"
@@ -152,13 +153,11 @@ def verify_run(
     _check_model(folder, story)
     _check_release(folder, story, finished=finished)
     _check_rounds(run.rounds, story, cut_off=cut_off)
-    check_norms(
-        run.rounds,
-        plan,
-        rounds={number: statement.body for number, statement in story.rounds.items()},
-        alarmed={number: statement.body for number, statement in story.alarmed.items()},
-        summary=run.summary,
-    )
+    sums = {number: statement.body for number, statement in (story.rounds | story.alarmed).items()}
+    summary = None if cut_off else run.summary
+    norms = judge_norms(plan, sums, summary=summary)
+    check_norms(run.rounds, norms, bounds=not cut_off)
+    check_blame(plan, sums, norms, rounds=max([0, *story.rounds, *story.abandoned]), summary=summary)
     if not cut_off:
         _check_summary(run.summary, story)
         if plan.private and story.rounds:
@@ -301,26 +300,31 @@ class _Story:
         if self.model is not None:
             raise _wrong(entry, "there is a round after the end", "round")
         if body.get("abandoned") is True:
-            if number not in (last, last + 1):
+            alarm = body.get("alarm") is not None
+            if number not in ((last + 1,) if alarm else (last, last + 1)):  # none is asked for again
                 raise _wrong(entry, f"round {number} does not follow round {last}", "round")
-            self.rounds.pop(last if number == last else 0, None)
+            at = last if number == last else last + 1
+            self.rounds.pop(at, None)
+            self.alarmed.pop(at, None)  # a process that ended before it had kept an alarm knows nothing of it
             if body.get("model") != self.last_model:
                 raise _wrong(entry, "a round that was given up changes no model", "model")
-            self.abandoned.add(int(last if number == last else last + 1))
-            if body.get("alarm") is not None:
+            self.abandoned.add(at)
+            if alarm:
                 self._took_part(entry, body)
-                self.alarmed[int(number)] = statement
+                self.alarmed[at] = statement
             return
         if number != last + 1:
             raise _wrong(entry, f"round {number} does not follow round {last}", "round")
         self._took_part(entry, body)
+        if body.get("alarm") is not None:
+            raise _wrong(entry, "a round with an alarm was applied", "alarm")
         if not self.rounds:
             self.require_approved(TRAINING, roles_before(self.plan.study.checkpoints, "training"))
         self.require_due(number - 1)
         self.rounds[number] = statement
 
     def _took_part(self, entry: Entry, body: Mapping[str, Any]) -> None:
-        """Refuse a round that does not say who was in its sum, with a receipt of each, or had too few."""
+        """Refuse a round that does not say who was in its sum, with a receipt of each, and its norm, or had too few."""
         survivors, dropped, receipts = body.get("survivors"), body.get("dropped"), body.get("receipts")
         if not isinstance(survivors, list) or not isinstance(dropped, dict) or not isinstance(receipts, dict):
             raise _wrong(entry, "it does not say who was in it", "survivors")
@@ -330,6 +334,9 @@ class _Story:
             raise _wrong(entry, "not every survivor has a receipt", "receipts")
         if len(survivors) < self.plan.min_survivors:
             raise _wrong(entry, f"it has {len(survivors)} survivors, {self.plan.min_survivors} must be", "survivors")
+        norm = finite(body.get("norm"))  # null where the sum is not finite
+        if "norm" not in body or (norm is None and body["norm"] is not None) or (norm or 0.0) < 0:
+            raise _wrong(entry, "it does not say the norm of its sum", "norm")
 
     def require_due(self, rounds: int) -> None:
         """Pass if everybody has approved who must, once so many rounds are over."""
@@ -633,7 +640,10 @@ def _said(story: _Story, log: VerifiedLog, keys: _Keys, plan: Plan, *, cut_off: 
     if plan.private:
         lines.append(f"epsilon of {len(story.spends)} signed charges, recomputed by the accountant from the plan")
     if story.alarmed:
-        lines.append(f"{len(story.alarmed)} rounds given up since no honest labs have such a sum")
+        lines.append(
+            f"{len(story.alarmed)} rounds given up since no honest labs have such a sum; whom others left out to find "
+            "whose it is, and who is named, follow from the log"
+        )
     lines.append(f"{len(story.permits)} permits, field by field against the plan")
     lines.append("not shown by any of this: baselines, metrics of single labs, intervals, records, times, traffic")
     return tuple(lines)
