@@ -1,13 +1,12 @@
 """Norms that a run states are held to its log, and to what the plan and the record counts let honest labs' sums be."""
 
-import copy
-
 import pytest
 
+from fedsci.coordinator.norm_check import ABOVE, BELOW, UNLIKE
 from fedsci.coordinator.preparation import weights_of
 from fedsci.errors import VerificationFailed
 from fedsci.reporting.alarm_facts import alarm_words, alarms_of
-from fedsci.reporting.verify_norms import check_norms
+from fedsci.reporting.verify_norms import check_norms, judge_norms
 from fedsci.site.charging import cost_for, dimension_of
 from fedsci.training.sum_bound import bound_of_sum
 
@@ -18,7 +17,7 @@ PRIVACY = {"mechanism": "distributed", "epsilon": 4.0, "delta": 1e-5, "colluding
 
 @pytest.fixture
 def run(make_plan):
-    """A plan, its lines, the log's applied and alarmed rounds, and the summary: one of each round."""
+    """A plan, its lines, the log's rounds with a sum, and the summary: one applied, one given up for its sum."""
     plan = make_plan(sites=3, privacy=PRIVACY)
     cost = cost_for(plan)
     weights = weights_of(plan, RECORDS, cost)
@@ -30,68 +29,108 @@ def run(make_plan):
 
     good, bad = bound.most / 2, bound.most * 3
     return {
-        "lines": [{"round": 1, "norm": norm(good, None)}, {"round": 2, "norm": norm(bad, "above-bound")}],
+        "lines": [
+            {"round": 1, "norm": norm(good, None)},
+            {"round": 2, "norm": norm(bad, ABOVE)},
+            {"round": 3, "norm": None, "abandoned": True},
+        ],
         "plan": plan,
-        "rounds": {1: {"survivors": SITES, "norm": good}},
-        "alarmed": {2: {"survivors": SITES, "norm": bad, "alarm": "above-bound"}},
+        "sums": {
+            1: {"round": 1, "survivors": SITES, "norm": good},
+            2: {"round": 2, "survivors": SITES, "norm": bad, "alarm": ABOVE, "abandoned": True},
+        },
         "summary": {
-            "alarms": [{"round": 2, "kind": "above-bound", "level": "alarm"}],
             "metrics": {"by_site": {site: {"records": {"train": count}} for site, count in RECORDS.items()}},
         },
     }
 
 
 def check(run):
-    check_norms(run["lines"], run["plan"], **{key: run[key] for key in ("rounds", "alarmed", "summary")})
+    norms = judge_norms(run["plan"], run["sums"], summary=run["summary"])
+    check_norms(run["lines"], norms, bounds=run["summary"] is not None)
+    return norms
+
+
+def wrong(run, field):
+    with pytest.raises(VerificationFailed) as error:
+        check(run)
+    assert error.value.field == field, error.value
+    return error.value
 
 
 def test_an_honest_run_passes(run):
-    check(run)
-    check(run | {"summary": {}})
+    assert [norm.alarm for norm in check(run).values()] == [None, ABOVE]
 
 
-def test_a_run_of_a_version_that_logged_no_norms_passes(run):
-    check(run | {"rounds": {1: {"survivors": SITES}}, "alarmed": {}, "summary": {}, "lines": [{"round": 1}]})
+def test_of_a_run_that_was_cut_off_norms_are_what_the_log_says(run):
+    run["summary"] = None
+    assert [norm.alarm for norm in check(run).values()] == [None, ABOVE]
+    run["lines"][0]["norm"]["sum"] *= 1.01
+    wrong(run, "round 1: norm.sum")
 
 
 @pytest.mark.parametrize(
-    ("at", "name", "value", "field"),
+    ("at", "name", "value"),
     [
-        (0, "sum", 1.0, "round 1: norm"),
-        (0, "sum", None, "round 1: norm"),
-        (0, "bound", 1e9, "round 1: norm.bound"),
-        (1, "bound", 1e9, "round 2: norm.bound"),
-        (0, "least", 1.0, "round 1: norm.least"),
-        (1, "alarm", None, "round 2: norm.alarm"),
+        (0, "sum", 1.0),
+        (0, "sum", None),
+        (0, "bound", 1e9),
+        (1, "bound", 1e9),
+        (0, "least", 1.0),
+        (1, "alarm", None),
+        (0, "warning", UNLIKE),
     ],
 )
-def test_another_norm_than_the_log_and_the_plan_say_is_found(run, at, name, value, field):
+def test_another_norm_than_the_log_and_the_plan_say_is_found(run, at, name, value):
     run["lines"][at]["norm"][name] = value
-    with pytest.raises(VerificationFailed) as error:
-        check(run)
-    assert (error.value.file, error.value.field) == ("metrics.jsonl", field)
+    assert wrong(run, f"round {at + 1}: norm.{name}").file == "metrics.jsonl"
 
 
-def test_a_round_that_was_applied_though_no_honest_labs_have_its_sum_is_found(run):
+def test_a_line_without_its_norm_is_found(run):
+    del run["lines"][0]["norm"]
+    wrong(run, "round 1: norm.sum")
+
+
+def test_a_norm_of_a_round_that_has_no_sum_is_found(run):
+    run["lines"][2]["norm"] = run["lines"][1]["norm"]
+    assert wrong(run, "round 3: norm").file == "metrics.jsonl"
+
+
+@pytest.mark.parametrize("norm", [1.01, None])
+def test_a_round_that_was_applied_though_no_honest_labs_have_its_sum_is_found(run, norm):
     """A coordinator that writes log and metrics alike cannot talk its way out of the bound."""
-    lines, bodies = copy.deepcopy(run["lines"]), copy.deepcopy(run["rounds"])
-    lines[0]["norm"]["sum"] = bodies[1]["norm"] = lines[0]["norm"]["bound"] * 1.01
-    with pytest.raises(VerificationFailed, match="applied whose sum is not as of honest labs"):
-        check(run | {"lines": lines, "rounds": bodies})
+    line = run["lines"][0]["norm"]
+    line["sum"] = run["sums"][1]["norm"] = norm and norm * line["bound"]
+    error = wrong(run, "norm")
+    assert "applied whose sum is not as of honest labs" in error.message
+    assert error.file.startswith("audit/statements/")
 
 
 def test_a_round_that_was_given_up_for_nothing_is_found(run):
-    lines, bodies = copy.deepcopy(run["lines"]), copy.deepcopy(run["alarmed"])
-    lines[1]["norm"]["sum"] = bodies[2]["norm"] = lines[1]["norm"]["bound"] * 0.99
-    with pytest.raises(VerificationFailed, match="given up whose sum is as of honest labs"):
-        check(run | {"lines": lines, "alarmed": bodies})
+    line = run["lines"][1]["norm"]
+    line["sum"] = run["sums"][2]["norm"] = line["bound"] * 0.99
+    assert "given up whose sum is as of honest labs" in wrong(run, "norm").message
 
 
-def test_an_alarm_that_the_log_does_not_have_is_found(run):
-    run["summary"]["alarms"].append({"round": 7, "kind": "above-bound", "level": "alarm"})
-    with pytest.raises(VerificationFailed, match="no alarm in round 7") as error:
-        check(run)
-    assert error.value.file == "summary.json"
+def test_an_alarm_of_another_kind_is_found(run):
+    run["lines"][1]["norm"]["alarm"] = run["sums"][2]["alarm"] = BELOW
+    wrong(run, "alarm")
+
+
+def test_a_warning_is_made_of_the_rounds_before(run):
+    """Six rounds alike, then one that is unlike them, and within the bound of honest labs all the same."""
+    norms = [1.0] * 6 + [run["lines"][0]["norm"]["bound"] / 2]
+    run["sums"] = {n: {"round": n, "survivors": SITES, "norm": norm} for n, norm in enumerate(norms, start=1)}
+    run["lines"] = []
+    assert [norm.warning for norm in check(run).values()] == [None] * 6 + [UNLIKE]
+
+
+@pytest.mark.parametrize(
+    ("records", "field"), [(None, ".lab-2.records.train"), (0, ".lab-2.records.train"), (1e308, "")]
+)
+def test_counts_that_no_study_has_give_no_bound(run, records, field):
+    run["summary"]["metrics"]["by_site"]["lab-2"]["records"]["train"] = records
+    assert wrong(run, f"metrics.by_site{field}").file == "summary.json"
 
 
 def test_sums_that_are_only_unusual_are_shown_as_that():
