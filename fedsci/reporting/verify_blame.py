@@ -68,10 +68,10 @@ def _alarms(plan: Plan, progress: Progress) -> Alarms:
 def _without_sum(plan: Plan, way: Progress) -> Iterator[Progress]:
     """Return what may be known after a round that was given up without a sum; nothing if the study had ended."""
     alarms = _alarms(plan, way)
-    if _left_out(alarms) is None:
+    if (out := _left_out(alarms)) is None:
         return
     yield way
-    if alarms.tries:
+    if alarms.tried(out):
         alarms.fell_short()
         yield alarms.progress
 
@@ -135,9 +135,10 @@ def _agrees(stated: object, way: Progress) -> tuple[str, object] | None:
     if way.blame is None:
         return None if stated is None else ("blame", None)
     found = "found" if way.blame.named and not way.blame.alarmed else "not found"
-    right = {"named": list(way.blame.named), "verdict": found, "suspects": list(way.blame.suspects)}
+    right = {"named": list(way.blame.named), "verdict": found}
+    right |= {"suspects": list(way.blame.suspects), "alone": list(way.blame.alone)} | way.blame.to_json()
     said = mapping(stated)
     return next(
-        ((f"blame.{name}", value) for name, value in (right | way.blame.to_json()).items() if said.get(name) != value),
+        ((f"blame.{name}", value) for name, value in right.items() if said.get(name) != value),
         None,
     )

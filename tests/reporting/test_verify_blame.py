@@ -26,7 +26,7 @@ class Search:
             out = alarms.left_out()
             if number in restarts:
                 continue
-            if number in short and alarms.tries:
+            if number in short and alarms.tried(out):
                 alarms.fell_short()
                 continue
             there = [site for site in plan.sites if site not in out]
@@ -37,7 +37,8 @@ class Search:
         self.summary = {"alarms": alarms.progress.alarms, "blame": None}
         if blame is not None:
             verdict = "found" if blame.named and not blame.alarmed else "not found"
-            self.summary["blame"] = {"verdict": verdict, "suspects": list(blame.suspects)} | blame.to_json()
+            who = {"verdict": verdict, "suspects": list(blame.suspects), "alone": list(blame.alone)}
+            self.summary["blame"] = who | blame.to_json()
 
     def check(self, **changes):
         summary = self.summary | changes
@@ -110,6 +111,7 @@ def test_who_was_named_is_left_out_until_the_end(search):
         ("named", []),
         ("verdict", "not found"),
         ("suspects", ["lab-4"]),
+        ("alone", ["lab-4"]),
         ("rounds", []),
         ("spare", 3),
     ],
