@@ -198,16 +198,20 @@ def test_a_run_that_was_cut_off_is_held_to_its_search_too(left):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("away", [{}, {"lab-1": 3}])
 @pytest.mark.parametrize(
     "dies",
     [
         pytest.param(lambda what, now: what == "save" and _alarm_is_news(now), id="an alarm logged and not kept"),
+        pytest.param(lambda what, now: what == "save" and now.abandoned[-1:] == [3], id="a lost round not kept"),
+        pytest.param(lambda what, now: what == "witness" and now.abandoned[-1:] == [3], id="a lost round kept"),
         pytest.param(lambda what, now: what == "train" and now.asked == 4, id="a round asked for in the search"),
         pytest.param(lambda what, now: what == "train" and now.asked == 8, id="a round asked for after the search"),
     ],
 )
-def test_a_run_that_went_on_in_the_middle_of_its_search_is_verified(tmp_path, dies):
-    folder, _ = run(tmp_path, liars={"lab-3": 2}, rounds=10, dies=dies)
+def test_a_run_that_went_on_in_the_middle_of_its_search_is_verified(tmp_path, dies, away):
+    """Also where a lab was away from a round that left out another, so that it had too few."""
+    folder, _ = run(tmp_path, liars={"lab-3": 2}, away=away, rounds=11, dies=dies)
     assert json.loads((folder / "summary.json").read_bytes())["blame"]["named"] == ["lab-3"]
     verify_run(folder)
     read_evidence(folder)
