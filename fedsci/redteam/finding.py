@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from fedsci.errors import DataError, FedsciError
+
 Verdict = Literal["holds", "broken", "control", "not protected", "not measured"]
 """What a row says.
 
@@ -67,3 +69,12 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """Return the finding for ``redteam.json``."""
         return asdict(self)
+
+
+def words_for(error: FedsciError) -> str:
+    """Return what a row says of an error: of a lab's data no more than the lab itself would tell others.
+
+    >>> words_for(DataError("row 3: age 112 is out of bounds"))
+    "the site's data does not fit the study; see its own log"
+    """
+    return error.public_message if isinstance(error, DataError) else error.message

@@ -22,7 +22,7 @@ from fedsci.errors import FedsciError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.redteam.attackers import not_measured
 from fedsci.redteam.deviating import Asked, Contribution, Deviation, deviating, opened
-from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
+from fedsci.redteam.finding import Curve, Finding, Plot, Verdict, words_for
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.together import Together
 from fedsci.site.charging import cost_for, dimension_of
@@ -165,7 +165,7 @@ def _measured(study: StudyOnOneMachine, plan: Plan, *, omit: int, seed: int) -> 
     try:
         run = run_for_real(study, changed, bad)
     except FedsciError as error:
-        return error.message
+        return words_for(error)
     weight = float(len(there))
     if plan.study.privacy.unit != "site":
         weight = cost.sample_rate * sum(run.summary["metrics"]["by_site"][site]["records"]["train"] for site in there)

@@ -20,7 +20,7 @@ from fedsci.redteam.attackers import LOST, Attackers, by_count, line, mean, not_
 from fedsci.redteam.backdoor import backdoor
 from fedsci.redteam.cohort import untrainable
 from fedsci.redteam.deviating import Deviation, multiplied, turned_round, with_records
-from fedsci.redteam.finding import Finding
+from fedsci.redteam.finding import Finding, words_for
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.robust_rules import robust_rules
 from fedsci.redteam.together import Together, Trained
@@ -126,7 +126,7 @@ def _for_real(study: StudyOnOneMachine, together: Together, attackers: Attackers
     try:
         summary = run_for_real(study, plan, bad).summary
     except FedsciError as error:
-        return {"text": f"A real run ended: {error.message}", "error": error.message}
+        return {"text": f"A real run ended: {words_for(error)}", "error": words_for(error)}
     value = (summary["metrics"].get("federated") or {}).get(attackers.metric)
     dropped = len(summary["secure_aggregation"]["dropped"])
     alarms = {"alarms": len(summary["alarms"])} if "alarms" in summary else {}
