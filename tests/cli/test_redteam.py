@@ -88,7 +88,12 @@ def test_attacks_on_a_study_lie_in_a_folder_with_a_page(fedsci, private):
     folder = private.folder / found["folder"]
     assert json.loads((folder / "redteam.json").read_text())["findings"] == found["findings"]
     assert "membership" in found["left_out"]
-    assert "What attacks came to" in (folder / "redteam.html").read_text()
+    page = (folder / "redteam.html").read_text()
+    assert "What attacks came to" in page
+    assert "<code>audit-noise</code>" in page
+    assert "<strong>not measured</strong>: no claim was tested" in page
+    assert "verdict: nothing is broken, but not everything was measured" in page
+    assert "left out: membership" in page
 
 
 def test_attacks_on_a_run_are_in_its_report_and_verify_still_passes(fedsci, private):
@@ -280,3 +285,24 @@ def test_a_runs_folder_stays_as_it_is_where_out_names_another(fedsci, attacked, 
     assert (folder / "redteam.html").exists()
     assert folder.parent.name == "elsewhere"
     assert not (run_folder / "redteam.json").exists()
+
+
+@pytest.mark.parametrize("width", [80, 120, 140])
+def test_a_row_shows_its_name_and_whole_verdict_at_any_width(capsys, monkeypatch, width):
+    from fedsci.cli import findings_text
+    from fedsci.redteam.finding import Finding
+
+    words = {"claim": "Nobody knows. " * 9, "attack": "Guess. " * 20, "result": "Too few to tell. " * 9}
+    monkeypatch.setattr(findings_text, "_WIDTH", width)
+    findings_text.print_findings(
+        [
+            Finding(key="poisoning-robust-control", verdict="control", **words),
+            Finding(key="property-known-others", verdict="not measured", **words),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.strip().startswith("poisoning-robust-control ") for line in lines)
+    named = next(line.rstrip() for line in lines if line.strip().startswith("property-known-others "))
+    assert named.endswith("not measured")
+    assert any(line.rstrip().endswith("protection") for line in lines)
