@@ -27,7 +27,7 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check signatures, the log and its witnesses, rounds, charges, the model and every figure of a run folder.
+    """Check signatures, the log and its witnesses, rounds, charges, the model and every figure of RUN, a run folder.
 
     Exit code 6 names the first file and field that is wrong.
     """

@@ -39,6 +39,7 @@ _LEVEL: Final = _FALSE_ALARMS / _TESTS
 _POINTS: Final = 120
 _ROUNDING: Final = 1e-4  # of C, between a sum and the sum of its parts
 _BLIND: Final = 0.5  # a lack of noise that must show, or nothing was measured
+_TELLING: Final = 2.0  # times the effect that a claim allows, which must show, or nothing was measured
 _FEWEST_BYTES: Final = 160
 
 
@@ -124,8 +125,10 @@ def _canaries(evidence: Evidence, confidence: float) -> tuple[Finding, float | N
     sharp = epsilon_of_gaussian(effect.lowest, delta=delta)
     guesses = one_run(scores, delta=delta, confidence=each)
     gaussian = one_run_gaussian(scores, delta=delta, confidence=each)
+    claimed = mu_of_gaussian(evidence.epsilon, delta=delta)
+    seen = effect.visible(claimed, level=_LEVEL)
     broken = (
-        effect.chance(mu_of_gaussian(evidence.epsilon, delta=delta)) < _LEVEL
+        effect.chance(claimed) < _LEVEL
         or one_run(scores, delta=delta, confidence=1 - _LEVEL) > evidence.epsilon
         or one_run_gaussian(scores, delta=delta, confidence=1 - _LEVEL) > evidence.epsilon
     )
@@ -133,19 +136,25 @@ def _canaries(evidence: Evidence, confidence: float) -> tuple[Finding, float | N
         f"{len(scores.values):,} canaries show at least epsilon {_number(sharp)} ({confidence:.0%} confidence, by "
         f"effect size; by one-run guesses {_number(guesses)} for any mechanism, {_number(gaussian)} for a Gaussian)."
     )
+    blind = not broken and seen > _TELLING
+    if blind:
+        result += f" Too few to tell: {_TELLING:g} times the effect that the claim allows would not show."
+    elif not broken:
+        result += f" {seen:.3g} times the effect that the claim allows would show."
     measured = {
         "epsilon": evidence.epsilon,
         "delta": delta,
         "confidence": confidence,
         "canaries": len(scores.values),
         "effect_size": _finite(effect.mu),
+        "visible_effect": _finite(seen),
         "lower_bound_effect_size": _finite(sharp),
         "lower_bound_one_run": _finite(guesses),
         "lower_bound_one_run_gaussian": _finite(gaussian),
     }
-    finding = Finding(
-        **about, result=result, verdict=_verdict(broken), measured=measured, plot=_roc(scores, evidence.epsilon, delta)
-    )
+    verdict: Verdict = "not measured" if blind else _verdict(broken)
+    plot = _roc(scores, evidence.epsilon, delta)
+    finding = Finding(**about, result=result, verdict=verdict, measured=measured, plot=plot)
     return finding, max(sharp, guesses, gaussian)
 
 
@@ -216,10 +225,10 @@ def _masks(evidence: Evidence) -> Finding:
         "attack": "Chi-square test of the highest byte of each number of every upload, for each and all together.",
     }
     numbers = sum(len(upload) for upload in evidence.masked)
+    if numbers == 0:
+        return Finding(**about, result="The study asks for masks, and not one upload was masked.", verdict="broken")
     if numbers < _FEWEST_BYTES:
-        why = "no upload was masked" if numbers == 0 else f"{numbers} numbers are too few"
-        broken = numbers == 0
-        return Finding(**about, result=f"Not measured: {why}.", verdict="broken" if broken else "not measured")
+        return Finding(**about, result=f"Not measured: {numbers} numbers are too few.", verdict="not measured")
     views = [np.concatenate(evidence.masked), *(one for one in evidence.masked if len(one) >= 80)]
     chance = min(1.0, len(views) * min(_uniform(view) for view in views))
     result = f"{numbers:,} numbers of {len(evidence.masked):,} uploads are as uniform as chance (p = {chance:.2g})."
@@ -280,14 +289,17 @@ def _fresh(evidence: Evidence) -> Finding:
     inside = check_repeats(evidence.each.T, [f"number {at}" for at in range(evidence.each.shape[1])])
     check = min(check, inside, key=lambda one: one.chance) if check.pairs else check
     broken = check.chance < _LEVEL
+    restarted = 1 <= evidence.plan.training.rounds // 2 < evidence.rounds  # in a single round there is no half-way
     result = f"{check.pairs:,} pairs of releases compared: largest correlation {check.largest:.3f}"
     result += (
         f", between {check.where[0]} and {check.where[1]}: noise that is used again." if broken else ", as by chance."
     )
     return Finding(
         key="audit-fresh-noise",
-        claim="Noise is never used twice: not by two labs, in two rounds, within one, or after a restart.",
-        attack="Correlation of the noise of all releases, and of all coordinates; a restart half-way.",
+        claim="Noise is never used twice: not by two labs, in two rounds or within one"
+        + (", or after a restart." if restarted else "."),
+        attack="Correlation of the noise of all releases, and of all coordinates; "
+        + ("a restart half-way." if restarted else "no restart, as no round came after one half-way."),
         result=result if check.pairs else "Not measured: there is one release, or they are too short.",
         verdict=_verdict(broken) if check.pairs else "not measured",
         measured={"pairs": check.pairs, "largest": check.largest, "p": check.chance},

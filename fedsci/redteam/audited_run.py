@@ -89,7 +89,10 @@ def plan_of_audit(study: StudyOnOneMachine) -> StudyOnOneMachine:
     """
     plan = study.plan
     if not plan.private:
-        raise InputError("the study promises no epsilon: there is nothing to audit", hint="set privacy.mechanism")
+        raise InputError(
+            "the study promises no epsilon (privacy.mechanism: none): there is nothing to audit",
+            hint="fedsci redteam attacks what else it claims",
+        )
     if isinstance(plan.strategy, BufferedStrategy) or plan.by_speed:
         raise InputError(
             f"{plan.strategy.name}: rounds that need a clock cannot be audited", hint="audit it with strategy=fedavg"

@@ -53,18 +53,20 @@ def backdoor(
     trigger = trigger_of(together, attackers)
     before = boosted.success[0] or 0.0
     best = max(share or 0.0 for way in ways.values() for share in way.success.values())
-    last = max(boosted.metric)
+    opens, last = best - before > PLANTED, max(boosted.metric)
+    weak = "" if opens else f"hardly opens here ({best:.0%} at best, {before:.0%} without it), which is not promised: "
     curves = [Curve(name=name, points=_points(way.success)) for name, way in ways.items()]
     return (
         Finding(
             key="backdoor",
             claim=_CLAIM,
             attack=f"k bad labs teach that records with a trigger ({trigger.column}) are of class {trigger.target}",
-            result=f"share of triggered held-out records that it turns, by k: {line(boosted.success, percent=True)}; "
-            f"without boost or any other lie than the records: {line(kept.success, percent=True)}. "
+            result=f"{weak}share of triggered held-out records that it turns, by k: "
+            f"{line(boosted.success, percent=True)}; without boost or any other lie than the records: "
+            f"{line(kept.success, percent=True)}. "
             f"It does not show: {attackers.metric} {shown(boosted.metric[0])} without, {shown(boosted.metric[last])} "
             f"with {last} bad labs",
-            verdict="not protected" if best - before > PLANTED else "not measured",
+            verdict="not protected" if opens else "not measured",
             measured={
                 "trigger": trigger.column,
                 "target": trigger.target,

@@ -1,15 +1,24 @@
 """What one attack on one claim came to: the rows of the red team's table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from fedsci.errors import DataError, FedsciError
 
 Verdict = Literal["holds", "broken", "control", "not protected", "not measured"]
 """What a row says.
 
 ``holds``: a claim of fedsci's stood this attack. ``broken``: it did not, which is a fault. ``control``: the same
 attack where the protection was taken away, to show that it works. ``not protected``: the attack works, and fedsci
-does not claim otherwise. ``not measured``: nothing was learnt, ``result`` says why.
+does not claim otherwise. ``not measured``: no claim was tested, ``result`` says why.
+"""
+
+Overall = Literal["holds", "broken", "incomplete"]
+"""What all rows say together.
+
+``broken``: a claim did not stand. ``holds``: claims stood, and nothing that was to be measured was not.
+``incomplete``: nothing is broken, but not everything was measured, or nothing is claimed at all. Not a pass.
 """
 
 
@@ -67,3 +76,24 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """Return the finding for ``redteam.json``."""
         return asdict(self)
+
+
+def overall(verdicts: Iterable[str], *, left_out: bool = False) -> Overall:
+    """Return what rows with these verdicts say together; ``left_out``: that there would have been more of them.
+
+    >>> overall(["holds", "control"]), overall(["holds", "not measured"]), overall(["not protected"])
+    ('holds', 'incomplete', 'incomplete')
+    """
+    found = set(verdicts)
+    if "broken" in found:
+        return "broken"
+    return "incomplete" if left_out or "not measured" in found or "holds" not in found else "holds"
+
+
+def words_for(error: FedsciError) -> str:
+    """Return what a row says of an error: of a lab's data no more than the lab itself would tell others.
+
+    >>> words_for(DataError("row 3: age 112 is out of bounds"))
+    "the site's data does not fit the study; see its own log"
+    """
+    return error.public_message if isinstance(error, DataError) else error.message

@@ -24,12 +24,11 @@ from fedsci.data.table import Table, concatenate
 from fedsci.errors import FedsciError
 from fedsci.names import SiteId
 from fedsci.redteam.cohort import untrainable, worker_of
-from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
-from fedsci.redteam.scores import numbers
+from fedsci.redteam.finding import Curve, Finding, Plot, Verdict, words_for
 from fedsci.redteam.wiretap import Heard, read_along, variant
 from fedsci.site.charging import cost_for, dimension_of
 from fedsci.training.learner import module_for
-from fedsci.training.models import image_shape, layout_of
+from fedsci.training.models import layout_of
 
 Vector = NDArray[np.float64]
 
@@ -90,21 +89,16 @@ class Rebuilt:
         lengths = [(float(a @ b), float(np.linalg.norm(a) * np.linalg.norm(b))) for a, b in pairs]
         return float(np.mean([product / norm if norm > 1e-12 else 0.0 for product, norm in lengths]))
 
-    def to_json(self, plan: Plan) -> dict[str, Any]:
-        """Return it for ``Finding.measured``; of images also the first victim's."""
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``Finding.measured``; nothing of a record itself, which the results must not show."""
         value, low, high = self.error
-        shape = image_shape(plan.study)
-        picture = {"shape": list(shape)} if shape is not None else {}
-        if picture:
-            parts = {"original": self.records, "rebuilt": self.found, "guess": self.guesses}
-            picture |= {name: numbers(rows[0].reshape(shape)) for name, rows in parts.items()}
         return {
             "victims": len(self.records),
             "error_over_guess": {"value": value, "low": low, "high": high},
             "correlation": self.likeness(self.found),
             "correlation_of_guess": self.likeness(self.guesses),
             "correlation_beyond_guess": self.likeness(self.found, self.records - self.guesses),
-        } | ({"picture": picture} if picture else {})
+        }
 
     def __str__(self) -> str:
         value, low, high = self.error
@@ -252,15 +246,15 @@ def inversion(
         told("inversion: a run of labs with one record each, without mask and noise")
         bare = _read(study, rounds=1, private=False, masked=False, records=1).from_uploads()
         works = bare.error[2] < _REBUILT
-        rows.append(_finding("inversion-control", plan, bare, "control" if works else "not measured"))
+        rows.append(_finding("inversion-control", bare, "control" if works else "not measured"))
         unmaskable = _unmaskable(plan)
         if unmaskable is None:
             told("inversion: the same run, masked")
             attacker = _read(study, rounds=1, private=False, masked=True, records=1)
-            rows.append(_judged("inversion-masked", plan, attacker.from_uploads(), control=bare, works=works))
+            rows.append(_judged("inversion-masked", attacker.from_uploads(), control=bare, works=works))
             known = attacker.knowing_all_others([(site, 0) for site in attacker.sites], masked=True)
             works = known.error[2] < _REBUILT
-            rows.append(_finding("inversion-sum", plan, known, "control" if works else "not measured"))
+            rows.append(_finding("inversion-sum", known, "control" if works else "not measured"))
         else:
             rows.append(_unmeasured("inversion-masked", unmaskable))
         if plan.private and plan.study.privacy.unit == "site":
@@ -272,9 +266,9 @@ def inversion(
             chosen = attacker.some(victims, np.random.default_rng(seed))
             found = attacker.knowing_all_others(chosen, masked=masked)
             words = {"rounds": rounds, "view": "the opened sums" if masked else "a lab's uploads"}
-            rows.append(_judged("inversion", plan, found, control=bare, works=works, words=words))
+            rows.append(_judged("inversion", found, control=bare, works=works, words=words))
     except FedsciError as error:
-        rows.append(_unmeasured("inversion", f"a run did not complete: {error.message}"))
+        rows.append(_unmeasured("inversion", f"a run did not complete: {words_for(error)}"))
     return tuple(rows)
 
 
@@ -304,7 +298,7 @@ def _unmaskable(plan: Plan) -> str | None:
 
 
 def _judged(
-    key: str, plan: Plan, found: Rebuilt, *, control: Rebuilt, works: bool, words: Mapping[str, Any] | None = None
+    key: str, found: Rebuilt, *, control: Rebuilt, works: bool, words: Mapping[str, Any] | None = None
 ) -> Finding:
     """Return the finding on something protected: broken if its records are rebuilt better than guessed."""
     verdict: Verdict = "broken" if found.error[2] < 1 else "holds" if works else "not measured"
@@ -319,12 +313,11 @@ def _judged(
         y="squared error, log10 of the best guess's",
         curves=tuple(lines),
     )
-    return _finding(key, plan, found, verdict, words=words, plot=plot)
+    return _finding(key, found, verdict, words=words, plot=plot)
 
 
 def _finding(
     key: str,
-    plan: Plan,
     found: Rebuilt,
     verdict: Verdict,
     *,
@@ -338,7 +331,7 @@ def _finding(
         attack=_ATTACKS[key].format(**(words or {})),
         result=f"{weak}{found}",
         verdict=verdict,
-        measured=found.to_json(plan),
+        measured=found.to_json(),
         plot=plot,
     )
 

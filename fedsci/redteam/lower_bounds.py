@@ -14,7 +14,7 @@ relation: add or remove one record.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,7 @@ Bound = Callable[[int, int, float], float]
 """From right guesses, guesses made, and a level, to an epsilon."""
 _LARGEST: Final = 60.0  # epsilon beyond which nothing is told apart
 _NORMAL: Final = 30.0  # deviations from which a noncentral t is taken for normal
+_FARTHEST: Final = 1e6  # times a claimed effect that is looked at
 _GUESSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # shares of the canaries that are guessed, fixed beforehand
 
 
@@ -86,6 +87,26 @@ class EffectSize:
         if max(seen, true) > _NORMAL:  # where scipy's series does not converge, both are normal
             return float(stats.norm.sf((seen - true) / math.sqrt(1 + true**2 / (2 * self.freedom))))
         return float(stats.nct.sf(seen, self.freedom, true))
+
+    def visible(self, mu: float, *, level: float) -> float:
+        """Return how many times ``mu`` the true effect must be for a test of ``mu`` at ``level`` to find it.
+
+        Every second time; infinite where so few scores find nothing.
+        """
+        if self.freedom == 0 or self.precision == 0:
+            return math.inf
+        limit = _crossing(lambda seen: replace(self, mu=seen).chance(mu) - level, mu)
+        return _crossing(lambda true: 0.5 - replace(self, mu=limit).chance(true), mu) / mu
+
+
+def _crossing(falling: Callable[[float], float], low: float) -> float:
+    """Return where a falling function that is positive at ``low`` becomes negative; infinite where it is not found."""
+    high = 2 * low
+    while falling(high) > 0:
+        high *= 2
+        if high > _FARTHEST * low:
+            return math.inf
+    return float(optimize.brentq(falling, low, high))
 
 
 def effect_size(scores: Scores, *, confidence: float) -> EffectSize:

@@ -22,7 +22,7 @@ from fedsci.errors import FedsciError, RoundAborted
 from fedsci.names import SiteId
 from fedsci.redteam.attackers import not_measured
 from fedsci.redteam.deviating import Asked, Contribution, Deviation, deviating, opened
-from fedsci.redteam.finding import Curve, Finding, Plot, Verdict
+from fedsci.redteam.finding import Curve, Finding, Plot, Verdict, words_for
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.together import Together
 from fedsci.site.charging import cost_for, dimension_of
@@ -30,6 +30,7 @@ from fedsci.training.accountant import Cost, epsilon_against
 
 ROUNDS = 4
 SURE = 5.0  # standard deviations of a measured variance
+BLIND = 0.5  # of the shares that are counted on: a lack of so many must show, or nothing was measured
 _CLAIM = "Epsilon holds although labs leave out their noise, as many as colluding_sites says"
 
 
@@ -111,14 +112,19 @@ def _row(
     else:
         result += f"; measured in a real run: {left.text}, where {counted} are counted on"
     enough = epsilon <= promised * (1 + 1e-9)
-    seen = None if isinstance(left, str) else left.shares + SURE * left.error >= counted
+    short, blind = False, True
+    if not isinstance(left, str):
+        short = left.shares + SURE * left.error < counted
+        blind = SURE * left.error > counted * BLIND
+        if not short and (blind or not covered):
+            result += "; too few numbers to tell" if blind else "; none is seen to be missing"
     verdict: Verdict
     if not covered:
-        verdict = "control" if not enough and seen is False else "not protected"
-    elif seen is None:
-        verdict = "not measured"
+        verdict = "control" if short and not enough else "not measured"
+    elif short or not enough:
+        verdict = "broken"
     else:
-        verdict = "holds" if enough and seen else "broken"
+        verdict = "not measured" if blind else "holds"
     return Finding(
         key=key,
         claim=_CLAIM if covered else "The same with more labs than colluding_sites: not claimed",
@@ -165,7 +171,7 @@ def _measured(study: StudyOnOneMachine, plan: Plan, *, omit: int, seed: int) -> 
     try:
         run = run_for_real(study, changed, bad)
     except FedsciError as error:
-        return error.message
+        return words_for(error)
     weight = float(len(there))
     if plan.study.privacy.unit != "site":
         weight = cost.sample_rate * sum(run.summary["metrics"]["by_site"][site]["records"]["train"] for site in there)

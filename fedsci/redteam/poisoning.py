@@ -20,7 +20,7 @@ from fedsci.redteam.attackers import LOST, Attackers, by_count, line, mean, not_
 from fedsci.redteam.backdoor import backdoor
 from fedsci.redteam.cohort import untrainable
 from fedsci.redteam.deviating import Deviation, multiplied, turned_round, with_records
-from fedsci.redteam.finding import Finding
+from fedsci.redteam.finding import Finding, words_for
 from fedsci.redteam.real_run import run_for_real, short
 from fedsci.redteam.robust_rules import robust_rules
 from fedsci.redteam.together import Together, Trained
@@ -88,6 +88,7 @@ def _untargeted(
     values = {name: {count: one.value for count, one in each.items()} for name, each in found.items()}
     worst = max(attackers.lost(clean.value, value) for each in values.values() for value in each.values())
     loudest = found[f"times {-SCALE:g}"][max(attackers.counts)].norm / clean.norm if clean.norm else 0.0
+    weak = "" if worst > LOST else f"hardly works here (it takes {worst:.2g} at most), which is not promised: "
     told("poisoning: a real run")
     real, limit = _for_real(study, together, attackers), _limit(together)
     return (
@@ -96,7 +97,7 @@ def _untargeted(
             claim=_CLAIM,
             attack="k bad labs train on wrong labels, or send the opposite of what they should: as long as an honest "
             f"upload may be, or {-SCALE:g} times it",
-            result=f"{attackers.metric} {shown(clean.value)} without them, by k: "
+            result=f"{weak}{attackers.metric} {shown(clean.value)} without them, by k: "
             + "; ".join(f"{name} {line(each)}" for name, each in values.items())
             + f". The sum's norm grows {loudest:.1f}-fold at most. {real.pop('text')}. {limit.pop('text')}",
             verdict="not protected" if worst > LOST else "not measured",
@@ -126,7 +127,7 @@ def _for_real(study: StudyOnOneMachine, together: Together, attackers: Attackers
     try:
         summary = run_for_real(study, plan, bad).summary
     except FedsciError as error:
-        return {"text": f"A real run ended: {error.message}", "error": error.message}
+        return {"text": f"A real run ended: {words_for(error)}", "error": words_for(error)}
     value = (summary["metrics"].get("federated") or {}).get(attackers.metric)
     dropped = len(summary["secure_aggregation"]["dropped"])
     alarms = {"alarms": len(summary["alarms"])} if "alarms" in summary else {}

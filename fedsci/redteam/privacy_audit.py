@@ -19,7 +19,7 @@ from fedsci.config.study_file import StudyOnOneMachine
 from fedsci.names import SiteId
 from fedsci.redteam.audit_rows import Evidence, rows
 from fedsci.redteam.audited_run import AuditedRun, audited_run, plan_of_audit
-from fedsci.redteam.finding import Finding
+from fedsci.redteam.finding import Finding, Overall, overall
 from fedsci.redteam.lower_bounds import Scores
 from fedsci.redteam.notes import Step
 
@@ -46,7 +46,12 @@ class PrivacyAudit:
     @property
     def holds(self) -> bool:
         """Whether nothing speaks against the claim."""
-        return all(finding.verdict != "broken" for finding in self.findings)
+        return self.verdict != "broken"
+
+    @property
+    def verdict(self) -> Overall:
+        """What the rows say together."""
+        return overall(finding.verdict for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit, JSON-ready."""
@@ -57,7 +62,7 @@ class PrivacyAudit:
             "delta": self.delta,
             "confidence": CONFIDENCE,
             "lower_bound": None if bound is None else bound if math.isfinite(bound) else "inf",
-            "verdict": "holds" if self.holds else "broken",
+            "verdict": self.verdict,
             "findings": [finding.to_json() for finding in self.findings],
         }
 

@@ -21,8 +21,12 @@ from fedsci.redteam.finding import Finding, Verdict
 from fedsci.redteam.together import Together
 
 ROUNDS = 20
-KEPT = 0.2  # of the metric may be lost by a rule that stands an attack
-_CLAIM = f"A median over groups loses {KEPT:g} of the metric at most where bad labs spoil fewer than half of the groups"
+WORKS = 0.2  # of the metric, from which on an attack on a rule has worked
+_CLAIM = (
+    "None: a median over groups is meant for bad labs that spoil fewer than half of the groups, but how much it keeps "
+    "rests on how alike the labs' data are"
+)
+_NO_LOSS = "the plain mean hardly loses by this attack either"
 _MEAN, _MEDIAN = "mean of all labs", "median over groups"
 
 
@@ -53,40 +57,56 @@ def robust_rules(
         + (f"; backdoor opens: {line(doors[name].success, percent=True)}" if name in doors else "")
         for name, values in found.items()
     }
-    stood = [count for count in attackers.counts if 2 * count < groups]
+    fewer = [count for count in attackers.counts if 2 * count < groups]
+    control = _mean_loses(attackers, found[_MEAN])
+    verdict, why = _judged(attackers, found, fewer)
     return (
         Finding(
             key="poisoning-robust",
             claim=_CLAIM,
             attack=attack,
-            result=f"{groups} groups. {text[_MEDIAN]}. It is refused with shared noise",
-            verdict=_verdict(attackers, found, stood),
+            result=f"{why}{groups} groups. {text[_MEDIAN]}. It is refused with shared noise",
+            verdict=verdict,
             measured={
                 "groups": groups,
-                "stands": max(stood, default=0),
+                "fewer_than_half": max(fewer, default=0),
                 **_numbers(found[_MEDIAN], doors.get(_MEDIAN)),
             },
             plot=attackers.plot(f"A robust rule where labs send {-scale:g} times their update", found),
         ),
         Finding(
             key="poisoning-robust-control",
-            claim="The plain mean, without a robust rule",
+            claim="None: the plain mean, without a robust rule",
             attack=attack,
-            result=text[_MEAN],
-            verdict="control",
+            result=text[_MEAN] if control else f"{_NO_LOSS}: {text[_MEAN]}",
+            verdict="control" if control else "not measured",
             measured=_numbers(found[_MEAN], doors.get(_MEAN)),
         ),
     )
 
 
-def _verdict(attackers: Attackers, found: dict[str, dict[int, float | None]], stood: list[int]) -> Verdict:
-    """Return ``holds`` if the median keeps what the mean loses, ``not measured`` if the mean loses nothing either."""
+def _mean_loses(attackers: Attackers, values: dict[int, float | None]) -> bool:
+    """Return whether the attack works on the plain mean, by any number of bad labs."""
+    clean = values[0]
+    return clean is not None and any(attackers.lost(clean, values[k]) > WORKS for k in attackers.counts)
+
+
+def _judged(attackers: Attackers, found: dict[str, dict[int, float | None]], fewer: list[int]) -> tuple[Verdict, str]:
+    """Return whether the median loses where fewer than half of its groups are spoilt and the mean loses, and why not.
+
+    That it stands is no promise either: on other data it may not.
+    """
     clean, median = found[_MEAN][0], found[_MEDIAN][0]
-    if clean is None or median is None or not stood:
-        return "not measured"
-    if attackers.lost(clean, found[_MEAN][max(stood)]) <= KEPT:
-        return "not measured"
-    return "holds" if all(attackers.lost(median, found[_MEDIAN][k]) <= KEPT for k in stood) else "not protected"
+    if clean is None or median is None:
+        return "not measured", "training breaks down without any attack: "
+    if not fewer:
+        return "not measured", "one bad lab spoils half of the groups already: "
+    if attackers.lost(clean, found[_MEAN][max(fewer)]) <= WORKS:
+        return "not measured", f"{_NO_LOSS}: "
+    lost = max(attackers.lost(median, found[_MEDIAN][k]) for k in fewer)
+    if lost > WORKS:
+        return "not protected", ""
+    return "not measured", f"it stands here (up to k = {max(fewer)} it loses {max(0.0, lost):.2g}), not promised: "
 
 
 def _numbers(values: dict[int, float | None], door: Planted | None) -> dict[str, object]:

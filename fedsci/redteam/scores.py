@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +92,3 @@ def roc(of: Scores, other: Scores, *, points: int = 40) -> tuple[tuple[float, fl
         if caught:
             line.append((math.log10(number / len(other)), math.log10(caught / len(found))))
     return tuple(line)
-
-
-def numbers(values: Any, *, digits: int = 3) -> Any:
-    """Return an array as rounded plain numbers, for ``Finding.measured``."""
-    return np.round(np.asarray(values, np.float64), digits).tolist()

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from fedsci import __version__
 from fedsci.config.study_file import StudyOnOneMachine
-from fedsci.errors import InputError
-from fedsci.redteam.finding import Finding
+from fedsci.errors import FedsciError, InputError
+from fedsci.redteam.finding import Finding, overall, words_for
 from fedsci.redteam.free_riding import free_riding
 from fedsci.redteam.inversion import inversion
 from fedsci.redteam.membership import membership
@@ -44,6 +44,25 @@ FAMILIES: Final[Mapping[str, Family]] = {
 }
 
 
+#: The row that stands for a family which did not complete.
+_FIRST_ROWS: Final[Mapping[str, str]] = {"audit": "audit-epsilon"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """What one family came to.
+
+    Attributes:
+        findings: row by row; one that says why, if it did not complete.
+        seconds: wall time.
+        error: what ended it; None if it completed.
+    """
+
+    findings: tuple[Finding, ...]
+    seconds: float
+    error: FedsciError | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RedTeam:
     """What the attacks came to.
@@ -52,61 +71,84 @@ class RedTeam:
         study: its name.
         plan_digest: of the plan that was attacked.
         seed: of the attacks' own randomness.
-        findings: row by row.
-        seconds: of each family, wall time.
-        left_out: families that were not asked for.
+        families: by name, in the order of the table; those that were asked for.
     """
 
     study: str
     plan_digest: str
     seed: int
-    findings: tuple[Finding, ...]
-    seconds: Mapping[str, float]
-    left_out: tuple[str, ...]
+    families: Mapping[str, Attacked]
 
     @property
-    def broken(self) -> tuple[Finding, ...]:
-        """The claims that did not stand."""
-        return tuple(finding for finding in self.findings if finding.verdict == "broken")
+    def findings(self) -> tuple[Finding, ...]:
+        """Row by row."""
+        return tuple(finding for family in self.families.values() for finding in family.findings)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all families."""
+        return sum(family.seconds for family in self.families.values())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Families that were not asked for."""
+        return tuple(name for name in FAMILIES if name not in self.families)
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``redteam.json``."""
+        """Return ``redteam.json``: every row says its family, and every family of what it is."""
+        about = {"fedsci": __version__, "seed": self.seed}
         return {
             "fedsci": __version__,
             "study": self.study,
             "plan_digest": self.plan_digest,
-            "seed": self.seed,
-            "verdict": "broken" if self.broken else "holds",
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "verdict": overall((one.verdict for one in self.findings), left_out=bool(self.left_out)),
+            "families": {
+                name: about | {"seconds": round(family.seconds, 3), "completed": family.error is None}
+                for name, family in self.families.items()
+            },
             "left_out": list(self.left_out),
-            "findings": [finding.to_json() for finding in self.findings],
+            "findings": [
+                {"family": name, **finding.to_json()}
+                for name, family in self.families.items()
+                for finding in family.findings
+            ],
         }
 
 
 def attack(study: StudyOnOneMachine, *, seed: int, only: Sequence[str] = (), told: Told = lambda text: None) -> RedTeam:
     """Attack a study with simulated labs by every family, or ``only`` by some.
 
-    Nothing is charged to the labs' own ledgers: all runs have fresh ones.
+    Nothing is charged to the labs' own ledgers: all runs have fresh ones. A family that does not complete has one row
+    that says why, and costs no other its rows.
 
     Raises:
         InputError: there is no such family.
-        FedsciError: a run that an attack needs did not complete.
+        FedsciError: not one family completed; the first one's error.
     """
     unknown = [name for name in only if name not in FAMILIES]
     if unknown:
         raise InputError(f"there is no attack {unknown[0]!r}", hint=f"one of: {', '.join(FAMILIES)}")
     chosen = [name for name in FAMILIES if not only or name in only]
-    findings: list[Finding] = []
-    seconds: dict[str, float] = {}
-    for name in chosen:
-        began = time.monotonic()
-        findings += FAMILIES[name](study, seed=seed, told=told)
-        seconds[name] = time.monotonic() - began
-    return RedTeam(
-        study=study.plan.study.study,
-        plan_digest=study.plan.digest,
-        seed=seed,
-        findings=tuple(findings),
-        seconds=seconds,
-        left_out=tuple(name for name in FAMILIES if name not in chosen),
-    )
+    families = {name: _attacked(name, study, seed=seed, told=told) for name in chosen}
+    errors = [family.error for family in families.values() if family.error is not None]
+    if len(errors) == len(families):
+        raise errors[0]
+    return RedTeam(study=study.plan.study.study, plan_digest=study.plan.digest, seed=seed, families=families)
+
+
+def _attacked(name: str, study: StudyOnOneMachine, *, seed: int, told: Told) -> Attacked:
+    began, failed = time.monotonic(), None
+    try:
+        findings = FAMILIES[name](study, seed=seed, told=told)
+    except FedsciError as error:
+        failed = error
+        findings = (
+            Finding(
+                key=_FIRST_ROWS.get(name, name),
+                claim=f"All claims that {name} is about.",
+                attack="It did not complete.",
+                result=f"Not measured: {words_for(error)}",
+                verdict="not measured",
+            ),
+        )
+    return Attacked(findings=findings, seconds=time.monotonic() - began, error=failed)

@@ -19,12 +19,18 @@ VERDICTS: Final = {
     "not protected": "not protected",
     "not measured": "not measured",
 }
-_COLUMNS: Final = ("claim", "attack", "result")
+_OVERALL: Final = {
+    "holds": "every claim stood",
+    "broken": "BROKEN",
+    "incomplete": "nothing is broken, but not everything was measured",
+}
 _HEADS: Final = ("Claim", "Attack", "Result", "Verdict")
 _MEANING: Final = (
     "<strong>holds</strong>: the claim stood this attack. <strong>BROKEN</strong>: it did not, which is a fault. "
     "<strong>works, protection off</strong>: the same attack where the protection was taken away, to show that it is a "
-    "real one. <strong>not protected</strong>: the attack works, and nothing else is claimed."
+    "real one. <strong>not protected</strong>: the attack works, and nothing else is claimed. "
+    "<strong>not measured</strong>: no claim was tested, and the row says why; it is not a pass. What each row looks "
+    "at is in docs/redteam.md, under the short name that stands before its claim."
 )
 
 
@@ -47,11 +53,15 @@ def red_team(found: Mapping[str, object] | None, *, plan_digest: str | None = No
         note = "The attacks whose results lie in this folder were on another plan: they are not shown."
         return section("redteam", "What attacks came to", box("caution", note, ""))
     findings = [mapping(one) for one in items(found.get("findings"))]
-    rows = [[*(esc(text(one.get(key))) or DASH for key in _COLUMNS), _verdict(one)] for one in findings]
+    rows = [
+        [_claim(one), *(esc(text(one.get(key))) or DASH for key in ("attack", "result")), _verdict(one)]
+        for one in findings
+    ]
     plots = "".join(_plot(mapping(one.get("plot"))) for one in findings)
     return section(
         "redteam",
         "What attacks came to",
+        paragraph("<br>".join(esc(line) for line in in_all(found))),
         paragraph(_MEANING),
         paragraph(
             '<span class="muted">On runs of the same plan with simulated labs; not part of the signed log. '
@@ -60,6 +70,18 @@ def red_team(found: Mapping[str, object] | None, *, plan_digest: str | None = No
         table("What is claimed, what was tried, and what came of it.", _HEADS, rows, text_columns=4),
         f'<div class="plots">{plots}</div>' if plots else "",
     )
+
+
+def in_all(found: Mapping[str, object]) -> list[str]:
+    """Return what all rows say together, line by line, with the rows that are no pass and the families left out."""
+    rows = [mapping(one) for one in items(found.get("findings"))]
+    said = text(found.get("verdict"))
+    lines = [f"verdict: {_OVERALL.get(said, said) or 'not known'}"]
+    for verdict in ("broken", "not protected", "not measured"):
+        keys = [text(row.get("key")) for row in rows if text(row.get("verdict")) == verdict]
+        lines += [f"{VERDICTS[verdict]}: {', '.join(keys)}"] if keys else []
+    left_out = [text(name) for name in items(found.get("left_out"))]
+    return lines + ([f"left out: {', '.join(left_out)} (--only chose others)"] if left_out else [])
 
 
 def write_red_team_page(found: Mapping[str, Any], target: Path, *, title: str) -> None:
@@ -75,6 +97,12 @@ def write_red_team_page(found: Mapping[str, Any], target: Path, *, title: str) -
         raise InputError(
             f"cannot write {target}: {error.strerror or error}", hint="choose another file with --out"
         ) from None
+
+
+def _claim(finding: Mapping[str, object]) -> str:
+    """Return the claim, under the short name that the documentation has it by."""
+    key, claim = esc(text(finding.get("key"))), esc(text(finding.get("claim"))) or DASH
+    return f"<code>{key}</code><br>{claim}" if key else claim
 
 
 def _verdict(finding: Mapping[str, object]) -> str:

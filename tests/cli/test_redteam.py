@@ -4,8 +4,11 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from fedsci.errors import DataError, FedsciError, RoundAborted
 
 _SPEC = importlib.util.spec_from_file_location(
     "fedsci_test_faults", Path(__file__).parents[1] / "redteam" / "planted_faults.py"
@@ -32,7 +35,7 @@ def test_an_audit_prints_claim_bound_and_verdict_and_writes_a_page(fedsci, priva
     assert outcome.code == 0, outcome.err
     assert "claimed epsilon" in outcome.out
     assert "audited lower bound" in outcome.out
-    assert "the claim holds" in outcome.out
+    assert "nothing speaks against the claim, but not everything was measured" in outcome.out  # so few canaries
     page = (private.folder / "audit.html").read_text()
     assert "Privacy audit" in page
     assert "How well canaries are told apart" in page
@@ -56,10 +59,26 @@ def test_a_claim_that_does_not_hold_ends_with_exit_code_6(fedsci, private, monke
     assert "docs/redteam.md" in outcome.hint_line
 
 
-def test_a_study_without_privacy_is_refused_with_a_hint(fedsci, private):
+def test_a_study_without_privacy_has_nothing_to_audit(fedsci, private):
     outcome = fedsci("privacy", "audit", "study.yaml", "--set", "privacy={mechanism: none}")
     assert outcome.code == 2
     assert "promises no epsilon" in outcome.error_line
+    assert "nothing to audit" in outcome.error_line
+    assert "set privacy" not in outcome.hint_line
+
+
+def test_a_run_folder_is_audited_by_the_red_team(fedsci, private):
+    (private.folder / "run").mkdir()
+    outcome = fedsci("privacy", "audit", "run")
+    assert outcome.code == 2
+    assert "fedsci redteam run --only audit" in outcome.hint_line
+
+
+@pytest.mark.parametrize("command", [("redteam",), ("privacy", "audit"), ("verify",)], ids=" ".join)
+def test_help_says_what_to_name(fedsci, command):
+    words = " ".join(fedsci(*command, "--help").out.split())
+    assert "a run folder" in words if command == ("verify",) else "demo for the built-in one" in words
+    assert "RUN" in words
 
 
 def test_attacks_on_a_study_lie_in_a_folder_with_a_page(fedsci, private):
@@ -69,7 +88,12 @@ def test_attacks_on_a_study_lie_in_a_folder_with_a_page(fedsci, private):
     folder = private.folder / found["folder"]
     assert json.loads((folder / "redteam.json").read_text())["findings"] == found["findings"]
     assert "membership" in found["left_out"]
-    assert "What attacks came to" in (folder / "redteam.html").read_text()
+    page = (folder / "redteam.html").read_text()
+    assert "What attacks came to" in page
+    assert "<code>audit-noise</code>" in page
+    assert "<strong>not measured</strong>: no claim was tested" in page
+    assert "verdict: nothing is broken, but not everything was measured" in page
+    assert "left out: membership" in page
 
 
 def test_attacks_on_a_run_are_in_its_report_and_verify_still_passes(fedsci, private):
@@ -117,3 +141,168 @@ def test_a_run_is_attacked_as_it_is(fedsci, private):
     outcome = fedsci("redteam", str(run), "--set", "seed=9")
     assert outcome.code == 2
     assert "--set" in outcome.hint_line
+
+
+@pytest.fixture
+def attacked(monkeypatch):
+    """Families that find what they are told to at once, and note that they were asked."""
+    from fedsci.redteam import earlier, suite
+    from fedsci.redteam.finding import Finding
+
+    said = {"audit": [("audit-noise", "holds")], "membership": [("membership", "not measured")]}
+    asked = []
+
+    def family(name):
+        def attack(study, *, seed, told):
+            asked.append(name)
+            if isinstance(said[name], FedsciError):
+                raise said[name]
+            return tuple(
+                Finding(key=key, claim=f"The claim of {key}.", attack="Quick.", result="Well.", verdict=verdict)
+                for key, verdict in said[name]
+            )
+
+        return attack
+
+    for module in (suite, earlier):
+        monkeypatch.setattr(module, "FAMILIES", {name: family(name) for name in said})
+    return SimpleNamespace(said=said, asked=asked)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("redteam", "study.yaml", "--out", "afile"),
+        ("redteam", "study.yaml", "--out", "afile/under"),
+        ("privacy", "audit", "study.yaml", "--out", "afile/audit.html"),
+        ("privacy", "audit", "study.yaml", "--out", "missing/audit.html"),
+        ("privacy", "audit", "study.yaml", "--out", "."),
+    ],
+    ids=" ".join,
+)
+def test_where_results_go_is_checked_before_the_work(fedsci, private, attacked, monkeypatch, arguments):
+    monkeypatch.setattr("fedsci.redteam.privacy_audit.audit_privacy", lambda *args, **named: attacked.asked.append("x"))
+    (private.folder / "afile").write_text("")
+    outcome = fedsci(*arguments)
+    assert outcome.code == 2
+    assert "cannot write" in outcome.error_line
+    assert attacked.asked == []
+
+
+def test_results_are_printed_even_if_they_cannot_be_written(fedsci, private, attacked, monkeypatch):
+    def full(target, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fedsci.reporting.whole_file.write_whole", full)
+    outcome = fedsci("redteam", "study.yaml")
+    assert outcome.code == 2
+    assert "audit-noise" in outcome.out
+    attacked.said["audit"] = [("audit-noise", "broken")]
+    assert fedsci("redteam", "study.yaml").code == 6  # what is broken counts for more
+
+
+def test_a_family_that_does_not_complete_costs_no_other_its_rows(fedsci, private, attacked):
+    attacked.said["membership"] = RoundAborted("too few labs finished")
+    found = json.loads(fedsci("redteam", "study.yaml", "--json").out)
+    assert [(row["key"], row["verdict"]) for row in found["findings"]] == [
+        ("audit-noise", "holds"),
+        ("membership", "not measured"),
+    ]
+    assert "too few labs finished" in found["findings"][1]["result"]
+    assert found["verdict"] == "incomplete"
+    attacked.said["membership"] = DataError("row 3: age 112 is out of bounds")  # a value stays with the lab
+    assert "age 112" not in fedsci("redteam", "study.yaml", "--json").out
+
+
+def test_where_no_family_completes_its_error_is_the_answer(fedsci, private, attacked):
+    attacked.said["audit"] = RoundAborted("too few labs finished")
+    outcome = fedsci("redteam", "study.yaml", "--only", "audit")
+    assert outcome.code == 5
+    assert "too few labs finished" in outcome.error_line
+
+
+def test_a_verdict_is_no_pass_where_something_was_left_out_or_not_measured(fedsci, private, attacked):
+    def verdict(*arguments):
+        return json.loads(fedsci("redteam", "study.yaml", "--json", *arguments).out)["verdict"]
+
+    assert verdict() == "incomplete"
+    attacked.said["membership"] = [("membership", "holds"), ("membership-control", "control")]
+    assert verdict() == "holds"
+    assert verdict("--only", "audit") == "incomplete"
+    attacked.said["audit"] = [("audit-noise", "broken")]
+    assert verdict() == "broken"
+    printed = fedsci("redteam", "study.yaml", "--only", "audit").out
+    assert "verdict: BROKEN" in printed
+    assert "BROKEN: audit-noise" in printed
+    assert "left out: membership" in printed
+
+
+@pytest.fixture
+def run_folder(fedsci, private):
+    """A run of the private study."""
+    return private.folder / fedsci("run", "study.yaml", "--quiet").folder
+
+
+def test_families_that_are_not_attacked_again_keep_their_rows(fedsci, attacked, run_folder):
+    def rows(*only):
+        fedsci("redteam", str(run_folder), "--sites", ".", *only)
+        found = json.loads((run_folder / "redteam.json").read_text())
+        return found["verdict"], {row["key"]: row["verdict"] for row in found["findings"]}, found["left_out"]
+
+    attacked.said["audit"] = [("audit-noise", "broken"), ("audit-masks", "holds")]
+    audited = {"audit-noise": "broken", "audit-masks": "holds"}
+    assert rows("--only", "audit") == ("broken", audited, ["membership"])
+    assert rows("--only", "membership") == ("broken", audited | {"membership": "not measured"}, [])
+    outcome = fedsci("redteam", str(run_folder), "--sites", ".", "--only", "membership")
+    assert outcome.code == 6
+    assert "kept from earlier attacks on this plan, not shown above: audit-noise, audit-masks" in outcome.out
+    assert "BROKEN" in (run_folder / "report.html").read_text()
+    attacked.said["membership"] = RoundAborted("too few labs finished")
+    attacked.said["audit"] = RoundAborted("too few labs finished")
+    assert rows("--only", "audit")[0] == "broken"
+    attacked.said["audit"] = [("audit-noise", "holds")]
+    assert rows() == ("incomplete", {"audit-noise": "holds", "membership": "not measured"}, [])
+
+
+def test_rows_of_another_plan_or_that_are_no_json_are_not_kept(fedsci, attacked, run_folder):
+    def rewritten(change):
+        fedsci("redteam", str(run_folder), "--sites", ".", "--only", "audit")
+        found = json.loads((run_folder / "redteam.json").read_text())
+        change(found)
+        (run_folder / "redteam.json").write_text(json.dumps(found))
+        assert fedsci("redteam", str(run_folder), "--sites", ".", "--only", "membership").code == 0
+        return [row["key"] for row in json.loads((run_folder / "redteam.json").read_text())["findings"]]
+
+    assert rewritten(lambda found: None) == ["audit-noise", "membership"]
+    assert rewritten(lambda found: found.update(plan_digest="0" * 64)) == ["membership"]
+    (run_folder / "redteam.json").unlink()
+    assert rewritten(lambda found: found["findings"][0].update(measured=float("nan"))) == ["membership"]
+
+
+def test_a_runs_folder_stays_as_it_is_where_out_names_another(fedsci, attacked, run_folder):
+    outcome = fedsci("redteam", str(run_folder), "--sites", ".", "--out", "elsewhere", "--json")
+    folder = run_folder.parent.parent / json.loads(outcome.out)["folder"]
+    assert (folder / "redteam.html").exists()
+    assert folder.parent.name == "elsewhere"
+    assert not (run_folder / "redteam.json").exists()
+
+
+@pytest.mark.parametrize("width", [80, 120, 140])
+def test_a_row_shows_its_name_and_whole_verdict_at_any_width(capsys, monkeypatch, width):
+    from fedsci.cli import findings_text
+    from fedsci.redteam.finding import Finding
+
+    words = {"claim": "Nobody knows. " * 9, "attack": "Guess. " * 20, "result": "Too few to tell. " * 9}
+    monkeypatch.setattr(findings_text, "_WIDTH", width)
+    findings_text.print_findings(
+        [
+            Finding(key="poisoning-robust-control", verdict="control", **words),
+            Finding(key="property-known-others", verdict="not measured", **words),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.strip().startswith("poisoning-robust-control ") for line in lines)
+    named = next(line.rstrip() for line in lines if line.strip().startswith("property-known-others "))
+    assert named.endswith("not measured")
+    assert any(line.rstrip().endswith("protection") for line in lines)

@@ -1,5 +1,6 @@
 """Records are rebuilt from what labs send in the open, and not from what masks and noise leave of it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from fedsci.config.shipped import shipped
 from fedsci.config.study_file import load_study
+from fedsci.redteam.cohort import labs_of
 from fedsci.redteam.inversion import Attacker, Rebuilt, inversion, rebuild
 from fedsci.redteam.wiretap import opened, read_along, variant
 
@@ -33,9 +35,42 @@ def test_a_plain_update_of_one_record_is_that_record(found):
     assert control.verdict == "control"
     assert control.measured["victims"] == 4
     assert control.measured["correlation"] > 0.999
-    picture = control.measured["picture"]
-    assert picture["shape"] == [8, 8]
-    assert np.allclose(picture["original"], picture["rebuilt"], atol=2e-3)
+
+
+def numbers_in(value):
+    """Every number of a JSON value, in its order."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for each in value for number in numbers_in(each)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def pixels_shown(written, tables):
+    """How many runs of eight pixels of labs' records stand in what was written, encoded or as they were."""
+    said = np.round(numbers_in(json.loads(written)), 3)
+    shown = {tuple(run) for run in np.lib.stride_tricks.sliding_window_view(said, 8)}
+    rows = np.concatenate([np.round(table.features.astype(np.float64), 3) for table in tables])
+    runs = np.lib.stride_tricks.sliding_window_view(np.concatenate([rows, 8 * rows + 8]), 8, axis=1).reshape(-1, 8)
+    return len(shown & {tuple(run) for run in np.unique(runs, axis=0) if len(set(run) - {0.0, 1.0}) > 1})
+
+
+def test_no_pixel_of_a_labs_record_is_in_what_the_attacks_write(found, heard):
+    rows = [row.to_json() for row in found.values()]
+    tables = list(heard.tables.values())
+    assert pixels_shown(json.dumps(rows), tables) == 0
+    with_a_record = [*rows, {"measured": {"original": tables[1].features[3].reshape(8, 8).tolist()}}]
+    assert pixels_shown(json.dumps(with_a_record), tables) > 20
+
+
+def test_no_value_of_a_table_is_in_what_the_attacks_write(small_study):
+    study = small_study(sites=4, rows=20, secure_aggregation={"min_survivors": 3})
+    written = json.dumps([row.to_json() for row in inversion(study, seed=1, victims=8, most_rounds=2)])
+    assert "inversion-sum" in written
+    values = {float(value) for lab in labs_of(study).values() for value in lab.train.features.ravel()} - {0.0, 1.0}
+    assert len(values) > 50
+    assert not values & set(numbers_in(json.loads(written)))
+    assert values & set(numbers_in([{"original": [min(values)]}]))
 
 
 def test_under_its_mask_the_same_update_is_worse_than_a_guess(found):

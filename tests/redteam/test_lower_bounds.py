@@ -82,3 +82,26 @@ def test_too_few_canaries_say_nothing():
     one = Scores(values=np.array([1.0]), present=np.array([True]))
     assert sharp(one) == 0.0
     assert one_run(one, delta=DELTA, confidence=0.99) == 0.0
+
+
+def test_what_would_show_shows_every_second_time_and_what_is_allowed_hardly_ever():
+    claimed, level = mu_of_gaussian(3.0, delta=DELTA), 0.01
+
+    def refuted(times: float) -> float:
+        found = [effect_size(scores(times * claimed, canaries=200, seed=n), confidence=0.99) for n in range(300)]
+        return sum(one.chance(claimed) < level for one in found) / len(found)
+
+    visible = effect_size(scores(claimed, canaries=200), confidence=0.99).visible(claimed, level=level)
+    assert 0.38 < refuted(visible) < 0.62
+    assert refuted(1.0) < 0.04
+    assert refuted(2 * visible - 1) > 0.9
+
+
+def test_few_canaries_show_little_and_none_nothing():
+    claimed = mu_of_gaussian(3.0, delta=DELTA)
+    least = [
+        effect_size(scores(claimed, canaries=n, seed=2), confidence=0.99).visible(claimed, level=1e-3)
+        for n in (9, 100, 650)
+    ]
+    assert least[0] > 4 > least[1] > least[2] > 1
+    assert effect_size(scores(claimed, canaries=2), confidence=0.99).visible(claimed, level=1e-3) == math.inf

@@ -7,6 +7,7 @@ import pytest
 from fedsci.redteam import poisoning as module
 from fedsci.redteam.attackers import Attackers, line, mean, shown
 from fedsci.redteam.poisoning import poisoning
+from fedsci.redteam.robust_rules import _judged, _mean_loses
 
 
 @pytest.fixture
@@ -34,6 +35,44 @@ def test_one_lab_of_six_that_lies_spoils_the_model_and_plants_a_backdoor(rows):
     for each in found.values():
         json.dumps(each.to_json(), allow_nan=False)
         assert all(curve.points for curve in each.plot.curves) if each.plot else True
+
+
+@pytest.mark.slow
+def test_an_attack_that_takes_nothing_says_so(rows, monkeypatch):
+    monkeypatch.setattr(module, "LOST", 9.0)
+    monkeypatch.setattr("fedsci.redteam.backdoor.PLANTED", 9.0)
+    monkeypatch.setattr("fedsci.redteam.robust_rules.WORKS", 9.0)
+    found = rows(privacy={"mechanism": "none"}, strategy="fedavg")
+    assert {row.verdict for row in found.values()} == {"not measured"}
+    assert found["poisoning"].result.startswith("hardly works here")
+    assert found["backdoor"].result.startswith("hardly opens here")
+    assert found["poisoning-robust-control"].result.startswith("the plain mean hardly loses")
+
+
+@pytest.mark.parametrize(
+    ("mean_of_all", "median", "fewer", "verdict", "why"),
+    [
+        ({0: 0.9, 1: 0.3, 3: None}, {0: 0.9, 1: 0.85, 3: 0.88}, [1, 3], "not measured", "it stands here"),
+        ({0: 0.9, 1: 0.3, 3: None}, {0: 0.9, 1: 0.85, 3: 0.4}, [1, 3], "not protected", ""),
+        ({0: 0.9, 1: 0.3, 3: None}, {0: 0.9, 1: 0.85, 3: 0.4}, [1], "not measured", "up to k = 1"),
+        ({0: 0.9, 1: 0.9, 3: 0.85}, {0: 0.9, 1: 0.9, 3: 0.9}, [1, 3], "not measured", "hardly loses"),
+        ({0: 0.9, 1: 0.3, 3: 0.3}, {0: None, 1: None, 3: None}, [1, 3], "not measured", "without any attack"),
+        ({0: 0.9, 1: 0.3, 3: 0.3}, {0: 0.9, 1: 0.3, 3: 0.3}, [], "not measured", "half of the groups already"),
+    ],
+)
+def test_nothing_is_claimed_of_a_median_and_its_row_says_what_it_kept(mean_of_all, median, fewer, verdict, why):
+    attackers = Attackers(sites=[f"lab-{number}" for number in range(10)], metric="accuracy", seed=3)
+    found = {"mean of all labs": mean_of_all, "median over groups": median}
+    said, reason = _judged(attackers, found, fewer)
+    assert said == verdict
+    assert why in reason
+
+
+def test_the_plain_mean_is_a_control_only_where_it_loses():
+    attackers = Attackers(sites=[f"lab-{number}" for number in range(17)], metric="accuracy", seed=3)
+    assert _mean_loses(attackers, {0: 0.9, 1: 0.9, 3: 0.85, 5: 0.2})
+    assert _mean_loses(attackers, {0: 0.9, 1: 0.9, 3: 0.85, 5: None})
+    assert not _mean_loses(attackers, {0: 0.9, 1: 0.9, 3: 0.85, 5: 0.8})
 
 
 @pytest.mark.slow

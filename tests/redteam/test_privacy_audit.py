@@ -1,10 +1,13 @@
 """A correct build is never accused; a planted fault always is."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from fedsci.errors import InputError
+from fedsci.redteam.audit_rows import _masks
 from fedsci.redteam.privacy_audit import PrivacyAudit, audit_privacy
 from tests.redteam import planted_faults as faults
 
@@ -105,3 +108,30 @@ def test_a_study_without_privacy_has_nothing_to_audit(small_digits):
     study = small_digits("privacy.mechanism=none", "privacy.epsilon=null")
     with pytest.raises(InputError, match="promises no epsilon"):
         audit_privacy(study, seed=1)
+
+
+def test_too_few_canaries_are_no_pass_and_one_round_has_no_restart(small_study, monkeypatch):
+    study = small_study(model={"name": "mlp", "hidden": [4]}, training={"rounds": 1, "sample_rate": 1.0})
+    audit = audit_privacy(study, seed=1)
+    rows = {finding.key: finding for finding in audit.findings}
+    assert audit.verdict == "incomplete"
+    assert rows["audit-epsilon"].verdict == "not measured"
+    assert "canaries show at least epsilon" in rows["audit-epsilon"].result
+    assert "Too few to tell" in rows["audit-epsilon"].result
+    assert rows["audit-epsilon"].measured["visible_effect"] > 2
+    assert "no restart" in rows["audit-fresh-noise"].attack
+    assert "restart" not in rows["audit-fresh-noise"].claim
+
+
+def test_where_rounds_come_after_half_way_there_is_a_restart_and_enough_canaries_say_what_would_show(small_digits):
+    rows = {finding.key: finding for finding in audit_privacy(small_digits(rounds=2), seed=1).findings}
+    assert "a restart half-way" in rows["audit-fresh-noise"].attack
+    assert rows["audit-epsilon"].verdict == "holds"
+    assert 1 < rows["audit-epsilon"].measured["visible_effect"] < 2
+
+
+def test_a_study_that_asks_for_masks_and_sees_none_is_broken_and_says_that():
+    row = _masks(SimpleNamespace(masked=[]))
+    assert row.verdict == "broken"
+    assert "not one upload was masked" in row.result
+    assert _masks(SimpleNamespace(masked=[np.zeros(12, np.uint8)])).verdict == "not measured"
