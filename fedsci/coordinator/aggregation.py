@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.blame import LEFT_OUT, NAMED
 from fedsci.errors import RoundAborted, SiteFailed
 from fedsci.names import SiteId
 from fedsci.training.metrics import MetricSums, classes_of, names_of
@@ -134,7 +135,7 @@ class PlainAggregation:
         dropped |= ask.broken([site for site, reply in replies.items() if isinstance(reply, Reply)])
         for site, reply in replies.items():
             if isinstance(reply, SiteFailed):
-                dropped[site] = str(reply)
+                dropped[site] = reason_of(reply)
             if site in dropped or isinstance(reply, SiteFailed):
                 continue
             if ask.dimension:
@@ -171,6 +172,13 @@ class PlainAggregation:
             each=each,
             receipts=receipts(replies, self.plan.sites, dropped),
         )
+
+
+def reason_of(failed: SiteFailed) -> str:
+    """Return why a site that answered with an error is in no sum, in its words: but not in the coordinator's own."""
+    if failed.message in (f"{failed.site}: {LEFT_OUT}", f"{failed.site}: {NAMED}"):
+        return f"{failed.site}: it answered as if it had been left out"
+    return str(failed)
 
 
 def require_enough(plan: Plan, dropped: Mapping[SiteId, str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.config.plan import Plan
+from fedsci.coordinator.aggregation import reason_of
 from fedsci.coordinator.clock import Clock
 from fedsci.errors import SiteFailed
 from fedsci.names import Digest, SiteId, digest
@@ -103,7 +104,7 @@ class Buffers:
         begin = Request(action="begin", fields=fields, vector=model)
         free = [site for site in self.plan.sites if site not in self._training]
         replies = self.link.ask(dict.fromkeys(free, begin)) if free else {}
-        failed = {site: str(reply) for site, reply in replies.items() if isinstance(reply, SiteFailed)}
+        failed = {site: reason_of(reply) for site, reply in replies.items() if isinstance(reply, SiteFailed)}
         self._training |= {site: current for site in replies if site not in failed}
         return failed
 

@@ -14,7 +14,7 @@ from typing import Any
 from fedsci import secagg
 from fedsci.config.masking import grid_for, setup_for
 from fedsci.config.plan import Plan
-from fedsci.coordinator.aggregation import Ask, Collected, own_metrics, receipts, require_enough
+from fedsci.coordinator.aggregation import Ask, Collected, own_metrics, reason_of, receipts, require_enough
 from fedsci.coordinator.progress import Keeper, Unkept
 from fedsci.errors import FedsciError, InputError, ProtocolError, SiteFailed
 from fedsci.names import SiteId
@@ -124,7 +124,7 @@ class MaskedAggregation:
         broken = ask.broken([site for site in cohort if _uploaded(replies[site])])
         for site in cohort:
             reply = replies[site]
-            problem = str(reply) if isinstance(reply, SiteFailed) else broken.get(site)
+            problem = reason_of(reply) if isinstance(reply, SiteFailed) else broken.get(site)
             if problem is None and isinstance(reply, Reply):
                 problem = _add_input(collector, encoding, site, reply)
             if problem is not None:

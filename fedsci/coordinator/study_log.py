@@ -96,7 +96,7 @@ class StudyLog:
         for site, said in progress.sites.items():
             if said.late_key:
                 self._log.trust(site, bytes.fromhex(said.late_key))
-        if not len(self._log):
+        if not any(entry.kind == "sites" for entry in self._log.entries()):  # the last that a log begins with
             self._begin(self._log, progress, keys, quorum, model, sends)
         link.riding, link.behind = self._riding, self._behind
         self.witness()

@@ -143,7 +143,7 @@ def summarise(
             "dropped_because": [progress.reasons.get(one, "") for one in progress.dropped],
         },
         "alarms": [dict(one) for one in progress.alarms],
-        "blame": _blame(progress),
+        "blame": blame_of(progress),
         "checkpoints": [said.to_json() for said in decisions_of(plan, progress)],
         "traffic_bytes": {"up": traffic[0], "down": traffic[1]},
         "seconds": {"total": round(seconds_total, 4)} | {k: round(v, 4) for k, v in progress.seconds.items()},
@@ -152,7 +152,7 @@ def summarise(
     }
 
 
-def _blame(progress: Progress) -> dict[str, Any] | None:
+def blame_of(progress: Progress) -> dict[str, Any] | None:
     """Return who was found to make sums impossible, by which rounds; None where nobody was looked for."""
     blame = progress.blame
     if blame is None:

@@ -16,6 +16,7 @@ from fedsci.coordinator.alarms import Alarms
 from fedsci.coordinator.blame import LEFT_OUT, NAMED
 from fedsci.coordinator.norm_check import Norm, NormCheck
 from fedsci.coordinator.progress import Progress
+from fedsci.coordinator.summary import blame_of
 from fedsci.errors import RoundAborted, VerificationFailed
 from fedsci.names import SiteId
 from fedsci.reporting.run_folder import count, items, mapping
@@ -132,13 +133,9 @@ def _check_stated(stated: object, ways: Sequence[Progress]) -> None:
 
 def _agrees(stated: object, way: Progress) -> tuple[str, object] | None:
     """Return the first thing that is stated otherwise, and what it would be; None if there is none."""
-    if way.blame is None:
+    right = blame_of(way)
+    if right is None:
         return None if stated is None else ("blame", None)
-    found = "found" if way.blame.named and not way.blame.alarmed else "not found"
-    right = {"named": list(way.blame.named), "verdict": found}
-    right |= {"suspects": list(way.blame.suspects), "alone": list(way.blame.alone)} | way.blame.to_json()
     said = mapping(stated)
-    return next(
-        ((f"blame.{name}", value) for name, value in right.items() if said.get(name) != value),
-        None,
-    )
+    wrong = [name for name in ("named", *right) if said.get(name) != right[name]]
+    return (f"blame.{wrong[0]}", right[wrong[0]]) if wrong else None

@@ -10,6 +10,8 @@ import pytest
 from fedsci.audit.log import AuditLog
 from fedsci.audit.statement import peek, sign_statement
 from fedsci.audit.verification import verify_log
+from fedsci.coordinator.blame import LEFT_OUT, NAMED
+from fedsci.coordinator.progress import Suspended
 from fedsci.coordinator.study_log import StudyLog
 from fedsci.errors import RoundAborted, SiteFailed, VerificationFailed
 from fedsci.secagg import Seed, SigningKey
@@ -154,6 +156,47 @@ def test_a_coordinator_that_dies_goes_on_with_its_log(conduct, side, number):
     assert result.error is None
     assert kinds(result)[-1] == "model"
     verified(result)
+
+
+@pytest.mark.parametrize("last", ["plan", "permit", "sites"])
+def test_a_log_that_was_half_begun_is_begun_to_its_end(conduct, monkeypatch, last):
+    append, struck = StudyLog._append, []
+
+    def end(self, kind, body, **where):
+        append(self, kind, body, **where)
+        if kind == last and not struck:
+            struck.append(kind)
+            raise Suspended
+
+    keep = StudyLog.keep
+
+    def end_keeping(self, kind, envelope, **where):
+        keep(self, kind, envelope, **where)
+        if kind == last and not struck:
+            struck.append(kind)
+            raise Suspended
+
+    monkeypatch.setattr(StudyLog, "_append", end)
+    monkeypatch.setattr(StudyLog, "keep", end_keeping)
+    result = conduct(training={"rounds": 2}, **LOGGED)
+    assert struck
+    assert result.error is None
+    assert kinds(result) == ["plan", *["permit"] * 4, "sites", "round", "round", *["spend"] * 4, "model"]
+    verified(result)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("words", [LEFT_OUT, NAMED])
+def test_a_site_cannot_say_that_the_coordinator_left_it_out(conduct, words, masked):
+    def after(service, request, reply):
+        if service.site.site == "lab-2" and request.action == "train" and request.fields["round"] == 2:
+            return Reply(error={"message": words, "exit_code": 3, "code": "policy"})
+        return reply
+
+    result = conduct(training={"rounds": 3}, after=after, masked=masked, **LOGGED)
+    assert result.error is None
+    assert result.progress.dropped == [("lab-2", 2)]
+    assert result.progress.reasons["lab-2", 2] == "it answered as if it had been left out"
 
 
 def test_another_coordinator_s_log_is_not_joined(conduct, monkeypatch):
