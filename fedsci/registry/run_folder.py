@@ -36,7 +36,8 @@ class RunFolder:
         """
         target, partial = self.path / name, self.path / f".{name}.partial"
         try:
-            with partial.open("wb") as file:
+            partial.unlink(missing_ok=True)  # a folder from elsewhere may hold a link of that name: it is not followed
+            with partial.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -111,6 +111,8 @@ def test_mutation_reaches_into_json_within_json():
         ("decision-request", "regress-metrics-are-a-number"),
         ("decision-request", "regress-delta-is-infinite"),
         ("decision-request", "regress-signer-is-a-number"),
+        ("decision-folder", "regress-checkpoint-leads-elsewhere"),
+        ("decision-folder", "regress-role-leads-elsewhere"),
         ("search-axis", "regress-value-is-a-day-that-there-is-not"),
         ("search-axis", "regress-value-has-aliases"),
         ("override", "regress-value-is-no-utf8"),

@@ -7,8 +7,10 @@ import contextlib
 import json
 import shutil
 import tempfile
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fedsci.audit.note_keys import cosigner_key, log_key
 from fedsci.audit.statement import add_signature, canonical, open_statement, peek, sign_statement
 from fedsci.audit.verification import verify_log
 from fedsci.audit.witness import Witness
+from fedsci.coordinator.deciding import hand_in, open_request
 from fedsci.coordinator.decisions import Point, open_decision, question_from, sign_decision
 from fedsci.errors import VerificationFailed
 from fedsci.site.permit import permit_in, read_permit
@@ -88,6 +91,24 @@ def question(data: bytes) -> None:
         assert "\n" not in line
     asked.to_bytes().decode("utf-8")
     sign_decision(asked.point, role="officer", name="A", answer="approve", key=LAB, now=float(TIME))
+
+
+def handed_over(data: bytes) -> None:
+    """A run folder of somebody else's whose request is this: what is handed in lies beside it."""
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place, "a", "run")
+        folder = run / "decisions"
+        (folder / "...").mkdir(parents=True)  # where a draft of ../../x would lie
+        (folder / "x.request.json").write_bytes(data)
+        point = open_request(run).point
+        for role in point.signers:
+            asked = replace(point, signers={role: (LAB.public.hex(),)})
+            content = sign_decision(asked, role=role, name="A", answer="approve", key=LAB, now=time.time())
+            try:
+                hand_in(run, content)
+            finally:
+                left = {path.parent for path in Path(place).rglob("*") if path.is_file()}
+                assert left == {folder}, left
 
 
 def note(data: bytes) -> None:
@@ -256,6 +277,13 @@ TARGETS = [
         tries=60,
     ),
     Target(name="decision-request", run=question, seeds=_questions, tries=100),
+    Target(
+        name="decision-folder",
+        run=handed_over,
+        seeds=_questions,
+        tokens=(b"..", b"../../x", b"/", b"round:", b"before:"),
+        tries=60,
+    ),
     Target(name="note", run=note, seeds=_notes, tokens=(b"\n\n", "— ".encode(), b"+", b"="), tries=100),
     Target(name="checkpoint", run=checkpoint, seeds=lambda: {"valid": _notes()["valid"].split(b"\n\n")[0] + b"\n"}),
     Target(name="log-entry", run=entry, seeds=lambda: {"valid": _ENTRY}, tries=150),
