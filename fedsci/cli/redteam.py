@@ -32,7 +32,7 @@ def redteam(
     Of a run folder its plan is attacked, with simulated labs that have the same site files; redteam.json is added to
     the folder and the report shows it. Exit code 6: a claim of fedsci's own does not hold. Budgets are fresh ones.
     """
-    from fedsci.redteam.run_plan import study_of_run
+    from fedsci.redteam.run_plan import check_no_run_file, study_of_run
     from fedsci.redteam.suite import attack
     from fedsci.reporting.red_team import RED_TEAM, write_red_team_page
     from fedsci.reporting.report import REPORT, write_report
@@ -42,6 +42,7 @@ def redteam(
         raise InputError("a run's plan is attacked as it is", hint="leave out --set, or give the study file")
     if run is None and sites is not None:
         raise InputError("--sites goes with a run folder", hint="a study file names its sites itself: --set sites=…")
+    check_no_run_file(Path(study))
     loaded = loaded_study(study, overrides) if run is None else study_of_run(run, sites)
     with telling(quiet=as_json) as told:
         found = attack(loaded, seed=seed, only=[name for names in only or () for name in names.split(",")], told=told)
