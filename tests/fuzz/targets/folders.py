@@ -3,6 +3,8 @@
 An input names one file and says what is in it; everything else is as an honest run left it.
 """
 
+import json
+import re
 import shutil
 import tempfile
 import zlib
@@ -16,11 +18,12 @@ from fedsci.config.site import load_site
 from fedsci.coordinator.checkpoint import Checkpoint
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.queue import StudyQueue
-from fedsci.errors import FedsciError
+from fedsci.errors import FedsciError, InputError
 from fedsci.reporting.comparison import compare_runs
 from fedsci.reporting.documents import check_documents, write_documents
 from fedsci.reporting.earlier_runs import earlier_runs
 from fedsci.reporting.evidence import read_evidence
+from fedsci.reporting.red_team import RED_TEAM, read_red_team, red_team, write_red_team_page
 from fedsci.reporting.report import write_report
 from fedsci.reporting.run_folder import read_run_folder
 from fedsci.reporting.verify import verify_run
@@ -66,6 +69,19 @@ def run_folder(data: bytes, *, kind: str) -> None:
                 answers.append(error)
     if answers:
         raise answers[0]
+
+
+def attacks(data: bytes) -> None:
+    """What attacks came to, as a report shows it: every coordinate of a plot is a number."""
+    with tempfile.TemporaryDirectory(dir=home()) as place:
+        Path(place, RED_TEAM).write_bytes(data)
+        found = read_red_team(Path(place))
+        if found is None:
+            raise InputError("nothing that can be read")
+        write_red_team_page(found, Path(place, "page.html"), title="t")
+        for drawn in re.findall(r' (?:points|x|y|x1|x2|y1|y2|cx|cy|width|height)="([^"]*)"', red_team(found)):
+            assert "nan" not in drawn, drawn
+            assert "inf" not in drawn, drawn
 
 
 def coordinator_folder(data: bytes) -> None:
@@ -162,7 +178,16 @@ def _run_files(kind: str) -> Mapping[str, bytes]:
     audit = ("audit/keys.json", "audit/manifest.json", f"audit/{ENTRIES}", "audit/statements/*", "audit/checkpoints/*")
     folder = finished(kind).folder
     write_documents(folder)
-    return files_of(folder, "*.yaml", "*.jsonl", "*.json", "*.safetensors", "*.md", *audit)
+    values = json.loads(_attacks()["valid"]) | {"plan_digest": study(kind).plan.digest}
+    attacked = {"redteam": b"redteam.json\n" + json.dumps(values).encode()}
+    return files_of(folder, "*.yaml", "*.jsonl", "*.json", "*.safetensors", "*.md", *audit) | attacked
+
+
+def _attacks() -> Mapping[str, bytes]:
+    curves = [{"name": "n", "points": [[0, 0.5], [0.25, 0.75], [1, 1]]}, {"name": "m", "points": [[0, 0], [1, 1]]}]
+    plot = {"title": "t", "x": "x", "y": "y", "curves": curves}
+    row = {"key": "audit-noise", "claim": "c", "attack": "a", "result": "r", "verdict": "holds", "plot": plot}
+    return {"valid": json.dumps({"study": "heart", "plan_digest": "sha256:00", "findings": [row]}).encode()}
 
 
 def _ledger_files() -> Mapping[str, bytes]:
@@ -196,6 +221,7 @@ TARGETS = [
         )
         for kind in STUDIES
     ),
+    Target(name="red-team", run=attacks, seeds=_attacks, tokens=(b"5e-324", b"1e308", b"-1e308", b"NaN"), tries=80),
     Target(
         name="coordinator-folder",
         run=coordinator_folder,
