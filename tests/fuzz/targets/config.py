@@ -22,6 +22,7 @@ from tests.conftest import POLICY, STUDY
 from tests.fuzz.engine import Target
 
 ROOT = Path(__file__).parents[3]
+_SEVENTEEN = [SiteId(f"lab-{number:02}") for number in range(1, 18)]
 LABS = (SiteId("lab-1"), SiteId("lab-2"), SiteId("lab-3"))
 
 
@@ -184,7 +185,7 @@ TARGETS = [
     ),
     Target(
         name="weather-file",
-        run=lambda data: written(data, lambda path: load_weather(path, sites=LABS, seed=1)),
+        run=lambda data: written(data, lambda path: load_weather(path, sites=_SEVENTEEN, seed=1)),
         seeds=lambda: _read("examples/digits/weather.yaml"),
         tokens=_YAML,
         tries=25,
@@ -199,7 +200,11 @@ TARGETS = [
     Target(
         name="override",
         run=override,
-        seeds=lambda: {"number": b"training.rounds=10", "list": b"evaluation.metrics=[auc]", "map": b"a={b: 1}"},
+        seeds=lambda: {
+            "number": b"training.rounds=10",
+            "list": b"evaluation.metrics=[accuracy]",
+            "map": b"model={name: mlp, hidden: [4]}",
+        },
         tokens=(b".", b"=", b"training.", *_YAML),
         tries=20,
     ),
@@ -207,7 +212,7 @@ TARGETS = [
     Target(
         name="search-axis",
         run=axis,
-        seeds=lambda: {"list": b"training.rounds=1,2,3", "range": b"privacy.epsilon=0.5,1"},
+        seeds=lambda: {"list": b"training.rounds=1,2,3", "range": b"model.hidden=[4],[8, 8]"},
         tokens=(b",", b"=", *_YAML),
         tries=80,
     ),

@@ -13,12 +13,16 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from fedsci.audit.entries import FILE as ENTRIES
 from fedsci.config.site import load_site
 from fedsci.coordinator.checkpoint import Checkpoint
+from fedsci.coordinator.deployed import keep_scaling, kept_scaling
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.queue import StudyQueue
 from fedsci.errors import FedsciError, InputError
+from fedsci.registry.run_folder import RunFolder
 from fedsci.reporting.comparison import compare_runs
 from fedsci.reporting.documents import check_documents, write_documents
 from fedsci.reporting.earlier_runs import earlier_runs
@@ -29,8 +33,11 @@ from fedsci.reporting.run_folder import read_run_folder
 from fedsci.reporting.verify import verify_run
 from fedsci.site.approvals import Approvals
 from fedsci.site.daemon_status import daemon_status
+from fedsci.site.keystore import Keystore
 from fedsci.site.ledger import open_ledger
 from fedsci.site.log import SiteLog
+from fedsci.site.memory import StrategyMemory
+from fedsci.site.waiting import Waiting
 from tests.fuzz.engine import Target, home
 from tests.fuzz.targets.audit import files_of, overwrite
 from tests.fuzz.world import STUDIES, finished, recorded, study
@@ -101,7 +108,21 @@ def queue(data: bytes) -> None:
     with copied(_queue(), data) as folder:
         for job in StudyQueue(folder).jobs():
             assert job.state.state
+            assert job.stop_asked is None or job.stop_asked.isprintable()
+            kept_scaling(job)
             job.plan()
+
+
+def own_files(data: bytes) -> None:
+    """What a coordinator goes on with of a run folder, and a site of its own state, damaged."""
+    name, _, content = data.partition(b"\n")
+    with tempfile.TemporaryDirectory(dir=home()) as place:
+        folder = Path(place)
+        overwrite(folder, name, content)
+        RunFolder(path=folder).settle_metrics()
+        Keystore(folder).check_serial(7)
+        StrategyMemory(folder)
+        Waiting(folder)
 
 
 def ledger(data: bytes) -> None:
@@ -145,7 +166,6 @@ def _kept() -> Path:
 @cache
 def _progress() -> Progress:
     """The progress of a plain study after its last round."""
-    import numpy as np
 
     from fedsci.coordinator.admission import Admission
     from fedsci.coordinator.progress import RoundResult
@@ -171,7 +191,22 @@ def _queue() -> Path:
     folder.mkdir()
     job = StudyQueue(folder).add(study("masked").plan, who="fuzz", patience_s=1.0)
     job.write_state(replace(job.state, state="running", run="0" * 32))
+    job.ask_to_stop("fuzz")
+    keep_scaling(job, study("masked").plan, folder)
     return folder
+
+
+def _own_files() -> Mapping[str, bytes]:
+    folder = Path(tempfile.mkdtemp(dir=home()))
+    RunFolder(path=folder).append_metrics({"round": 1, "metrics": {"accuracy": 0.5}})
+    RunFolder(path=folder).append_metrics({"round": 2})
+    Keystore(folder).check_serial(3)
+    memory, waiting = StrategyMemory(folder), Waiting(folder)
+    memory["control"] = np.ones(3, np.float32)
+    memory.store()
+    waiting.keep(1, np.ones(3, np.float32), np.ones(3, np.float32))
+    waiting.measured(2)
+    return files_of(folder, "metrics.jsonl", "roster.serial", "*.safetensors")
 
 
 def _run_files(kind: str) -> Mapping[str, bytes]:
@@ -238,5 +273,6 @@ TARGETS = [
         fresh=True,
         tries=15,
     ),
+    Target(name="own-files", run=own_files, seeds=_own_files, headed=True, fresh=True, tries=60),
     Target(name="site-ledger", run=ledger, seeds=_ledger_files, headed=True, fresh=True, tries=15),
 ]
