@@ -217,6 +217,45 @@ def witness_state(data: bytes) -> None:
         witness.seen(ORIGIN, coordinator=COORDINATOR.public)
 
 
+def witness_exchange(data: bytes) -> None:
+    """What a hostile coordinator asks a witness to cosign, signed as it should be; what it cosigns it has then seen."""
+    values = values_in(data)
+    try:
+        size, old = values["size"], values["old_size"]
+        proof = [b64decode(one, validate=True) for one in values["proof"]]
+        text = f"{values['origin']}\n{size}\n{values['root']}\n"
+        content = sign_note(read_body(text.encode()), COORDINATOR)
+    except (KeyError, TypeError, ValueError, UnicodeError):
+        raise VerificationFailed("no checkpoint") from None
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "lab-1")
+        shutil.copytree(_state(), place)
+        witness = Witness(place / "witness", place / "anchors")
+        before = witness.seen(ORIGIN, coordinator=COORDINATOR.public)
+        asked = {"origin": ORIGIN, "coordinator": COORDINATOR.public, "site": "lab-1", "signer": LAB}
+        line = witness.cosign(content, **asked, old_size=old, proof=proof, now_s=TIME)
+        seen = witness.seen(ORIGIN, coordinator=COORDINATOR.public)
+        assert seen.body().decode() == text
+        assert seen.size >= before.size
+        keys = [log_key(ORIGIN, COORDINATOR.public), cosigner_key("lab-1", LAB.public)]
+        assert len(open_note(content + line.encode() + b"\n", keys).signed_by) == 2
+
+
+def _exchanges() -> Mapping[str, bytes]:
+    log = open_log(Path(tempfile.mkdtemp(dir=home())) / "audit")
+    log.append("round", sign_statement("round", {"round": 1}, [COORDINATOR]), round=1)
+    found = {}
+    for name, number in (("again", 1), ("grown", 2)):
+        if number > 1:
+            log.append("round", sign_statement("round", {"round": number}, [COORDINATOR]), round=number)
+        origin, size, root = log.checkpoint().decode().split("\n")[:3]
+        proof = _texts(tuple(log.consistency_proof(1)))
+        values = {"origin": origin, "size": int(size), "root": root, "old_size": 1, "proof": proof}
+        found[name] = json.dumps(values).encode()
+    log.close()
+    return found
+
+
 def _statements() -> Mapping[str, bytes]:
     return {
         "one-signer": sign_statement("round", {"round": 1, "survivors": ["lab-1"]}, [COORDINATOR]),
@@ -289,6 +328,7 @@ TARGETS = [
     ),
     Target(name="note", run=note, seeds=_notes, tokens=(b"\n\n", "— ".encode(), b"+", b"="), tries=100),
     Target(name="checkpoint", run=checkpoint, seeds=lambda: {"valid": _notes()["valid"].split(b"\n\n")[0] + b"\n"}),
+    Target(name="witness-exchange", run=witness_exchange, seeds=_exchanges, tries=60),
     Target(name="log-entry", run=entry, seeds=lambda: {"valid": _ENTRY}, tries=150),
     Target(name="log-file", run=entry_file, seeds=lambda: {"valid": _ENTRY + b"\n"}, tries=40),
     Target(name="merkle-proof", run=proof, seeds=_proofs, tries=100),

@@ -10,18 +10,24 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from fedsci.audit.entries import FILE as ENTRIES
+from fedsci.audit.statement import open_statement, peek, sign_statement
+from fedsci.audit.verification import VerifiedLog, verify_log
 from fedsci.config.site import load_site
 from fedsci.coordinator.checkpoint import Checkpoint
 from fedsci.coordinator.deployed import keep_scaling, kept_scaling
 from fedsci.coordinator.progress import Progress
 from fedsci.coordinator.queue import StudyQueue
-from fedsci.errors import FedsciError, InputError
+from fedsci.errors import FedsciError, InputError, VerificationFailed
+from fedsci.names import digest
 from fedsci.registry.run_folder import RunFolder
 from fedsci.reporting.comparison import compare_runs
 from fedsci.reporting.documents import check_documents, write_documents
@@ -31,6 +37,7 @@ from fedsci.reporting.red_team import RED_TEAM, read_red_team, red_team, write_r
 from fedsci.reporting.report import write_report
 from fedsci.reporting.run_folder import read_run_folder
 from fedsci.reporting.verify import verify_run
+from fedsci.simulation.consortium import SimulatedConsortium
 from fedsci.site.approvals import Approvals
 from fedsci.site.daemon_status import daemon_status
 from fedsci.site.keystore import Keystore
@@ -39,7 +46,7 @@ from fedsci.site.log import SiteLog
 from fedsci.site.memory import StrategyMemory
 from fedsci.site.waiting import Waiting
 from tests.fuzz.engine import Target, home
-from tests.fuzz.targets.audit import files_of, overwrite
+from tests.fuzz.targets.audit import LAB, files_of, overwrite, values_in
 from tests.fuzz.world import STUDIES, finished, recorded, study
 
 
@@ -76,6 +83,47 @@ def run_folder(data: bytes, *, kind: str) -> None:
                 answers.append(error)
     if answers:
         raise answers[0]
+
+
+def signed_folder(data: bytes) -> None:
+    """What a hostile coordinator leaves: it changes a file, or its manifest, and signs the manifest anew."""
+    ran = finished("masked")
+    with copied(ran.folder, data) as folder:
+        manifest = folder / "audit" / "manifest.json"
+        body = dict(peek((ran.folder / "audit" / "manifest.json").read_bytes())[1])
+        name, _, content = data.partition(b"\n")
+        if name == b"audit/manifest.json":
+            body = values_in(content)
+            if not isinstance(body, dict):
+                raise VerificationFailed("no body")
+        else:
+            body["files"] = {name: digest((folder / name).read_bytes()) for name in body["files"]}
+        manifest.write_bytes(sign_statement("manifest", body, [SimulatedConsortium(ran.state).log_key]))
+        try:
+            verify_run(folder)
+        finally:
+            with suppress(FedsciError):
+                write_documents(folder)
+
+
+def log_statements(data: bytes) -> None:
+    """A statement of a log whose signer is hostile: everything after the log's own checks looks at it."""
+    kind, _, content = data.partition(b"\n")
+    body = values_in(content)
+    if not isinstance(body, dict):
+        raise VerificationFailed("no body")
+    name = kind.decode("ascii", "replace")
+    signed = open_statement(name, sign_statement(name, body, [LAB]), [LAB.public])
+
+    def changed(*args: Any, **options: Any) -> VerifiedLog:
+        log = verify_log(*args, **options)
+        at = next((entry.digest for entry in log.entries if entry.kind == name), None)
+        if at is None:
+            raise VerificationFailed("no such entry")
+        return replace(log, statements={**log.statements, at: signed})
+
+    with patch("fedsci.reporting.verify.verify_log", changed):
+        verify_run(finished("masked").folder)
 
 
 def attacks(data: bytes) -> None:
@@ -185,8 +233,6 @@ def _progress() -> Progress:
 
 @cache
 def _queue() -> Path:
-    from dataclasses import replace
-
     folder = home() / "queue"
     folder.mkdir()
     job = StudyQueue(folder).add(study("masked").plan, who="fuzz", patience_s=1.0)
@@ -216,6 +262,24 @@ def _run_files(kind: str) -> Mapping[str, bytes]:
     values = json.loads(_attacks()["valid"]) | {"plan_digest": study(kind).plan.digest}
     attacked = {"redteam": b"redteam.json\n" + json.dumps(values).encode()}
     return files_of(folder, "*.yaml", "*.jsonl", "*.json", "*.safetensors", "*.md", *audit) | attacked
+
+
+def _signed_files() -> Mapping[str, bytes]:
+    folder = finished("masked").folder
+    body = peek((folder / "audit" / "manifest.json").read_bytes())[1]
+    manifest = {"manifest": b"audit/manifest.json\n" + json.dumps(body).encode()}
+    return files_of(folder, "*.yaml", "*.jsonl", "summary.json", "model.*", "audit/keys.json") | manifest
+
+
+def _log_statements() -> Mapping[str, bytes]:
+    audit = finished("masked").folder / "audit"
+    found = dict[str, bytes]()
+    for line in (audit / ENTRIES).read_text().splitlines():
+        entry = json.loads(line)
+        statement = audit / "statements" / f"{entry['digest'].removeprefix('sha256:')}.json"
+        body = json.dumps(peek(statement.read_bytes())[1]).encode()
+        found.setdefault(entry["kind"], entry["kind"].encode() + b"\n" + body)
+    return found
 
 
 def _attacks() -> Mapping[str, bytes]:
@@ -256,6 +320,8 @@ TARGETS = [
         )
         for kind in STUDIES
     ),
+    Target(name="run-folder-signed", run=signed_folder, seeds=_signed_files, headed=True, fresh=True, tries=12),
+    Target(name="log-statements", run=log_statements, seeds=_log_statements, headed=True, fresh=True, tries=20),
     Target(name="red-team", run=attacks, seeds=_attacks, tokens=(b"5e-324", b"1e308", b"-1e308", b"NaN"), tries=80),
     Target(
         name="coordinator-folder",
