@@ -67,20 +67,21 @@ def run_folder(data: bytes, *, kind: str) -> None:
         read_run_folder(folder)
         plan = study(kind).plan
         readers: list[Callable[[], object]] = [
-            lambda: read_evidence(folder),
-            lambda: verify_run(folder),
             lambda: write_report(folder, verified=verify_run),
             lambda: compare_runs([folder, finished(kind).folder]),
             lambda: earlier_runs(plan, folder.parent),
+            lambda: read_evidence(folder),
+            lambda: verify_run(folder),
             lambda: write_documents(folder),
             lambda: check_documents(folder),
         ]
         answers, first = list[FedsciError](), zlib.crc32(data) % len(readers)
-        for read in (readers[first], readers[first - 1]):  # each for itself: most take a second
+        for number in (first, (first or len(readers)) - 1):  # each for itself: most take a second
             try:
-                read()
+                readers[number]()
             except FedsciError as error:
-                answers.append(error)
+                if plan.private or number < 3:  # the others refuse a run that promises nothing and kept no log
+                    answers.append(error)
     if answers:
         raise answers[0]
 
