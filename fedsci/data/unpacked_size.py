@@ -18,6 +18,8 @@ _ALWAYS = 256 * _MIB
 _TIMES = 300
 #: What a value takes in memory: a number or a text that is shared; anything else becomes an object of Python's.
 _NUMBER, _OBJECT = 8, 64
+_TOLD = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+_MOST_ROWS = 65536
 _NUMBERS = ("BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE")
 
 
@@ -58,6 +60,8 @@ def _array_bytes(file: IO[bytes]) -> int:
 def check_parquet(path: Path, file: Any) -> None:
     """Pass if the columns of a Parquet file, as the metadata of its row groups declares them, may be unpacked.
 
+    Text that is packed by common beginnings or lengths is not told by that: it is unpacked piece by piece.
+
     Args:
         path: the file, for messages.
         file: it, opened by pyarrow.
@@ -65,19 +69,36 @@ def check_parquet(path: Path, file: Any) -> None:
     Raises:
         DataError: they are too large.
     """
-    declared, metadata, schema = 0, file.metadata, file.schema
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for position in range(group.num_columns):
-            chunk = group.column(position)
-            declared += chunk.num_values * _width(schema.column(position)) + max(chunk.total_uncompressed_size, 0)
-    _check(path, declared, "save it as NPZ without compression: numpy.savez")
+    instead = "save it as NPZ without compression: numpy.savez"
+    declared = largest = 0
+    for position in range(len(file.schema)):
+        width = _width(file.schema.column(position))
+        for chunk in _chunks(file, position):
+            declared += chunk.num_values * width + max(chunk.total_uncompressed_size, 0)
+            largest = max(largest, chunk.total_uncompressed_size)
+    _check(path, declared, instead)
+    unpacked = 0
+    unsure = [leaf.path for leaf in _texts(file, told=False)]
+    rows = max(1, min(_MOST_ROWS, _limit(path) // max(8 * largest, 1)))  # a value is no larger than its column
+    for piece in file.iter_batches(batch_size=rows, columns=unsure) if unsure else ():
+        unpacked += piece.nbytes
+        _check(path, unpacked, instead)
 
 
 def texts_of(file: Any) -> list[str]:
-    """Return the paths of a Parquet file's columns of text, which are read as each distinct text and where it is."""
-    leaves = [file.schema.column(position) for position in range(len(file.schema))]
-    return [leaf.path for leaf in leaves if _is_text(leaf)]
+    """Return the paths of a Parquet file's columns of text that are read as each distinct text and where it is."""
+    return [leaf.path for leaf in _texts(file, told=True)]
+
+
+def _texts(file: Any, *, told: bool) -> list[Any]:
+    """Return the columns of text whose size the metadata tells, or the others."""
+    leaves = [(file.schema.column(position), _chunks(file, position)) for position in range(len(file.schema))]
+    return [leaf for leaf, chunks in leaves if _is_text(leaf) and told == all({*c.encodings} <= _TOLD for c in chunks)]
+
+
+def _chunks(file: Any, position: int) -> list[Any]:
+    metadata = file.metadata
+    return [metadata.row_group(number).column(position) for number in range(metadata.num_row_groups)]
 
 
 def _is_text(leaf: Any) -> bool:
@@ -90,11 +111,15 @@ def _width(leaf: Any) -> int:
     return _NUMBER if leaf.max_repetition_level == 0 and (number or _is_text(leaf)) else _OBJECT
 
 
-def _check(path: Path, declared: int, instead: str) -> None:
-    limit = max(_ALWAYS, _TIMES * path.stat().st_size)
-    if declared > limit:
+def _limit(path: Path) -> int:
+    return max(_ALWAYS, _TIMES * path.stat().st_size)
+
+
+def _check(path: Path, size: int, instead: str) -> None:
+    limit = _limit(path)
+    if size > limit:
         raise DataError(
-            f"{path}: it says that it unpacks to {_mib(declared)}; at most {_mib(limit)} are read of a file this small",
+            f"{path}: it unpacks to {_mib(size)} or more; at most {_mib(limit)} are read of a file this small",
             hint=f"if the data is right, {instead}",
         )
 

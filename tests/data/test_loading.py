@@ -189,6 +189,23 @@ def test_a_text_that_comes_again_and_again_comes_with_its_gaps(tmp_path):
     assert load_table(path).columns["b"].tolist() == ["b'x'"] * 35
 
 
+@pytest.mark.parametrize("packing", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "PLAIN"])
+def test_text_is_read_however_it_is_packed(tmp_path, packing):
+    path = tmp_path / "a.parquet"
+    texts = [f"a long beginning {number}" for number in range(1000)]
+    pq.write_table(pa.table({"t": texts}), path, use_dictionary=False, column_encoding={"t": packing})
+    assert load_table(path).columns["t"].tolist() == texts
+
+
+def test_text_that_shares_its_beginnings_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 2**20)
+    path, packing = tmp_path / "a.parquet", {"t": "DELTA_BYTE_ARRAY"}
+    texts = ["x" * 10_000 + str(number) for number in range(1000)]
+    pq.write_table(pa.table({"t": texts}), path, use_dictionary=False, column_encoding=packing, write_statistics=False)
+    assert path.stat().st_size * 300 < 10_000 * 1000
+    assert "MiB or more" in refused(path).message
+
+
 FAR = 2**62
 
 
@@ -229,7 +246,7 @@ def test_what_unpacks_without_end_is_refused_before_it_is_unpacked(tmp_path, mon
     monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 2**20)
     bomb(tmp_path / "a.npz", shape=(2**20,))
     message = refused(tmp_path / "a.npz").message
-    assert "unpacks to 8 MiB; at most 1 MiB" in message
+    assert "unpacks to 8 MiB or more; at most 1 MiB" in message
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": np.zeros(2**20), "t": pa.array(["x"] * 2**20)}), path, compression="zstd")
     assert "unpacks to 16" in refused(path).message

@@ -18,9 +18,11 @@ from fedsci.identity.address import Address, parse_address
 from fedsci.identity.certificates import (
     chain_pem,
     check_site_chain,
+    key_pem,
     new_key,
     parse_chain,
     profile_of,
+    read_key,
     requested_key,
     signing_request,
     site_of,
@@ -94,6 +96,17 @@ def certificate(data: bytes) -> None:
                 look(one)
     now = datetime.datetime.now(datetime.UTC)
     check_site_chain(chain, root=root, site=LAB, key=_TLS.public_key(), now=now)
+
+
+def private_key(data: bytes) -> None:
+    """A key's file, with a passphrase and without."""
+    with tempfile.TemporaryDirectory(dir=home()) as folder:
+        path = Path(folder, "key.pem")
+        path.write_bytes(data)
+        try:
+            read_key(path)
+        except InputError:
+            read_key(path, passphrase="fuzz")  # noqa: S106
 
 
 def csr(data: bytes) -> None:
@@ -205,6 +218,13 @@ TARGETS = [
         fresh=True,
         tries=40,
         refused={"root": EnrolmentRefused},
+    ),
+    Target(
+        name="private-key",
+        run=private_key,
+        seeds=lambda: {"plain": key_pem(_TLS), "encrypted": key_pem(_TLS, passphrase="fuzz")},  # noqa: S106
+        fresh=True,
+        tries=40,
     ),
     Target(name="signing-request", run=csr, seeds=lambda: {"valid": signing_request(LAB, _TLS)}, fresh=True, tries=25),
     Target(name="enrolment-service", run=service, seeds=_service_seeds, headed=True, fresh=True, tries=25),
