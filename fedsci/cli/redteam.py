@@ -42,7 +42,7 @@ def redteam(
     the same plan came to by other families. Exit code 6: a claim of fedsci's own does not hold. Budgets are fresh ones.
     """
     from fedsci.redteam.earlier import with_earlier
-    from fedsci.redteam.run_plan import study_of_run
+    from fedsci.redteam.run_plan import check_no_run_file, study_of_run
     from fedsci.redteam.suite import attack
     from fedsci.reporting.red_team import RED_TEAM, read_red_team
 
@@ -51,6 +51,7 @@ def redteam(
         raise InputError("a run's plan is attacked as it is", hint="leave out --set, or give the study file")
     if run is None and sites is not None:
         raise InputError("--sites goes with a run folder", hint="a study file names its sites itself: --set sites=…")
+    check_no_run_file(Path(study))
     loaded = loaded_study(study, overrides) if run is None else study_of_run(run, sites)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     fresh = (out or Path("redteam")) / f"{loaded.plan.study.study}-{stamp}"

@@ -277,10 +277,7 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(folder).free,
         "clock_ahead_s": said.clock_ahead_s,
         "certificate_until": None if facts.until is None else f"{facts.until:%Y-%m-%d %H:%M} UTC",
-        "studies": {
-            path.parent.name: json.loads(path.read_bytes())["study"]["study"]
-            for path in sorted((folder / "runs").glob("*/plan.json"))
-        },
+        "studies": {path.parent.name: _study_of(path) for path in sorted((folder / "runs").glob("*/plan.json"))},
         "personal_models": {
             path.parent.name: str(path) for path in sorted((folder / "runs").glob(f"*/{PERSONAL_MODEL}"))
         },
@@ -289,6 +286,15 @@ def _status(site: "Site", folder: Path) -> dict[str, Any]:
         "datasets": budgets,
         "last_error": said.last_error,
     }
+
+
+def _study_of(plan: Path) -> str:
+    """Return the name of an admitted study; of one that cannot be read what to do, for the rest is shown as well."""
+    try:
+        name = json.loads(plan.read_bytes())["study"]["study"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        name = None
+    return name if isinstance(name, str) else f"{plan} is damaged: restore it from a backup"
 
 
 def _certificate(values: dict[str, Any], site_file: Path) -> str:

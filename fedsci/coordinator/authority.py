@@ -211,8 +211,17 @@ class Authority:
         replace_private(self.crl_path, signed.public_bytes(serialization.Encoding.PEM))
 
     def crl(self) -> x509.CertificateRevocationList:
-        """Return the revocation list."""
-        return x509.load_pem_x509_crl(self.crl_path.read_bytes())
+        """Return the revocation list.
+
+        Raises:
+            InputError: its file is damaged.
+        """
+        try:
+            return x509.load_pem_x509_crl(self.crl_path.read_bytes())
+        except ValueError:
+            raise InputError(
+                f"{self.crl_path} is damaged", hint="restore the coordinator's folder from a backup"
+            ) from None
 
     def due(self, certificate: x509.Certificate) -> bool:
         """Return whether a third or less of a certificate's lifetime is left."""

@@ -19,6 +19,7 @@ from fedsci.coordinator.decisions import (
     Decision,
     Point,
     Question,
+    check_names,
     in_words,
     open_decision,
     question_from,
@@ -46,7 +47,12 @@ class Waiting(Protocol):
 
 
 def decision_file(checkpoint: str, role: str) -> str:
-    """Return the name of a role's decision in the folder of decisions."""
+    """Return the name of a role's decision in the folder of decisions.
+
+    Raises:
+        InputError: it would be the name of a file elsewhere.
+    """
+    check_names(checkpoint, [role])
     return f"{checkpoint.replace(':', '-')}.{role}{_DECISION}"
 
 
@@ -66,10 +72,12 @@ def hand_in(folder: Path, content: bytes) -> Decision:
     """Put a signed decision into the run folder that waits for it, where the run finds it.
 
     Raises:
-        InputError: the run waits for nobody, or its folder cannot be written.
+        InputError: the run waits for nobody, or its folder cannot be written, or is not a folder of its own.
         VerificationFailed: the run would not count it, and why.
     """
     decision = open_decision(open_request(folder).point, content, now=time.time())
+    if (folder / FOLDER).is_symlink():
+        raise InputError(f"{folder / FOLDER} leads elsewhere", hint="sign with --out, and send the file back")
     RunFolder(path=folder / FOLDER).write(decision_file(decision.checkpoint, decision.role), content)
     return decision
 

@@ -5,15 +5,16 @@ for, signed by a key that the plan names for its role, and in time; there is a r
 """
 
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any, Literal
 
 from fedsci.audit.statement import key_id, open_statement, peek, sign_statement
 from fedsci.errors import InputError, VerificationFailed, one_line
-from fedsci.names import digest
+from fedsci.names import digest, site_id
 from fedsci.secagg import SigningKey
 
 KIND = "decision"
@@ -24,12 +25,27 @@ HOURS = 72.0
 _MOST_HOURS = 24.0 * 31
 _SKEW_S = 300.0  # how far the clock of who signed may be ahead
 _LONGEST = 1000
+_CHECKPOINT = re.compile(r"before:(training|release)|round:[1-9][0-9]{0,8}")
 _SIGN_THIS = "sign the request that lies in the run's folder now: fedsci decide"
 
 
 def after_round(number: int) -> str:
     """Return the name of the checkpoint after a round."""
     return f"round:{number}"
+
+
+def check_names(checkpoint: str, roles: Iterable[str]) -> None:
+    """Pass if a checkpoint is one that a run can wait at, and the roles are names: both become names of files.
+
+    Raises:
+        InputError: one is not.
+    """
+    if not _CHECKPOINT.fullmatch(checkpoint):
+        raise InputError(
+            f"{one_line(checkpoint)[:_LONGEST]} is no checkpoint", hint=f"{TRAINING}, {RELEASE} or round:NUMBER"
+        )
+    for role in roles:
+        site_id(role)
 
 
 def in_words(checkpoint: str) -> str:
@@ -118,10 +134,11 @@ def question_from(content: bytes) -> Question:
         texts = (point.run, point.plan, point.checkpoint, point.model, question.study, *point.signers)
         if not all(isinstance(text, str) and text == one_line(text) for text in texts):
             raise ValueError
+        check_names(point.checkpoint, point.signers)
         _check_figures(question)
         for key in chain.from_iterable(point.signers.values()):
             bytes.fromhex(key)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         raise InputError("this is no request for a decision", hint="it is decisions/*.request.json of a run") from None
     return question
 

@@ -17,12 +17,12 @@ from fedsci.coordinator.decisions import Question, in_words
 from fedsci.coordinator.permission import await_turn
 from fedsci.coordinator.preparation import SignedRoster
 from fedsci.coordinator.progress import Progress, RoundResult, Suspended
-from fedsci.coordinator.queue import Job, JobState
+from fedsci.coordinator.queue import Job, JobState, damaged
 from fedsci.coordinator.run import RunRecord
 from fedsci.coordinator.scaling import after_pass, require_room, require_rules
 from fedsci.coordinator.study import abandon_rounds, run_study, settle, show_pending
 from fedsci.coordinator.turns import AWAY, Turns
-from fedsci.errors import ConnectionFailed, FedsciError, RoundAborted
+from fedsci.errors import ConfigError, ConnectionFailed, FedsciError, RoundAborted
 from fedsci.identity.files import replace_private
 from fedsci.registry.journal import Journal
 from fedsci.secagg import SigningKey
@@ -383,9 +383,15 @@ def keep_scaling(job: Job, plan: Plan, folder: Path) -> None:
 
 
 def kept_scaling(job: Job) -> tuple[Plan, Path] | None:
-    """Return the study that a pass made and the pass's run folder, or None where nothing was measured yet."""
+    """Return the study that a pass made and the pass's run folder, or None where nothing was measured yet.
+
+    Raises:
+        InputError: what was kept of it is damaged.
+    """
     try:
         values = json.loads((job.path / _SCALED).read_bytes())
+        return plan_from_bytes(values["plan"].encode(), modules=None), Path(values["folder"])
     except FileNotFoundError:
         return None
-    return plan_from_bytes(values["plan"].encode(), modules=None), Path(values["folder"])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError):
+        raise damaged(job.path / _SCALED) from None

@@ -15,7 +15,7 @@ from typing import Any
 from fedsci.config.plan import Plan
 from fedsci.config.plan_checks import plan_from_bytes
 from fedsci.coordinator.turns import Claim
-from fedsci.errors import InputError
+from fedsci.errors import InputError, one_line
 from fedsci.identity.files import replace_private, write_private
 from fedsci.names import SiteId
 
@@ -92,9 +92,9 @@ class Job:
         except FileNotFoundError:
             return JobState(changed=self.submitted)
         except (ValueError, TypeError, RecursionError):
-            raise _damaged(path) from None
+            raise damaged(path) from None
         if not all(isinstance(getattr(state, name), kind) for kind, names in _KINDS for name in names):
-            raise _damaged(path)
+            raise damaged(path)
         return state
 
     def write_state(self, state: JobState) -> None:
@@ -104,9 +104,9 @@ class Job:
 
     @property
     def stop_asked(self) -> str | None:
-        """Who asked to stop it, or None."""
+        """Who asked to stop it, or None; whatever the file holds, it stops."""
         try:
-            return (self.path / "stop").read_text(encoding="utf-8")
+            return one_line((self.path / "stop").read_bytes().decode("utf-8", "replace"))
         except FileNotFoundError:
             return None
 
@@ -123,7 +123,8 @@ _KINDS = (
 )
 
 
-def _damaged(path: Path) -> InputError:
+def damaged(path: Path) -> InputError:
+    """Return the refusal of a study's file that cannot be read."""
     return InputError(f"{path} is damaged", hint="restore the folder from a backup, or hand the study in again")
 
 
@@ -175,7 +176,7 @@ class StudyQueue:
             values: dict[str, Any] = json.loads((path / "request.json").read_bytes())
             return Job(number=number, path=path, **(values | {"sites": tuple(values["sites"])}))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise _damaged(path / "request.json") from None
+            raise damaged(path / "request.json") from None
 
     def jobs(self, *, after: int = 0) -> list[Job]:
         """Return all studies with a larger number than ``after``, the oldest first."""

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.data.table import RawTable
+from fedsci.data.unpacked_size import check_npz, check_parquet, texts_of
 from fedsci.data.values import nearest, parse_number, show
-from fedsci.errors import DataError, InputError
+from fedsci.errors import DataError, InputError, one_line
 
 CSV_SUFFIXES = (".csv", ".tsv", ".data", ".txt")
 DELIMITERS = (",", ";", "\t")
@@ -32,6 +33,8 @@ _NOT_NPZ = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, struct.error, SyntaxError),
     *(ValueError, TypeError, LookupError, ArithmeticError, OSError, EOFError, RuntimeError, MemoryError),
 )
+#: What the values of a Parquet column raise on their way to Python: no such day or time zone, no UTF-8, too large.
+_NOT_READ = (ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,15 +198,25 @@ def _find_delimiter(text: str, named: tuple[str, ...] | None) -> str:
 def _header(path: Path, line: int, record: Sequence[str]) -> list[str]:
     """Return the column names; a column without one is called by its position, ``column_1``."""
     names = [name or f"column_{position}" for position, name in enumerate(record, start=1)]
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise DataError(
-                f"{path}: line {line}: two columns are called {show(name)}",
-                hint="if that line is data, give the names in `columns`"
-                if _is_number(name)
-                else "give each column its own name",
-            )
+    name = _twice(names)
+    if name is not None:
+        raise DataError(
+            f"{path}: line {line}: two columns are called {show(name)}",
+            hint="if that line is data, give the names in `columns`"
+            if _is_number(name)
+            else "give each column its own name",
+        )
     return names
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """Return the first name that was there before, if any was."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _is_number(text: str) -> bool:
@@ -227,6 +240,7 @@ def _load_npz(path: Path) -> RawTable:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: this is one array, not an NPZ file", hint="save it with numpy.savez")
+            check_npz(path)
             for name in archive.files:
                 columns[name] = _npz_column(path, name, archive)
     except _NOT_NPZ:
@@ -265,22 +279,39 @@ def _load_parquet(path: Path) -> RawTable:
 
     try:
         with pq.ParquetFile(path) as file:
+            check_parquet(path, file)
+            texts = texts_of(file)
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
             table = file.read()
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, *_NOT_READ):
         raise DataError(f"{path}: the file is not a whole Parquet file", hint="was it copied whole?") from None
     names = list(table.column_names)
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{path}: two columns are called {name!r}", hint="give each column its own name")
+    twice = _twice(names)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {twice!r}", hint="give each column its own name")
     if not names or not table.num_rows:
         raise DataError(f"{path}: there are no rows", hint="was the file written whole?")
-    return RawTable.from_columns({name: _parquet_column(path, name, table.column(name)) for name in names})
+    columns: dict[str, NDArray[Any]] = {}
+    for name in names:
+        try:
+            columns[name] = _parquet_column(path, name, table.column(name))
+        except (pa.ArrowException, OSError, *_NOT_READ) as problem:
+            why = one_line(str(problem))[:120] or type(problem).__name__
+            raise DataError(
+                f"{path}: column {name!r} holds a value that cannot be read: {why}",
+                hint="is it a day beyond the calendar, an unknown time zone, damaged text? mend it, or drop the column",
+            ) from None
+    return RawTable.from_columns(columns)
 
 
 def _parquet_column(path: Path, name: str, column: Any) -> NDArray[Any]:
     """Return the column; kinds that no model uses (dates, structures) come as text."""
     from pyarrow import types
 
+    if types.is_dictionary(column.type) and (
+        types.is_string(column.type.value_type) or types.is_binary(column.type.value_type)
+    ):
+        return _parquet_texts(column)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if types.is_decimal(column.type):
@@ -294,6 +325,15 @@ def _parquet_column(path: Path, name: str, column: Any) -> NDArray[Any]:
     if types.is_boolean(kind):
         return _objects(column.to_pylist())
     return _objects([None if value is None else str(value) for value in column.to_pylist()])
+
+
+def _parquet_texts(column: Any) -> NDArray[Any]:
+    """Return a column of texts; a text that is there twice is in memory once."""
+    parts = [np.empty(0, dtype=object)]
+    for chunk in column.chunks:
+        texts = [None if text is None else str(text) for text in chunk.dictionary.to_pylist()]
+        parts.append(_objects([*texts, None])[chunk.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)])
+    return np.concatenate(parts)
 
 
 def _parquet_lists(path: Path, name: str, rows: list[Any]) -> NDArray[Any]:

@@ -36,7 +36,8 @@ class RunFolder:
         """
         target, partial = self.path / name, self.path / f".{name}.partial"
         try:
-            with partial.open("wb") as file:
+            partial.unlink(missing_ok=True)  # a folder from elsewhere may hold a link of that name: it is not followed
+            with partial.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -90,13 +91,22 @@ class RunFolder:
             raise _cannot_write(target, error) from None
 
     def settle_metrics(self) -> set[int]:
-        """Drop a last line of ``metrics.jsonl`` that a crash left half written; return the rounds that are there."""
+        """Drop a last line of ``metrics.jsonl`` that a crash left half written; return the rounds that are there.
+
+        Raises:
+            InputError: a line before the last one is damaged, which no crash of ours does.
+        """
         target, rounds, whole = self.path / "metrics.jsonl", set(), []
-        for line in target.read_bytes().splitlines() if target.exists() else []:
+        lines = target.read_bytes().splitlines() if target.exists() else []
+        for number, line in enumerate(lines, start=1):
             try:
                 rounds.add(int(json.loads(line)["round"]))
-            except (ValueError, KeyError, TypeError):
-                break
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                if number == len(lines):
+                    break
+                raise InputError(
+                    f"line {number} of {target} is damaged", hint="restore the run's folder from a backup"
+                ) from None
             whole.append(line + b"\n")
         if rounds:
             self.write("metrics.jsonl", b"".join(whole))

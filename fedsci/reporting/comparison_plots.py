@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedsci.reporting.page import esc
-from fedsci.reporting.plots import nice_ticks
+from fedsci.reporting.plots import LEAST, margin_of, nice_ticks, within
 
 _WIDTH, _HEIGHT = 440.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 30.0, 28.0, 44.0
@@ -45,17 +45,18 @@ def swatch(style: str) -> str:
 
 def small_plot(series: Sequence[Series], *, metric: str, across: str) -> str:
     """Return the plot, or empty text where there is nothing to draw."""
+    series = [replace(each, points=within(each.points), runs=[within(run) for run in each.runs]) for each in series]
     everything = [point for each in series for line in (each.points, *each.runs) for point in line]
     if not everything:
         return ""
     xs, ys = [x for x, _ in everything], [y for _, y in everything]
     first, last = min(xs), max(xs)
-    margin = 0.06 * (max(ys) - min(ys)) or 0.05 * abs(max(ys)) or 0.05
+    margin = margin_of(min(ys), max(ys))
     low, high = min(ys) - margin, max(ys) + margin
     edge, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def x_of(value: float) -> float:
-        return (_LEFT + edge) / 2 if first == last else _LEFT + (value - first) / (last - first) * (edge - _LEFT)
+        return (_LEFT + edge) / 2 if last - first < LEAST else _LEFT + (value - first) / (last - first) * (edge - _LEFT)
 
     def y_of(value: float) -> float:
         return floor - (value - low) / (high - low) * (floor - _TOP)

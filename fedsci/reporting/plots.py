@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fedsci.reporting.page import epsilon_words, esc
 
 _WIDTH = 900.0
 _LABEL_HEIGHT = 17.0
 _LOG_FROM_RATIO = 20.0
+#: Spans below the one are none, and numbers beyond the other are not drawn: floats have no room for their ratios.
+LEAST, MOST = 1e-300, 1e300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,15 @@ class Spend:
     budget: float | None
 
 
+def within(points: Sequence[tuple[float, ...]]) -> list[Any]:
+    """Return the points that can be drawn.
+
+    >>> within([(0.0, 1.0), (1.0, 1e308), (2.0, float("nan"))])
+    [(0.0, 1.0)]
+    """
+    return [point for point in points if all(abs(number) <= MOST for number in point)]
+
+
 def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Return round numbers between ``low`` and ``high``, about ``wanted`` of them.
 
@@ -46,7 +58,7 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
     span = high - low
-    if not (math.isfinite(span) and span > 0):
+    if not (math.isfinite(span) and span > LEAST):
         return [low]
     rough = span / wanted
     power = 10.0 ** math.floor(math.log10(rough))
@@ -69,18 +81,20 @@ def rounds_plot(
     highest value per round, as ``(round, lowest, highest)`` in rising order, drawn behind the curves.
     """
     left, right, top, bottom, height = 62.0, 250.0, 30.0, 44.0, 400.0
+    curves = [replace(curve, points=within(curve.points)) for curve in curves]
+    lines, band = [line for line in lines if abs(line.value) <= MOST], within(band)
     values = [value for curve in curves for _, value in curve.points] + [line.value for line in lines]
     values += [value for _, *ends in band for value in ends]
     numbers = [number for curve in curves for number, _ in curve.points] + [number for number, *_ in band]
     if not values or not numbers:
         return ""
-    logarithmic = min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO
+    logarithmic = min(values) > LEAST and max(values) / min(values) > _LOG_FROM_RATIO
     y_of, ticks = _scale(values, top, height - bottom, logarithmic)
     first, last = min(numbers), max(numbers)
     edge = _WIDTH - right
 
     def x_of(number: float) -> float:
-        return edge if first == last else left + (number - first) / (last - first) * (edge - left)
+        return edge if last - first < LEAST else left + (number - first) / (last - first) * (edge - left)
 
     parts = [f'<text class="soft" x="0" y="14">{esc(metric)}{" (log scale)" if logarithmic else ""}</text>']
     for tick in ticks:
@@ -125,7 +139,7 @@ def spend_plot(spends: Sequence[Spend]) -> str:
         for value in (spend.study, spend.total, spend.budget)
         if value is not None and math.isfinite(value)
     ]
-    if not finite or max(finite) <= 0:
+    if not finite or not LEAST < max(finite) <= MOST:
         return ""
     left, edge, top, step = 150.0, _WIDTH - 190.0, 34.0, 24.0
     scale = (edge - left) / max(finite)
@@ -191,7 +205,7 @@ def _scale(
     low, high = min(values), max(values)
     if logarithmic:
         low, high = math.log10(low), math.log10(high)
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    margin = margin_of(low, high)
     low, high = low - margin, high + margin
 
     def y_of(value: float) -> float:
@@ -204,6 +218,11 @@ def _scale(
     ticks = [float(f"{m}e{ten}") for ten in tens for m in (1, 2, 5)]
     inside = [tick for tick in ticks if low <= math.log10(tick) <= high]
     return y_of, inside if len(inside) <= 9 else [tick for tick in inside if f"{tick:e}"[0] == "1"]
+
+
+def margin_of(low: float, high: float) -> float:
+    """Return how far an axis goes beyond its values: never nothing, also where they are all the same."""
+    return next(margin for margin in (0.06 * (high - low), 0.05 * abs(high), 0.05) if margin > LEAST)
 
 
 def _round_ticks(first: float, last: float) -> list[int]:

@@ -479,6 +479,8 @@ def _check_model(folder: Path, story: _Story) -> None:
             arrays = load(path.read_bytes())
         except (OSError, SafetensorError, ValueError) as error:
             raise VerificationFailed(f"the file cannot be read: {error}") from None
+        except (LookupError, TypeError, ArithmeticError):  # BF16 and the like, which NumPy has not
+            raise VerificationFailed("it holds numbers of a kind that no run leaves", field="dtype") from None
         try:
             order = [entry["name"] for entry in json.loads(_content(folder / "model.json"))["tensors"]]
             vector = np.concatenate([np.asarray(arrays[name], np.float32).reshape(-1) for name in order])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from fedsci.reporting.page import epsilon_words, esc
-from fedsci.reporting.plots import nice_ticks, svg
+from fedsci.reporting.plots import LEAST, MOST, nice_ticks, svg
 
 _WIDTH = 900.0
 _LEFT = 150.0
@@ -81,6 +81,8 @@ def burn_plot(burns: Sequence[Burn], *, planned: int) -> str:
     left, edge, top, bottom = 62.0, _WIDTH - 270.0, 30.0, 336.0
     height = bottom + 44
     most = max(max(burn.ceiling for burn in burns), *(value for burn in burns for _, value in burn.points))
+    if not LEAST < most <= MOST:
+        return ""
     last = max(planned, *(int(number) for burn in burns for number, _ in burn.points), 1)
 
     def x_of(number: float) -> float:
@@ -137,7 +139,7 @@ def bars_plot(values: Sequence[tuple[int, float]], *, title: str, words: Callabl
         words: a value for a reader.
     """
     most = max((value for _, value in values), default=0.0)
-    if most <= 0:
+    if not LEAST < most <= MOST:
         return ""
     width, left, edge, top, bottom, height = 440.0, 62.0, 430.0, 30.0, 190.0, 236.0
     step = (edge - left) / len(values)

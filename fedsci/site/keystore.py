@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fedsci.errors import PolicyRefused, ProtocolError
+from fedsci.errors import InputError, PolicyRefused, ProtocolError
 from fedsci.identity.files import replace_private, write_private
 from fedsci.secagg import Seed, SigningKey, SiteState
 from fedsci.secagg.profile import Profile
@@ -204,9 +204,15 @@ class Keystore:
 
         Raises:
             ProtocolError: ``old-roster``.
+            InputError: which one was the newest cannot be read.
         """
         path = self._folder / "roster.serial"
-        seen = int(path.read_text(encoding="ascii")) if path.exists() else 0
+        try:
+            seen = int(path.read_text(encoding="ascii")) if path.exists() else 0
+        except ValueError:
+            raise InputError(
+                f"{path} is damaged", hint="restore it from a backup, or write into it the number of the newest roster"
+            ) from None
         if serial < seen:
             raise ProtocolError(f"roster {serial} is older than roster {seen}", rule="old-roster")
         if serial > seen:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from fedsci.identity.files import replace_private
+from fedsci.site.kept_arrays import read_kept
 
 #: The shared model adapted to the site's records, in the run's folder; it stays when the study is over.
 PERSONAL_MODEL = "personal_model.safetensors"
@@ -20,11 +21,14 @@ class StrategyMemory(MutableMapping[str, NDArray[np.float32]]):
 
     Args:
         folder: the run's, at the site.
+
+    Raises:
+        InputError: the file is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "memory.safetensors"
-        self._kept: dict[str, NDArray[np.float32]] = load(self._file.read_bytes()) if self._file.exists() else {}
+        self._kept: dict[str, NDArray[np.float32]] = read_kept(self._file)
         self._changed = False
 
     def store(self) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from fedsci.config.plan import Plan
 from fedsci.errors import PolicyRefused
 from fedsci.identity.files import replace_private
 from fedsci.names import Digest, digest
+from fedsci.site.kept_arrays import damaged, read_kept
 from fedsci.strategies.base import BufferedStrategy
 from fedsci.transport.messages import Request
 
@@ -30,19 +31,25 @@ class Waiting:
         model: that model's digest; None where the contribution was sent, or given up.
         sent: the last sum that this site masked something for: its slot, and the model that each site of a buffer
             trained on; nobody's where it was a measurement.
+
+    Raises:
+        InputError: the file is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "waiting.safetensors"
-        kept = load(self._file.read_bytes()) if self._file.exists() else {}
-        self.version: int | None = int(kept["version"][0]) if "version" in kept else None
+        kept = read_kept(self._file)
         whole = all(name in kept for name in _ALL)
-        self.model: Digest | None = Digest(bytes(kept["model"]).decode("ascii")) if whole else None
         self._contribution: NDArray[np.float32] | None = kept["contribution"] if whole else None
         self.sent: tuple[int, dict[str, int]] | None = None
-        if "sent" in kept:
-            slot, trained = json.loads(bytes(kept["sent"]))
-            self.sent = slot, trained
+        try:
+            self.version: int | None = int(kept["version"][0]) if "version" in kept else None
+            self.model: Digest | None = Digest(bytes(kept["model"]).decode("ascii")) if whole else None
+            if "sent" in kept:
+                slot, trained = json.loads(bytes(kept["sent"]))
+                self.sent = slot, dict(trained)
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+            raise damaged(self._file) from None
 
     def require_newer(self, version: int) -> None:
         """Pass if this site has not trained on this model, or a later one.

@@ -52,6 +52,19 @@ def test_a_sites_operator_is_shown_where_its_own_model_is(fedsci, bn):
     assert f"{kept}, joint in run {'0' * 32}" in fedsci("site", "status", "lab-1.yaml", "--state", state).out
 
 
+def test_a_sites_status_is_shown_also_where_a_plan_of_it_is_damaged(fedsci, bn):
+    state = fedsci.folder / "state"
+    assert fedsci("site", "init", "lab-1.yaml", "--state", state).code == 0
+    plan = state / "runs" / ("0" * 32) / "plan.json"
+    plan.parent.mkdir(parents=True)
+    for content in ("{}", "", "[]", '{"study": {"study": 1}}'):
+        plan.write_text(content)
+        outcome = fedsci("site", "status", "lab-1.yaml", "--state", state)
+        assert outcome.code == 0, outcome.err
+        assert f"{plan} is damaged: restore it from a backup" in outcome.out
+        assert "data set" in outcome.out
+
+
 def test_other_strategies_leave_no_model_at_the_labs(fedsci, bn):
     done = fedsci("run", bn.path, "--set", MODEL, "--set", "strategy=fedavg")
     assert done.code == 0, done.err

@@ -8,7 +8,7 @@ import pytest
 
 from fedsci.audit.statement import peek
 from fedsci.coordinator.deciding import FOLDER, decision_file, hand_in, may_release, open_request
-from fedsci.coordinator.decisions import sign_decision
+from fedsci.coordinator.decisions import Point, Question, sign_decision
 from fedsci.coordinator.progress import Suspended
 from fedsci.errors import InputError, PolicyRefused, RoundAborted, VerificationFailed
 from fedsci.secagg import Seed, SigningKey
@@ -364,3 +364,49 @@ def test_what_waits_for_nobody_takes_no_decision(conduct, tmp_path):
     with pytest.raises(InputError, match="waits for no decision"):
         hand_in(folder, content)
     assert decision_file("round:20", "officer") == "round-20.officer.decision.json"
+
+
+@pytest.mark.parametrize(("checkpoint", "role"), [("/x", "officer"), ("round:1/../..", "officer"), ("round:1", "../x")])
+def test_the_file_of_a_decision_lies_beside_its_request(checkpoint, role):
+    with pytest.raises(InputError):
+        decision_file(checkpoint, role)
+
+
+def handed_over(tmp_path):
+    """A run folder from elsewhere that waits for the officer."""
+    folder = tmp_path / "run"
+    (folder / FOLDER).mkdir(parents=True)
+    point = Point(
+        run="0" * 32,
+        plan="sha256:" + "1" * 64,
+        checkpoint="round:1",
+        model="sha256:" + "2" * 64,
+        signers={"officer": (OFFICER.public.hex(),)},
+    )
+    question = Question(
+        point=point, study="tiny", rounds=1, planned=3, metrics=None, measured_after=None, epsilon=None, delta=1e-5,
+        asked=0.0,
+    )  # fmt: skip
+    (folder / FOLDER / "round-1.request.json").write_bytes(question.to_bytes())
+    return folder
+
+
+def test_links_in_a_folder_that_was_handed_over_are_not_followed(tmp_path):
+    folder, victim = handed_over(tmp_path), tmp_path / "victim"
+    content = sign(folder, "officer")
+    victim.write_text("mine")
+    for name in (".round-1.officer.decision.json.partial", "round-1.officer.decision.json"):
+        (folder / FOLDER / name).symlink_to(victim)
+    hand_in(folder, content)
+    assert victim.read_text() == "mine"
+    assert (folder / FOLDER / "round-1.officer.decision.json").read_bytes() == content
+
+
+def test_a_folder_of_decisions_that_leads_elsewhere_gets_none(tmp_path):
+    folder, elsewhere = handed_over(tmp_path), tmp_path / "elsewhere"
+    content = sign(folder, "officer")
+    (folder / FOLDER).rename(elsewhere)
+    (folder / FOLDER).symlink_to(elsewhere)
+    with pytest.raises(InputError, match="leads elsewhere"):
+        hand_in(folder, content)
+    assert [path.name for path in elsewhere.iterdir()] == ["round-1.request.json"]

@@ -185,3 +185,24 @@ def test_a_request_is_read_as_it_was_written_and_nothing_else_is():
     ):
         with pytest.raises(InputError, match="no request for a decision"):
             question_from(wrong)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"checkpoint": text}
+            for text in ("/tmp/evil", "../../notes/x", "before:../x", "round:0", "round:-1", "round:1/2", "round:", "")  # noqa: S108
+        ),
+        *({"signers": {role: [OFFICER.public.hex()]}} for role in ("../x", "/x", "", "a b", "x" * 65)),
+    ],
+)
+def test_a_request_names_no_file_elsewhere(changes):
+    """A checkpoint and a role become the name of a file: only those that a plan may have are read."""
+    question = Question(
+        point=POINT, study="tiny", rounds=2, planned=3, metrics=None, measured_after=None, epsilon=None, delta=1e-5,
+        asked=float(NOW),
+    )  # fmt: skip
+    values = json.loads(question.to_bytes())
+    with pytest.raises(InputError, match="no request for a decision"):
+        question_from(json.dumps(values | {"point": values["point"] | changes}).encode())

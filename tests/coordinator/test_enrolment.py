@@ -329,6 +329,15 @@ def test_revoking_lists_every_certificate_and_voids_tokens(enrolment, enrolled, 
     assert crl_serials(enrolment) == serials
 
 
+def test_a_damaged_revocation_list_is_refused_by_its_file(enrolment, enrolled):
+    enrolled("lab-1")
+    path = enrolment.authority.crl_path
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=rf"{path.name} is damaged") as found:
+        enrolment.revoke("lab-1", who="test")
+    assert "backup" in found.value.hint
+
+
 def test_every_revocation_list_is_later_than_the_last_one(enrolment, enrolled):
     """OpenSSL goes by the later of two lists, and knows seconds only."""
     seen = [enrolment.authority.crl()]

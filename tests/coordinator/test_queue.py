@@ -54,3 +54,9 @@ def test_a_name_stands_for_the_run_that_is_not_over_unless_there_are_two(tmp_pat
     assert queue.find_going("tiny") == first
     first.write_state(JobState(state="completed"))
     assert queue.find_going("tiny") == third
+
+
+def test_a_study_stops_whatever_its_request_to_stop_holds(tmp_path, make_plan):
+    job = StudyQueue(tmp_path).add(make_plan(), who="ada", patience_s=1.0)
+    (job.path / "stop").write_bytes(b"\xff\n\x1b[2J")
+    assert job.stop_asked == "\ufffd \ufffd[2J"

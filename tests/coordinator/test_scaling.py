@@ -89,6 +89,19 @@ def test_what_a_pass_measured_outlives_the_process_and_a_new_beginning(asked, tm
     assert job.state.state == "queued"
 
 
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"plan": 1, "folder": "x"}', '{"plan": "{}", "folder": "x"}', "[" * 100_000]
+)
+def test_what_a_pass_measured_is_refused_by_its_file_where_it_is_damaged(asked, tmp_path, content):
+    job = StudyQueue(tmp_path).add(asked, who="ada", patience_s=1.0)
+    keep_scaling(job, asked, tmp_path)
+    (file,) = set(job.path.iterdir()) - {job.path / "plan.json", job.path / "request.json"}
+    file.write_text(content)
+    with pytest.raises(InputError, match=f"{file.name} is damaged") as refused:
+        kept_scaling(job)
+    assert "hand the study in again" in refused.value.hint
+
+
 def test_noise_is_counted_over_the_sites_in_the_sum(asked):
     first = pass_before(asked)
     progress = admitted(first)

@@ -1,5 +1,6 @@
 import csv
 import io
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -178,6 +179,112 @@ def test_parquet_columns_come_with_their_gaps(tmp_path):
     np.testing.assert_array_equal(loaded.columns["n"], [1, np.nan, 3])
     np.testing.assert_array_equal(loaded.columns["v"], [[1, 2], [np.nan, np.nan], [3, np.nan]])
     assert loaded.columns["m"].shape == (3, 2, 2)
+
+
+def test_a_text_that_comes_again_and_again_comes_with_its_gaps(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = ["one", None, "two", "one", None] * 7
+    pq.write_table(pa.table({"t": texts, "b": pa.array([b"x"] * 35)}), path, row_group_size=4)
+    assert load_table(path).columns["t"].tolist() == texts
+    assert load_table(path).columns["b"].tolist() == ["b'x'"] * 35
+
+
+@pytest.mark.parametrize("packing", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "PLAIN"])
+def test_text_is_read_however_it_is_packed(tmp_path, packing):
+    path = tmp_path / "a.parquet"
+    texts = [f"a long beginning {number}" for number in range(1000)]
+    pq.write_table(pa.table({"t": texts}), path, use_dictionary=False, column_encoding={"t": packing})
+    assert load_table(path).columns["t"].tolist() == texts
+
+
+def test_text_that_shares_its_beginnings_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 2**20)
+    path, packing = tmp_path / "a.parquet", {"t": "DELTA_BYTE_ARRAY"}
+    texts = ["x" * 10_000 + str(number) for number in range(1000)]
+    pq.write_table(pa.table({"t": texts}), path, use_dictionary=False, column_encoding=packing, write_statistics=False)
+    assert path.stat().st_size * 300 < 10_000 * 1000
+    assert "MiB or more" in refused(path).message
+
+
+FAR = 2**62
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([FAR, 0], pa.timestamp("us")),
+        pa.array([0, 1], pa.timestamp("us", tz="No/Where")),
+        pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()),
+        pa.array([FAR, 0], pa.duration("s")),
+        pa.array([[FAR], [0]], pa.list_(pa.timestamp("us"))),
+        pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([1, 2])], names=["a", "a"]),
+        pa.Array.from_buffers(
+            pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], np.int32).tobytes()), pa.py_buffer(b"\xff\xfe")]
+        ),
+    ],
+)
+def test_a_parquet_value_that_python_has_not_is_refused_by_its_column(tmp_path, column):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"fine": [1, 2], "when": column}), path)
+    assert "column 'when' holds a value that cannot be read" in refused(path).message
+
+
+def bomb(path, *, shape, held=None):
+    """An NPZ whose array of zeros is ``held`` bytes long, and as large as ``shape`` by its header."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    zeros = bytes(1024 * 1024)
+    left = 8 * int(np.prod(shape)) if held is None else held
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive, archive.open("a.npy", "w") as file:
+        file.write(header.getvalue())
+        while left > 0:
+            file.write(zeros[:left])
+            left -= len(zeros)
+
+
+def test_what_unpacks_without_end_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 2**20)
+    bomb(tmp_path / "a.npz", shape=(2**20,))
+    message = refused(tmp_path / "a.npz").message
+    assert "unpacks to 8 MiB or more; at most 1 MiB" in message
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": np.zeros(2**20), "t": pa.array(["x"] * 2**20)}), path, compression="zstd")
+    assert "unpacks to 16" in refused(path).message
+    monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 2**28)
+    assert load_table(tmp_path / "a.npz").rows == load_table(path).rows == 2**20
+
+
+def test_what_compresses_well_and_is_small_is_read_all_the_same(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.zeros(2**20))
+    assert path.stat().st_size < 2**23 / 300
+    assert load_table(path).rows == 2**20
+
+
+def test_a_large_file_may_unpack_to_a_multiple_of_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 0)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.repeat(np.random.default_rng(1).normal(size=2**12), 2**4))
+    assert load_table(path).rows == 2**16
+
+
+def test_a_header_that_declares_more_than_the_file_holds_is_refused(tmp_path):
+    bomb(tmp_path / "a.npz", shape=(2**40,), held=100)
+    assert "declares 8.389e+06 MiB and holds" in refused(tmp_path / "a.npz").message
+
+
+def test_an_archive_with_something_else_in_it_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    assert "not a whole NPZ" in refused(path).message
+
+
+def test_a_hundred_thousand_columns_are_told_apart(tmp_path):
+    names = ",".join(f"c{number}" for number in range(100_000))
+    path = write(tmp_path, "wide.csv", f"{names}\n{',' * 99_999}\n")
+    assert len(load_table(path).columns) == 100_000
+    assert "'c7'" in refused(write(tmp_path, "twice.csv", f"{names},c7\n")).message
 
 
 def test_parquet_that_is_no_table_is_refused(tmp_path):

@@ -53,7 +53,8 @@ class Target:
         tokens: pieces that the format gives a meaning.
         headed: the first line says where the rest goes, and is rarely changed.
         fresh: the seeds are of this process (signed runs, states): they are not kept in the corpus.
-        tries: mutated inputs in the fast suite; ten times as many in the slow one.
+        tries: mutated inputs in the fast suite; three times as many in the slow one.
+        refused: seeds that are whole and still not what is asked for, and the error that each gets.
     """
 
     name: str
@@ -63,11 +64,21 @@ class Target:
     headed: bool = False
     fresh: bool = False
     tries: int = 60
+    refused: Mapping[str, type[FedsciError]] = field(default_factory=dict)
+
+    def valid(self) -> dict[str, bytes]:
+        """Return the seeds, kept and fresh: each is taken, but for those in ``refused`` and those called hostile."""
+        named = {name.removeprefix("seed-"): data for name, data in self.corpus().items() if _is_seed(name)}
+        return {name: data for name, data in named.items() if not name.startswith("hostile-")}
 
     def corpus(self) -> dict[str, bytes]:
         """Return the kept inputs, and the fresh ones."""
         kept = {path.name: path.read_bytes() for path in sorted((CORPUS / self.name).glob("*"))}
         return {**kept, **(self.seeds() if self.fresh else {})}
+
+
+def _is_seed(name: str) -> bool:
+    return not name.startswith(("regress-", "grown-"))
 
 
 class Hung(BaseException):

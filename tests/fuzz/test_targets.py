@@ -22,6 +22,8 @@ HEAVY = {
     "replies-plain",
     "run-folder-masked",
     "run-folder-plain",
+    "run-folder-signed",
+    "log-statements",
 }
 #: Overflow and the like: what comes of it is looked at, and numpy's warnings are no failure.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -38,12 +40,42 @@ def test_no_bytes_raise_anything_but_fedscis_errors_at_length(name):
     fuzz(TARGETS[name], tries=TARGETS[name].tries if name in HEAVY else 3 * TARGETS[name].tries)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, target in TARGETS.items() if not target.fresh))
-def test_kept_seeds_are_what_the_code_reads_today(name):
-    kept = list((CORPUS / name).glob("seed-*"))
-    assert kept
-    for path in kept:
-        assert not isinstance(hold(TARGETS[name], path.read_bytes()), AssertionError)
+def check_seeds(target: Target) -> None:
+    """Pass if every seed is taken, or gets the error that it is named with: else nothing behind a check is reached."""
+    seeds = target.valid()
+    assert seeds
+    assert set(target.refused) <= set(seeds)
+    for name, data in seeds.items():
+        error = hold(target, data)
+        wanted = target.refused.get(name, type(None))
+        assert type(error) is wanted, f"{target.name}/{name}: {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("name", sorted(set(TARGETS) - HEAVY))
+def test_every_seed_is_what_the_code_takes_today(name):
+    check_seeds(TARGETS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(HEAVY))
+def test_every_seed_that_is_a_part_of_a_study_is_what_the_code_takes_today(name):
+    check_seeds(TARGETS[name])
+
+
+def test_a_seed_that_nothing_takes_is_found():
+    def run(data: bytes) -> None:
+        raise InputError("no")
+
+    seeds = {"valid": b"x"}
+    with pytest.raises(AssertionError, match="made-up/valid: InputError"):
+        check_seeds(Target(name="made-up", run=run, seeds=lambda: seeds, fresh=True))
+    check_seeds(Target(name="made-up", run=run, seeds=lambda: seeds, fresh=True, refused={"valid": InputError}))
+    with pytest.raises(AssertionError, match="made-up/valid: NoneType"):
+        check_seeds(
+            Target(
+                name="made-up", run=lambda data: None, seeds=lambda: seeds, fresh=True, refused={"valid": InputError}
+            )
+        )
 
 
 def test_the_corpus_is_small_and_of_known_targets():
@@ -111,6 +143,11 @@ def test_mutation_reaches_into_json_within_json():
         ("decision-request", "regress-metrics-are-a-number"),
         ("decision-request", "regress-delta-is-infinite"),
         ("decision-request", "regress-signer-is-a-number"),
+        ("decision-folder", "regress-checkpoint-leads-elsewhere"),
+        ("decision-folder", "regress-role-leads-elsewhere"),
+        ("run-plan", "regress-no-boolean"),
+        ("run-plan", "regress-a-billion-laughs"),
+        ("run-plan", "regress-edited"),
         ("search-axis", "regress-value-is-a-day-that-there-is-not"),
         ("search-axis", "regress-value-has-aliases"),
         ("override", "regress-value-is-no-utf8"),
@@ -118,6 +155,9 @@ def test_mutation_reaches_into_json_within_json():
         ("npz", "regress-encrypted"),
         ("npz", "regress-larger-than-memory"),
         ("npz", "regress-compression-that-there-is-not"),
+        ("npz", "regress-packed-a-millionfold"),
+        *(("parquet", f"regress-{what}") for what in ("day-beyond-the-calendar", "time-zone-that-there-is-not")),
+        *(("parquet", f"regress-{what}") for what in ("text-is-no-utf8", "repeats-a-value-without-end")),
         ("admission", "regress-permit-is-half-a-character"),
         ("yaml", "regress-a-billion-laughs"),
         ("coordinator-folder", "regress-admission-lacks-a-fact"),

@@ -101,3 +101,25 @@ def test_a_model_that_does_not_fit_its_layout_is_not_stored(folder):
     with pytest.raises(InputError, match="does not fit"):
         folder.write_model(np.zeros(4, np.float32), LAYOUT, {})
     assert list(folder.path.iterdir()) == []
+
+
+HALF = [b'{"round": 1e999}', b"[" * 100_000, b"[]", b'{"round": null}', b'{"rou']
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_a_last_line_that_is_no_round_is_dropped(folder, half):
+    folder.append_metrics({"round": 1})
+    whole = (folder.path / "metrics.jsonl").read_bytes()
+    (folder.path / "metrics.jsonl").write_bytes(whole + half)
+    assert folder.settle_metrics() == {1}
+    assert (folder.path / "metrics.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", HALF)
+def test_rounds_are_not_dropped_for_a_damaged_line_before_them(folder, damage):
+    content = b'{"round": 1}\n' + damage + b'\n{"round": 3}\n'
+    (folder.path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=r"line 2 of .*metrics\.jsonl is damaged") as refused:
+        folder.settle_metrics()
+    assert "backup" in refused.value.hint
+    assert (folder.path / "metrics.jsonl").read_bytes() == content

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import time
 from base64 import b64decode, b64encode
 from pathlib import Path
@@ -263,6 +264,20 @@ def test_another_model_is_found_even_if_the_coordinator_signs_it(honest, copy):
     (copy / "model.safetensors").write_bytes(save(arrays))
     sign_anew(copy, honest[1])
     assert wrong(copy, "model.safetensors", "model")
+
+
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1), ("F8_E8M0", 1)])
+def test_a_model_of_numbers_that_numpy_has_not_is_found_even_if_the_coordinator_signs_it(honest, copy, kind, size):
+    path, at, header = copy / "model.safetensors", 0, {}
+    for name, array in load(path.read_bytes()).items():
+        span = array.size * size
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + span]}
+        at += span
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    sign_anew(copy, honest[1])
+    assert wrong(copy, "model.safetensors", "dtype")
+    write_report(copy, verified=verify_run)
 
 
 @pytest.mark.parametrize("kind", ["plan", "sites", "round", "spend", "model"])

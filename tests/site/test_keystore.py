@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedsci import secagg
-from fedsci.errors import PolicyRefused, ProtocolError
+from fedsci.errors import InputError, PolicyRefused, ProtocolError
 from fedsci.identity.files import write_private
 from fedsci.site.keystore import Keystore
 
@@ -204,3 +204,14 @@ def test_an_older_roster_is_refused(folder):
     with pytest.raises(ProtocolError) as refused:
         Keystore(folder).check_serial(2)
     assert refused.value.rule == "old-roster"
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff"])
+def test_where_the_newest_roster_cannot_be_read_none_is_taken(folder, content):
+    keystore = Keystore(folder)
+    keystore.check_serial(3)
+    (folder / "roster.serial").write_bytes(content)
+    with pytest.raises(InputError, match=r"roster\.serial is damaged") as refused:
+        keystore.check_serial(4)
+    assert "backup" in refused.value.hint
+    assert (folder / "roster.serial").read_bytes() == content

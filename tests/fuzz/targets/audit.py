@@ -7,8 +7,10 @@ import contextlib
 import json
 import shutil
 import tempfile
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fedsci.audit.note_keys import cosigner_key, log_key
 from fedsci.audit.statement import add_signature, canonical, open_statement, peek, sign_statement
 from fedsci.audit.verification import verify_log
 from fedsci.audit.witness import Witness
+from fedsci.coordinator.deciding import hand_in, open_request
 from fedsci.coordinator.decisions import Point, open_decision, question_from, sign_decision
 from fedsci.errors import VerificationFailed
 from fedsci.site.permit import permit_in, read_permit
@@ -46,16 +49,19 @@ def values_in(data: bytes) -> Any:
 
 
 def statement(data: bytes) -> None:
-    """An envelope from anyone."""
+    """An envelope from anyone; whose key did not sign it does not open it."""
+    kind, body = peek(data)
+    assert canonical(body)
+    problems = list[VerificationFailed]()
     for key in (COORDINATOR.public, LAB.public):
         try:
-            kind, body = peek(data)
-            assert canonical(body)
-            opened = open_statement(kind, data, [key])
-            assert opened.body == body
-        finally:
-            with contextlib.suppress(VerificationFailed):
-                peek(add_signature(data, LAB))
+            assert open_statement(kind, data, [key]).body == body
+        except VerificationFailed as error:
+            problems.append(error)
+    with contextlib.suppress(VerificationFailed):
+        peek(add_signature(data, LAB))
+    if len(problems) == 2:
+        raise problems[0]
 
 
 def permit(data: bytes) -> None:
@@ -88,6 +94,24 @@ def question(data: bytes) -> None:
         assert "\n" not in line
     asked.to_bytes().decode("utf-8")
     sign_decision(asked.point, role="officer", name="A", answer="approve", key=LAB, now=float(TIME))
+
+
+def handed_over(data: bytes) -> None:
+    """A run folder of somebody else's whose request is this: what is handed in lies beside it."""
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place, "a", "run")
+        folder = run / "decisions"
+        (folder / "...").mkdir(parents=True)  # where a draft of ../../x would lie
+        (folder / "x.request.json").write_bytes(data)
+        point = open_request(run).point
+        for role in point.signers:
+            asked = replace(point, signers={role: (LAB.public.hex(),)})
+            content = sign_decision(asked, role=role, name="A", answer="approve", key=LAB, now=time.time())
+            try:
+                hand_in(run, content)
+            finally:
+                left = {path.parent for path in Path(place).rglob("*") if path.is_file()}
+                assert left == {folder}, left
 
 
 def note(data: bytes) -> None:
@@ -193,6 +217,45 @@ def witness_state(data: bytes) -> None:
         witness.seen(ORIGIN, coordinator=COORDINATOR.public)
 
 
+def witness_exchange(data: bytes) -> None:
+    """What a hostile coordinator asks a witness to cosign, signed as it should be; what it cosigns it has then seen."""
+    values = values_in(data)
+    try:
+        size, old = values["size"], values["old_size"]
+        proof = [b64decode(one, validate=True) for one in values["proof"]]
+        text = f"{values['origin']}\n{size}\n{values['root']}\n"
+        content = sign_note(read_body(text.encode()), COORDINATOR)
+    except (KeyError, TypeError, ValueError, UnicodeError):
+        raise VerificationFailed("no checkpoint") from None
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "lab-1")
+        shutil.copytree(_state(), place)
+        witness = Witness(place / "witness", place / "anchors")
+        before = witness.seen(ORIGIN, coordinator=COORDINATOR.public)
+        asked = {"origin": ORIGIN, "coordinator": COORDINATOR.public, "site": "lab-1", "signer": LAB}
+        line = witness.cosign(content, **asked, old_size=old, proof=proof, now_s=TIME)
+        seen = witness.seen(ORIGIN, coordinator=COORDINATOR.public)
+        assert seen.body().decode() == text
+        assert seen.size >= before.size
+        keys = [log_key(ORIGIN, COORDINATOR.public), cosigner_key("lab-1", LAB.public)]
+        assert len(open_note(content + line.encode() + b"\n", keys).signed_by) == 2
+
+
+def _exchanges() -> Mapping[str, bytes]:
+    log = open_log(Path(tempfile.mkdtemp(dir=home())) / "audit")
+    log.append("round", sign_statement("round", {"round": 1}, [COORDINATOR]), round=1)
+    found = {}
+    for name, number in (("again", 1), ("grown", 2)):
+        if number > 1:
+            log.append("round", sign_statement("round", {"round": number}, [COORDINATOR]), round=number)
+        origin, size, root = log.checkpoint().decode().split("\n")[:3]
+        proof = _texts(tuple(log.consistency_proof(1)))
+        values = {"origin": origin, "size": int(size), "root": root, "old_size": 1, "proof": proof}
+        found[name] = json.dumps(values).encode()
+    log.close()
+    return found
+
+
 def _statements() -> Mapping[str, bytes]:
     return {
         "one-signer": sign_statement("round", {"round": 1, "survivors": ["lab-1"]}, [COORDINATOR]),
@@ -256,8 +319,16 @@ TARGETS = [
         tries=60,
     ),
     Target(name="decision-request", run=question, seeds=_questions, tries=100),
+    Target(
+        name="decision-folder",
+        run=handed_over,
+        seeds=_questions,
+        tokens=(b"..", b"../../x", b"/", b"round:", b"before:"),
+        tries=60,
+    ),
     Target(name="note", run=note, seeds=_notes, tokens=(b"\n\n", "— ".encode(), b"+", b"="), tries=100),
     Target(name="checkpoint", run=checkpoint, seeds=lambda: {"valid": _notes()["valid"].split(b"\n\n")[0] + b"\n"}),
+    Target(name="witness-exchange", run=witness_exchange, seeds=_exchanges, tries=60),
     Target(name="log-entry", run=entry, seeds=lambda: {"valid": _ENTRY}, tries=150),
     Target(name="log-file", run=entry_file, seeds=lambda: {"valid": _ENTRY + b"\n"}, tries=40),
     Target(name="merkle-proof", run=proof, seeds=_proofs, tries=100),

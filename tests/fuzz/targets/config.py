@@ -16,11 +16,13 @@ from fedsci.config.weather import load_weather
 from fedsci.errors import FedsciError
 from fedsci.names import SiteId
 from fedsci.privacy.events import from_json, to_json
+from fedsci.redteam.run_plan import study_of_run
 from fedsci.simulation.search import _choices
 from tests.conftest import POLICY, STUDY
 from tests.fuzz.engine import Target
 
 ROOT = Path(__file__).parents[3]
+_SEVENTEEN = [SiteId(f"lab-{number:02}") for number in range(1, 18)]
 LABS = (SiteId("lab-1"), SiteId("lab-2"), SiteId("lab-3"))
 
 
@@ -42,6 +44,23 @@ def plan(data: bytes) -> None:
     read = plan_from_bytes(data)
     assert plan_from_bytes(read.to_bytes()).digest == read.digest
     json.dumps(read.to_json(), allow_nan=False)
+
+
+def run_plan(data: bytes) -> None:
+    """The plan of a run folder that is to be attacked; what is taken is the plan that its digest says."""
+
+    def read(path: Path) -> None:
+        labs = path.parent / "labs"
+        labs.mkdir()
+        for site in LABS:
+            values = {"site": str(site), "datasets": {"points": {"path": "points.csv"}}, "policy": POLICY}
+            (labs / f"{site}.yaml").write_text(yaml.safe_dump(values))
+        run = path.parent / "run"
+        run.mkdir()
+        path.rename(run / "plan.yaml")
+        plan(study_of_run(run, labs).plan.to_bytes())
+
+    written(data, read)
 
 
 def study(data: bytes) -> None:
@@ -90,6 +109,14 @@ def _plans() -> Mapping[str, bytes]:
             path = Path(folder, "study.yaml")
             path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
             found[name] = load_deployed_study(path, active=LABS).to_bytes()
+    return found
+
+
+def _run_plans() -> Mapping[str, bytes]:
+    found = {}
+    for name, content in _plans().items():
+        values = json.loads(content) | {"digest": plan_from_bytes(content).digest}
+        found[name] = yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
     return found
 
 
@@ -146,6 +173,7 @@ def _read(name: str) -> Mapping[str, bytes]:
 
 TARGETS = [
     Target(name="plan", run=plan, seeds=_plans, tries=150),
+    Target(name="run-plan", run=run_plan, seeds=_run_plans, tokens=_YAML, tries=20),
     Target(name="study-file", run=study, seeds=_studies, tokens=_YAML, tries=15),
     Target(name="site-file", run=lambda data: written(data, load_site), seeds=_sites, tokens=_YAML, tries=30),
     Target(
@@ -157,7 +185,7 @@ TARGETS = [
     ),
     Target(
         name="weather-file",
-        run=lambda data: written(data, lambda path: load_weather(path, sites=LABS, seed=1)),
+        run=lambda data: written(data, lambda path: load_weather(path, sites=_SEVENTEEN, seed=1)),
         seeds=lambda: _read("examples/digits/weather.yaml"),
         tokens=_YAML,
         tries=25,
@@ -172,7 +200,11 @@ TARGETS = [
     Target(
         name="override",
         run=override,
-        seeds=lambda: {"number": b"training.rounds=10", "list": b"evaluation.metrics=[auc]", "map": b"a={b: 1}"},
+        seeds=lambda: {
+            "number": b"training.rounds=10",
+            "list": b"evaluation.metrics=[accuracy]",
+            "map": b"model={name: mlp, hidden: [4]}",
+        },
         tokens=(b".", b"=", b"training.", *_YAML),
         tries=20,
     ),
@@ -180,7 +212,7 @@ TARGETS = [
     Target(
         name="search-axis",
         run=axis,
-        seeds=lambda: {"list": b"training.rounds=1,2,3", "range": b"privacy.epsilon=0.5,1"},
+        seeds=lambda: {"list": b"training.rounds=1,2,3", "range": b"model.hidden=[4],[8, 8]"},
         tokens=(b",", b"=", *_YAML),
         tries=80,
     ),

@@ -148,19 +148,19 @@ def _patches(kind: str) -> Mapping[str, bytes]:
     for action, paths in _PATCHES.items():
         if kind == "plain" and action in ("share", "unmask", "witness"):
             continue
-        found[action] = json.dumps([{"action": action, "path": [], "value": {}}]).encode()
+        found[f"hostile-{action}"] = json.dumps([{"action": action, "path": [], "value": {}}]).encode()
         for number, path in enumerate(paths):
             value = _VALUES[(number + len(action)) % len(_VALUES)]
             patch = {"action": action, "nth": None, "path": list(path), "value": value}
-            found[f"{action}-{'.'.join(path)}"] = json.dumps([patch]).encode()
+            found[f"hostile-{action}-{'.'.join(path)}"] = json.dumps([patch]).encode()
     for action, name in (("train", "metrics"), ("evaluate", "metrics"), ("evaluate", "own"), ("alone", "own")):
         for fill in (1e308, -5) if kind == "plain" else ():
             patch = {"action": action, "path": [name], "fill": fill}
-            found[f"{action}-{name}-all-{fill}"] = json.dumps([patch]).encode()
+            found[f"hostile-{action}-{name}-all-{fill}"] = json.dumps([patch]).encode()
     array = {"dtype": "float32", "shape": [3], "data": "AACAfwAAgH8AAIB/"}
-    found["infinite"] = json.dumps([{"action": "train", "vector": array}]).encode()
+    found["hostile-infinite"] = json.dumps([{"action": "train", "vector": array}]).encode()
     error = {"code": "behind", "size": 1, "message": "x"}
-    found["error"] = json.dumps([{"action": "train", "error": error}]).encode()
+    found["hostile-error"] = json.dumps([{"action": "train", "error": error}]).encode()
     return found
 
 

@@ -54,7 +54,7 @@ def record(data: bytes) -> None:
 def _csv() -> Mapping[str, bytes]:
     return {
         "comma": b"a,kind,above\n0.5,x,1\n0.25,y,0\n,1,yes\n",
-        "semicolon": '\ufeffa;kind;above\r\n0,5;"x;y";1\r\n?;x;0\r\n'.encode(),
+        "semicolon": '\ufeffa;kind;above\r\n0.5;"x;y";1\r\n?;x;0\r\n'.encode(),
     }
 
 

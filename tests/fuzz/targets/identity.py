@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import json
 import tempfile
-from base64 import b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,11 @@ from fedsci.identity.address import Address, parse_address
 from fedsci.identity.certificates import (
     chain_pem,
     check_site_chain,
+    key_pem,
     new_key,
     parse_chain,
     profile_of,
+    read_key,
     requested_key,
     signing_request,
     site_of,
@@ -73,6 +75,11 @@ def token(data: bytes) -> None:
     assert "Seed(…)" in repr(read)
 
 
+def token_fields(data: bytes) -> None:
+    """What a token holds, packed as a token is."""
+    token(b"fedsci1." + urlsafe_b64encode(data).rstrip(b"="))
+
+
 def address(data: bytes) -> None:
     """An address as somebody wrote it."""
     read = parse_address(text_of(data), port=9443)
@@ -91,10 +98,22 @@ def certificate(data: bytes) -> None:
     check_site_chain(chain, root=root, site=LAB, key=_TLS.public_key(), now=now)
 
 
+def private_key(data: bytes) -> None:
+    """A key's file, with a passphrase and without."""
+    with tempfile.TemporaryDirectory(dir=home()) as folder:
+        path = Path(folder, "key.pem")
+        path.write_bytes(data)
+        try:
+            read_key(path)
+        except InputError:
+            read_key(path, passphrase="fuzz")  # noqa: S106
+
+
 def csr(data: bytes) -> None:
-    """A signing request in a request that is signed as it should be, so that nobody refuses it before."""
+    """A signing request in a request with a token that is good, signed as it should be: nobody refuses it before."""
     requested_key(data, LAB)
-    consortium()[0].enrol(_enrol(csr=data))
+    enrolment, _ = consortium()
+    enrolment.enrol(_enrol(enrolment.invite(LAB, who="fuzz").secret.reveal(), csr=data))
 
 
 def service(data: bytes) -> None:
@@ -171,7 +190,11 @@ def _certificates() -> Mapping[str, bytes]:
 
 def _tokens() -> Mapping[str, bytes]:
     held = consortium()[0].invite(site_id("lab-2"), who="fuzz").encode()
-    return {"valid": held.encode(), "fields": b64decode(held.removeprefix("fedsci1.") + "==", altchars=b"-_")}
+    return {"valid": held.encode()}
+
+
+def _token_fields() -> Mapping[str, bytes]:
+    return {"valid": urlsafe_b64decode(_tokens()["valid"].removeprefix(b"fedsci1.") + b"==")}
 
 
 _PEM = (b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n")
@@ -179,6 +202,7 @@ _DATE = b"Tue, 03 Nov 2026 10:00:00 GMT"
 
 TARGETS = [
     Target(name="token", run=token, seeds=_tokens, tokens=(b"fedsci1.",), fresh=True),
+    Target(name="token-fields", run=token_fields, seeds=_token_fields, fresh=True, tries=100),
     Target(
         name="address",
         run=address,
@@ -186,7 +210,22 @@ TARGETS = [
         tokens=(b":", b"[", b"]", b"::", b"%eth0", "²".encode(), "٣".encode(), b"."),
         tries=200,
     ),
-    Target(name="certificate", run=certificate, seeds=_certificates, tokens=_PEM, fresh=True, tries=40),
+    Target(
+        name="certificate",
+        run=certificate,
+        seeds=_certificates,
+        tokens=_PEM,
+        fresh=True,
+        tries=40,
+        refused={"root": EnrolmentRefused},
+    ),
+    Target(
+        name="private-key",
+        run=private_key,
+        seeds=lambda: {"plain": key_pem(_TLS), "encrypted": key_pem(_TLS, passphrase="fuzz")},  # noqa: S106
+        fresh=True,
+        tries=40,
+    ),
     Target(name="signing-request", run=csr, seeds=lambda: {"valid": signing_request(LAB, _TLS)}, fresh=True, tries=25),
     Target(name="enrolment-service", run=service, seeds=_service_seeds, headed=True, fresh=True, tries=25),
     Target(

@@ -58,7 +58,7 @@ def batch() -> tuple[dict[str, bytes], dict[str, bytes], secagg.ReadySetup, seca
     round_ = world.collector(call, 3)
     for site in (1, 2, 3):
         masked = world.mask(site, call, np.arange(3))
-        found["header"] = masked.header
+        found["header"], found["payload"] = masked.header, masked.payload.tobytes()
         round_.add_input(masked.header, masked.payload)
     states["survivors"] = world.stored[1]
     found["survivors"] = round_.close_inputs()
@@ -99,6 +99,7 @@ def coordinator_step(data: bytes) -> None:
     """The coordinator takes any bytes where a site's message should be, and goes on with the others'."""
     head, _, body = data.partition(b"\n")
     found, _, ready, call = batch()
+    payload = np.frombuffer(found["payload"], np.uint16)
     match head:
         case b"advert":
             secagg.SetupCollector(ready.setup).add_advert(body)
@@ -108,7 +109,7 @@ def coordinator_step(data: bytes) -> None:
             collector.close_adverts()
             collector.add_envelopes(body)
         case b"header":
-            secagg.RoundCollector(ready, call, length=3).add_input(body, np.zeros(3, np.uint16))
+            secagg.RoundCollector(ready, call, length=3).add_input(body, payload)
         case _:
             secagg.ReadySetup.decode(body)
 

@@ -74,6 +74,20 @@ def site_message(data: bytes) -> None:
         decode_reply(message.content)
 
 
+def body_of_message(data: bytes) -> None:
+    """What a message holds, and its kind, sent in objects whose digests are right: all of the codec is behind them."""
+    kind, _, rest = data.partition(b"\n")
+    body, _, array = rest.partition(b"\n")
+    try:
+        records = RecordDict({"fedsci": ConfigRecord({"body": body.decode("utf-8")})})
+        if array:
+            records["vector"] = ArrayRecord({"v": _array(array)})
+        content = _objects(records, kind.decode("ascii"))
+    except (ValueError, TypeError):  # Flower makes no such message
+        raise ConnectionFailed("no message") from None
+    site_message(content)
+
+
 def _missing(number: str) -> bytes:
     raise ObjectPullError(number, "it is not there")
 
@@ -131,15 +145,19 @@ def _bodies(*, reply: bool) -> Mapping[str, bytes]:
 
 
 def _messages() -> Mapping[str, bytes]:
-    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # as in a process of Flower's
     found = {}
     for name, vector in (("plain", None), ("array", np.arange(4, dtype=np.float32))):
-        records = encode(Request(action="train", fields={"round": 1}, vector=vector))
-        message = Message(records, 2, ACTIONS["train"], ttl=60.0)
-        message.metadata.__dict__["_message_id"] = message.object_id
-        contents = [item.deflate() for item in get_all_nested_objects(message).values()]
-        found[name] = pack_frames([get_object_tree(message).SerializeToString(), *contents])
+        found[name] = _objects(encode(Request(action="train", fields={"round": 1}, vector=vector)), ACTIONS["train"])
     return found
+
+
+def _objects(records: RecordDict, kind: str) -> bytes:
+    """Return a message in the frames of its objects."""
+    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1  # as in a process of Flower's
+    message = Message(records, 2, kind, ttl=60.0)
+    message.metadata.__dict__["_message_id"] = message.object_id
+    contents = [item.deflate() for item in get_all_nested_objects(message).values()]
+    return pack_frames([get_object_tree(message).SerializeToString(), *contents])
 
 
 _TYPES = (
@@ -172,6 +190,14 @@ TARGETS = [
         tries=120,
     ),
     Target(name="site-message", run=site_message, seeds=_messages, fresh=True, tries=60),
+    Target(
+        name="message-body",
+        run=body_of_message,
+        seeds=lambda: {name: ACTIONS["train"].encode() + b"\n" + body for name, body in _bodies(reply=False).items()},
+        tokens=_TYPES,
+        headed=True,
+        tries=100,
+    ),
     Target(name="frames", run=frames, seeds=lambda: {"two": pack_frames([b"first", b""])}, tries=200),
     Target(name="base64-field", run=field, seeds=lambda: {"valid": b"AAEC/w=="}, tokens=(b"=", b"\n", b"-"), tries=120),
     Target(
