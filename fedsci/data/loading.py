@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsci.data.table import RawTable
-from fedsci.data.unpacked_size import check_npz, check_parquet, texts_of
+from fedsci.data.unpacked_size import check_npz, check_parquet, check_pieces, lists_of, texts_of
 from fedsci.data.values import nearest, parse_number, show
 from fedsci.errors import DataError, InputError, one_line
 
@@ -280,9 +280,9 @@ def _load_parquet(path: Path) -> RawTable:
     try:
         with pq.ParquetFile(path) as file:
             check_parquet(path, file)
+            check_pieces(path, file, lists_of(file), times=8)  # each number becomes an object
             texts = texts_of(file)
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            table = file.read()
+        table = _parquet_table(path, texts)
     except (pa.ArrowException, OSError, *_NOT_READ):
         raise DataError(f"{path}: the file is not a whole Parquet file", hint="was it copied whole?") from None
     names = list(table.column_names)
@@ -302,6 +302,20 @@ def _load_parquet(path: Path) -> RawTable:
                 hint="is it a day beyond the calendar, an unknown time zone, damaged text? mend it, or drop the column",
             ) from None
     return RawTable.from_columns(columns)
+
+
+def _parquet_table(path: Path, texts: Sequence[str]) -> Any:
+    """Return the table with each distinct text once, or as it is where pyarrow cannot find those out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            return file.read()
+    except (pa.ArrowException, OSError):  # text that is packed by common beginnings, or a damaged file
+        with pq.ParquetFile(path) as file:
+            check_pieces(path, file, texts)
+            return file.read()
 
 
 def _parquet_column(path: Path, name: str, column: Any) -> NDArray[Any]:

@@ -6,6 +6,7 @@ is more: tables that people compress stay far below that.
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ _ALWAYS = 256 * _MIB
 _TIMES = 300
 #: What a value takes in memory: a number or a text that is shared; anything else becomes an object of Python's.
 _NUMBER, _OBJECT = 8, 64
-_TOLD = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+_AS_NPZ = "save it as NPZ without compression: numpy.savez"
 _MOST_ROWS = 65536
 _NUMBERS = ("BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE")
 
@@ -58,9 +59,9 @@ def _array_bytes(file: IO[bytes]) -> int:
 
 
 def check_parquet(path: Path, file: Any) -> None:
-    """Pass if the columns of a Parquet file, as the metadata of its row groups declares them, may be unpacked.
+    """Pass if a Parquet file's rows, as its metadata declares them, may be unpacked; see :func:`check_pieces`, too.
 
-    Text that is packed by common beginnings or lengths is not told by that: it is unpacked piece by piece.
+    The metadata of single columns is not looked at: pyarrow ends the process where it is damaged.
 
     Args:
         path: the file, for messages.
@@ -69,36 +70,46 @@ def check_parquet(path: Path, file: Any) -> None:
     Raises:
         DataError: they are too large.
     """
-    instead = "save it as NPZ without compression: numpy.savez"
-    declared = largest = 0
-    for position in range(len(file.schema)):
-        width = _width(file.schema.column(position))
-        for chunk in _chunks(file, position):
-            declared += chunk.num_values * width + max(chunk.total_uncompressed_size, 0)
-            largest = max(largest, chunk.total_uncompressed_size)
-    _check(path, declared, instead)
-    unpacked = 0
-    unsure = [leaf.path for leaf in _texts(file, told=False)]
-    rows = max(1, min(_MOST_ROWS, _limit(path) // max(8 * largest, 1)))  # a value is no larger than its column
-    for piece in file.iter_batches(batch_size=rows, columns=unsure) if unsure else ():
-        unpacked += piece.nbytes
-        _check(path, unpacked, instead)
+    width = sum(_width(leaf) for leaf in _leaves(file))
+    _check(path, file.metadata.num_rows * width + sum(_group_bytes(file)), _AS_NPZ)
+
+
+def check_pieces(path: Path, file: Any, columns: Sequence[str], *, times: int = 1) -> None:
+    """Pass if columns whose size the metadata does not tell may be unpacked, which they are piece by piece.
+
+    Args:
+        path: the file, for messages.
+        file: it, opened by pyarrow.
+        columns: their paths.
+        times: as large they become once they are read.
+
+    Raises:
+        DataError: they are too large.
+    """
+    largest, unpacked = max(_group_bytes(file), default=0), 0
+    rows = max(1, min(_MOST_ROWS, _limit(path) // max(8 * largest, 1)))  # a text is no larger than its row group
+    for piece in file.iter_batches(batch_size=rows, columns=list(columns)) if columns else ():
+        unpacked += times * piece.nbytes
+        _check(path, unpacked, _AS_NPZ)
 
 
 def texts_of(file: Any) -> list[str]:
-    """Return the paths of a Parquet file's columns of text that are read as each distinct text and where it is."""
-    return [leaf.path for leaf in _texts(file, told=True)]
+    """Return the paths of a Parquet file's columns of text."""
+    return [leaf.path for leaf in _leaves(file) if _is_text(leaf)]
 
 
-def _texts(file: Any, *, told: bool) -> list[Any]:
-    """Return the columns of text whose size the metadata tells, or the others."""
-    leaves = [(file.schema.column(position), _chunks(file, position)) for position in range(len(file.schema))]
-    return [leaf for leaf, chunks in leaves if _is_text(leaf) and told == all({*c.encodings} <= _TOLD for c in chunks)]
+def lists_of(file: Any) -> list[str]:
+    """Return the paths of a Parquet file's columns of lists."""
+    return [leaf.path for leaf in _leaves(file) if leaf.max_repetition_level]
 
 
-def _chunks(file: Any, position: int) -> list[Any]:
-    metadata = file.metadata
-    return [metadata.row_group(number).column(position) for number in range(metadata.num_row_groups)]
+def _leaves(file: Any) -> list[Any]:
+    return [file.schema.column(position) for position in range(len(file.schema))]
+
+
+def _group_bytes(file: Any) -> list[int]:
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    return [max(group.total_byte_size, 0) for group in groups]
 
 
 def _is_text(leaf: Any) -> bool:

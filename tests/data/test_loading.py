@@ -206,6 +206,14 @@ def test_text_that_shares_its_beginnings_without_end_is_refused(tmp_path, monkey
     assert "MiB or more" in refused(path).message
 
 
+def test_lists_that_repeat_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsci.data.unpacked_size._ALWAYS", 2**20)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"v": [[0.0] * 1000] * 1000}), path, compression="zstd", write_statistics=False)
+    assert path.stat().st_size * 300 < 64 * 1000 * 1000
+    assert "MiB or more" in refused(path).message
+
+
 FAR = 2**62
 
 
