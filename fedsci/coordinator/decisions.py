@@ -149,7 +149,9 @@ def _check_figures(question: Question) -> None:
     Raises:
         ValueError: one is not.
     """
-    metrics = {} if question.metrics is None else dict(question.metrics)
+    if not isinstance(question.metrics, dict | None):
+        raise ValueError("metrics")
+    metrics = question.metrics or {}
     if not all(isinstance(name, str) and name == one_line(name) for name in metrics):
         raise ValueError("metrics")
     optional = (question.epsilon, question.measured_after, *metrics.values())
