@@ -149,12 +149,14 @@ def _check_figures(question: Question) -> None:
     Raises:
         ValueError: one is not.
     """
-    metrics = {} if question.metrics is None else dict(question.metrics)
+    if not (question.metrics is None or isinstance(question.metrics, dict)):
+        raise ValueError("metrics")
+    metrics = question.metrics or {}
     if not all(isinstance(name, str) and name == one_line(name) for name in metrics):
         raise ValueError("metrics")
     optional = (question.epsilon, question.measured_after, *metrics.values())
     for value in (question.rounds, question.planned, question.delta, question.asked, *optional):
-        number = type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+        number = type(value) in (int, float) and abs(value) <= sys.float_info.max
         if not number and not (value is None and value in optional):
             raise ValueError("figures")
 

@@ -33,6 +33,7 @@ SITE_PATHS = frozenset(
     f"/v1/fleet/{name}" for name in ("deactivate-node", "send-node-heartbeat", "confirm-message-received")
 ) | {SITE + call for call in ("begin", "receive", "send", "put", "get")}
 MAX_BODY_BYTES = 32 * 1024 * 1024
+_MOST_DIGITS = 19  # Python refuses to read thousands of digits as a number
 _CONNECT_ANEW = 421  # RFC 9110, 15.5.20: "the client MAY retry the request over a different connection"
 MAX_HEADER_BYTES = 64 * 1024
 MAX_CONNECTIONS = 32  # of one site
@@ -78,7 +79,7 @@ class Door:
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         if len(lengths) != 1 or not lengths[0].isdigit():
             return 411
-        if int(lengths[0]) > MAX_BODY_BYTES:
+        if len(lengths[0]) > _MOST_DIGITS or int(lengths[0]) > MAX_BODY_BYTES:
             return 413
         try:
             keys = [b64decode(value, validate=True) for name, value in scope["headers"] if name == _KEY_HEADER]

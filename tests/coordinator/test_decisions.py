@@ -181,6 +181,7 @@ def test_a_request_is_read_as_it_was_written_and_nothing_else_is():
         b"{}",
         json.dumps(values | {"more": 1}).encode(),
         json.dumps(values | {"study": "a\nb"}).encode(),
+        *(json.dumps(values | {"metrics": metrics}).encode() for metrics in ([], "", [["auc", 0.5]], 0)),
         json.dumps(values | {"point": values["point"] | {"model": None}}).encode(),
     ):
         with pytest.raises(InputError, match="no request for a decision"):

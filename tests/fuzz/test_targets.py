@@ -25,8 +25,11 @@ HEAVY = {
     "run-folder-signed",
     "log-statements",
 }
-#: Overflow and the like: what comes of it is looked at, and numpy's warnings are no failure.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+#: Overflow, a certificate's odd number: what comes of it is looked at, and the libraries' warnings are no failure.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:Parsed a serial number:UserWarning"),
+]
 
 
 @pytest.mark.parametrize("name", sorted(set(TARGETS) - HEAVY))
@@ -143,6 +146,7 @@ def test_mutation_reaches_into_json_within_json():
         ("decision-request", "regress-metrics-are-a-number"),
         ("decision-request", "regress-delta-is-infinite"),
         ("decision-request", "regress-signer-is-a-number"),
+        ("decision-request", "regress-metrics-are-an-empty-list"),
         ("decision-folder", "regress-checkpoint-leads-elsewhere"),
         ("decision-folder", "regress-role-leads-elsewhere"),
         ("run-plan", "regress-no-boolean"),
