@@ -63,6 +63,7 @@ def test_a_whole_log_checks_out(audit):
     assert [log.statements[entry.digest].kind for entry in log.entries] == [entry.kind for entry in log.entries]
 
 
+@pytest.mark.slow
 def test_no_changed_byte_passes_and_its_file_is_named(audit):
     files = [path for path in audit.rglob("*") if path.is_file()]
     assert len(files) == 1 + 1 + 3 + 7

@@ -9,6 +9,7 @@ def spent(fedsci, outcome):
     return fedsci.summary(outcome)["privacy"]["by_site"]["lab-1"]["epsilon_spent_total"]
 
 
+@pytest.mark.slow
 def test_running_twice_draws_twice_until_it_is_refused(fedsci, study):
     study.private(epsilon=1.5)
     totals = []
@@ -26,6 +27,7 @@ def test_running_twice_draws_twice_until_it_is_refused(fedsci, study):
     assert max(totals) <= 4.0
 
 
+@pytest.mark.slow
 def test_a_refused_run_charges_no_lab_and_trains_nothing(fedsci, study):
     study.private()
     assert fedsci("run", "study.yaml", "--quiet").code == 0
@@ -50,6 +52,7 @@ def test_a_lab_that_let_a_refused_study_in_gets_its_charge_back(fedsci, study):
     assert entries[-1].body["rounds"] == 0
 
 
+@pytest.mark.slow
 def test_state_says_whose_budgets(fedsci, study, monkeypatch):
     study.private()
     assert fedsci("run", "study.yaml", "--quiet").code == 0
@@ -61,6 +64,7 @@ def test_state_says_whose_budgets(fedsci, study, monkeypatch):
     assert (fedsci.folder / "third" / "lab-1" / "ledger.sqlite").is_file()
 
 
+@pytest.mark.slow
 def test_a_study_without_privacy_is_remembered_as_infinite(fedsci, study):
     assert fedsci("run", "study.yaml", "--quiet").code == 0
     study.private()

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 
 WEATHER = {
@@ -22,6 +23,7 @@ def two_runs(fedsci, study):
     return folders
 
 
+@pytest.mark.slow
 def test_two_strategies_under_the_same_weather(fedsci, study):
     folders = two_runs(fedsci, study)
     shown = fedsci("compare", *folders)
@@ -46,12 +48,14 @@ def test_two_strategies_under_the_same_weather(fedsci, study):
     assert 0 < len(away) < 3
 
 
+@pytest.mark.slow
 def test_the_page_goes_where_it_is_told(fedsci, study):
     folders = two_runs(fedsci, study)
     assert json.loads(fedsci("compare", *folders, "--json", "--out", "meeting.html").out)["page"] == "meeting.html"
     assert (fedsci.folder / "meeting.html").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused_with_exit_2(fedsci, study):
     first, second = two_runs(fedsci, study)
     summary = fedsci.folder / second / "summary.json"

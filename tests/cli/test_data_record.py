@@ -246,6 +246,7 @@ def test_other_files_and_built_in_data_have_records_too(lab, fedsci):
     assert columns(fedsci.folder / "r" / "traces.croissant.json")["spur"]["arrayShape"] == "4,5"
 
 
+@pytest.mark.slow
 def test_a_run_is_refused_by_a_lab_whose_data_changed(record, lab, study, fedsci):
     study.unmasked()
     study.use_csv()

@@ -25,6 +25,7 @@ def test_without_privacy_a_table_of_pooled_statistics_is_shown(measured):
     assert "no privacy guarantee" in outcome.out
 
 
+@pytest.mark.slow
 def test_json_says_everything_with_the_noise_and_the_price(measured, study, fedsci):
     study.private(epsilon=2.0)
     outcome = measured("--json", "--set", "privacy.scaling_share=0.5")
@@ -41,6 +42,7 @@ def test_json_says_everything_with_the_noise_and_the_price(measured, study, feds
     assert "This cost each record epsilon" in measured("--set", "privacy.scaling_share=0.5").out
 
 
+@pytest.mark.slow
 def test_it_draws_on_the_budget_each_time(measured, study, fedsci):
     study.private(epsilon=3.0)
     codes = [measured("--set", "privacy.scaling_share=0.9").code for _ in range(4)]
@@ -48,6 +50,7 @@ def test_it_draws_on_the_budget_each_time(measured, study, fedsci):
     assert codes[-1] == 3  # of 4
 
 
+@pytest.mark.slow
 def test_plan_and_run_agree_about_both_studies(measured, study, fedsci):
     measured  # noqa: B018  the labs' policies
     study.private(epsilon=2.0)

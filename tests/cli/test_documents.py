@@ -122,6 +122,7 @@ def test_a_folder_that_is_no_run_is_refused(fedsci, command):
     assert outcome.hint_line
 
 
+@pytest.mark.slow
 def test_measuring_the_scaling_is_in_the_card_and_the_crate(fedsci, study):
     study.private()
     study.values["features"] |= {"scaling": "federated"}

@@ -36,6 +36,7 @@ def token_for(fedsci, name):
     return outcome.out.strip()
 
 
+@pytest.mark.slow
 def test_three_labs_join_and_one_is_shut_out(fedsci, consortium):
     for number in range(1, 4):
         lab, state = f"lab-{number}", f"state-{number}"

@@ -21,6 +21,7 @@ def bn(study):
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", ["true", "false"])
 def test_a_run_says_which_model_the_labs_use_and_each_keeps_its_own(fedsci, bn, masked):
     done = fedsci("run", bn.path, "--set", MODEL, "--set", f"secure_aggregation.enabled={masked}")

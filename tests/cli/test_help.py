@@ -22,6 +22,7 @@ def program(fedsci):
     return typer.main.get_command(app)
 
 
+@pytest.mark.slow
 def test_every_command_shows_an_example(fedsci, program):
     for path, _ in commands(program):
         outcome = fedsci(*path, "--help")

@@ -19,6 +19,7 @@ def study(study):
     return study
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_noise_beside_metrics_and_no_empty_columns(fedsci, study):
     outcome = fedsci("run", "study.yaml")
     assert outcome.code == 0, outcome.err
@@ -31,6 +32,7 @@ def test_the_terminal_shows_noise_beside_metrics_and_no_empty_columns(fedsci, st
     assert "no DP" not in head
 
 
+@pytest.mark.slow
 def test_columns_that_some_lab_fills_stay(fedsci, study):
     for lab in study.labs:
         study.sites[lab]["policy"] |= {"exact_evaluation": True, "show_own_metrics": lab != "lab-2"}
@@ -43,12 +45,14 @@ def test_columns_that_some_lab_fills_stay(fedsci, study):
     assert "no DP" in head
 
 
+@pytest.mark.slow
 def test_metrics_whose_noise_has_no_known_deviation_say_that_there_is_some(fedsci, study):
     outcome = fedsci("run", "study.yaml", "--set", "evaluation.metrics=[auroc]", "--set", "evaluation.holdout=0.7")
     assert re.search(r"federated, all holdout records +\d\.\d{3} \(with noise\)", outcome.out)
     assert "federated, mean of labs" not in outcome.out
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_is_noised_and_nothing_of_single_labs(fedsci, study):
     outcome = fedsci("run", "study.yaml", "--quiet")
     metrics = fedsci.summary(outcome)["metrics"]
@@ -59,6 +63,7 @@ def test_the_summary_says_what_is_noised_and_nothing_of_single_labs(fedsci, stud
     json.dumps(metrics, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_report_says_that_it_cannot_answer_and_why(fedsci, study):
     outcome = fedsci("run", "study.yaml", "--quiet")
     page = (fedsci.folder / outcome.folder / "report.html").read_text()

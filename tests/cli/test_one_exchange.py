@@ -27,6 +27,7 @@ def prepare(study, strategy, unit="record", **privacy):
     study.write()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["record", "group", "site"])
 @pytest.mark.parametrize("strategy", ["one_shot_ridge", "feature_statistics"])
 def test_it_is_charged_once_and_stated_for_what_it_is(fedsci, study, strategy, unit):
@@ -69,6 +70,7 @@ def test_the_guide_says_how_statistics_are_read(fedsci, study):
     assert found.numeric["radius"].mean == pytest.approx([16.7], abs=1)  # that of ROWS; some are held out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["local", "none"])
 def test_every_mechanism_gives_the_model_that_the_records_ask_for(fedsci, study, mechanism):
     prepare(study, "one_shot_ridge", mechanism=mechanism, epsilon=3.0 if mechanism == "local" else None)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 def test_json_prints_the_summary_and_nothing_else(fedsci, study):
     study.private()
     outcome = fedsci("run", "study.yaml", "--json")
@@ -20,6 +21,7 @@ def test_json_prints_the_summary_and_nothing_else(fedsci, study):
     assert printed["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_json_stays_strict_where_epsilon_is_infinite(fedsci, study):
     outcome = fedsci("run", "study.yaml", "--json")
     assert "Infinity" not in outcome.out
@@ -72,6 +74,7 @@ def test_report_prints_the_page_it_wrote_again(fedsci, study):
     assert (fedsci.folder / folder / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(fedsci, study):
     def model(*more):
         folder = fedsci("run", "study.yaml", "--quiet", "--set", "strategy=fedavg", *more).folder

@@ -70,6 +70,7 @@ def test_the_table_says_what_its_numbers_are(fedsci, ran):
         assert words in text, text
 
 
+@pytest.mark.slow
 def test_state_is_found_as_for_run(fedsci, study, monkeypatch):
     study.private(epsilon=1.0)
     assert fedsci("run", "study.yaml", "--quiet", "--state", "other").code == 0
@@ -131,6 +132,7 @@ def test_a_change_is_shown_with_who_why_and_what_to_do_next(fedsci, ran):
     assert "the budget was 6 once" in fedsci("privacy", "budget", "lab-1.yaml").out
 
 
+@pytest.mark.slow
 def test_a_study_stops_at_the_last_round_that_every_budget_affords(fedsci, study):
     study.values["training"]["rounds"] = 12
     for lab, epsilon in (("lab-2", 3.0), ("lab-3", 3.5)):

@@ -43,6 +43,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_plan_and_run_agree_on_every_refusal(fedsci, study, case):
     study.private()
@@ -58,6 +59,7 @@ def test_plan_and_run_agree_on_every_refusal(fedsci, study, case):
         assert outcome.hint_line == f"hint: {facts['by_site'][refused]['hint']}"
 
 
+@pytest.mark.slow
 def test_plan_and_run_agree_on_every_figure_study_after_study(fedsci, study):
     study.private(epsilon=1.8)
     for _ in range(10):
@@ -75,6 +77,7 @@ def test_plan_and_run_agree_on_every_figure_study_after_study(fedsci, study):
     assert outcome.code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused_by", ["budget", "policy"])
 def test_what_is_said_to_fit_fits_and_a_little_more_does_not(fedsci, study, refused_by):
     study.private(epsilon=3.5)
@@ -92,6 +95,7 @@ def test_what_is_said_to_fit_fits_and_a_little_more_does_not(fedsci, study, refu
     assert planned(fedsci, *(word for each in fewer for word in ("--set", each)))["would_run"]
 
 
+@pytest.mark.slow
 def test_a_lab_whose_operator_must_approve_answers_as_after_that_if_asked_so(fedsci, study):
     study.private()
     study.sites["lab-2"]["policy"]["approval"] = "manual"
@@ -116,6 +120,7 @@ def test_nothing_is_charged_written_or_opened(fedsci, study):
     assert sorted(fedsci.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_ledger_is_read_and_stays_as_it_is(fedsci, study):
     study.private(epsilon=1.0)
     assert fedsci("run", "study.yaml", "--quiet").code == 0
@@ -126,6 +131,7 @@ def test_a_ledger_is_read_and_stays_as_it_is(fedsci, study):
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger_and_a_changed_budget_refuse_as_in_a_run(fedsci, study):
     study.private(epsilon=1.0)
     assert fedsci("run", "study.yaml", "--quiet").code == 0
@@ -158,6 +164,7 @@ def test_local_noise_is_root_n_of_pooled_noise(fedsci, study):
     assert row["local"] == row["this_study"] == pytest.approx(row["pooled"] * 3**0.5)
 
 
+@pytest.mark.slow
 def test_earlier_runs_of_the_study_are_shown_with_what_they_measured(fedsci, study):
     study.private(epsilon=1.0)
     outcome = fedsci("run", "study.yaml", "--quiet", "--set", "evaluation.baselines=[pooled]")
@@ -197,6 +204,7 @@ def test_a_person_reads_the_promise_the_answers_and_what_was_not_asked(fedsci, s
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_demonstration_can_be_planned_without_files(fedsci):
     text = " ".join(fedsci("privacy", "plan", "demo").out.split())
     assert "digits: 17 labs, 30 rounds" in text

@@ -70,6 +70,7 @@ def test_every_private_run_leaves_one_with_all_that_is_asked(finished):
         assert part in text, part
 
 
+@pytest.mark.slow
 def test_local_noise_holds_against_everybody(fedsci, study):
     study.private()
     folder = fedsci.folder / fedsci("run", "study.yaml", "--quiet").folder
@@ -86,6 +87,7 @@ def test_it_is_written_again_the_same(fedsci, finished):
     assert (finished / "privacy_statement.md").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_needs_a_decision_is_flagged(fedsci, study):
     study.private(epsilon=1.0)
     assert fedsci("run", "study.yaml", "--quiet", "--set", "privacy={mechanism: none}").code == 0
@@ -135,6 +137,7 @@ def refused(fedsci, folder):
     return outcome.error_line
 
 
+@pytest.mark.slow
 def test_an_edited_summary_gets_no_statement(fedsci, finished, tmp_path):
     for number, (what, edit) in enumerate(EDITS.items()):
         copy = tmp_path / f"copy-{number}"
@@ -177,6 +180,7 @@ def test_a_run_that_released_nothing_has_nothing_to_state(fedsci, study):
     refused(fedsci, fedsci.folder / outcome.folder)
 
 
+@pytest.mark.slow
 def test_text_from_a_study_stays_text(fedsci, study):
     distributed(study)
     study.values["question"] = "Is it *bold* <b>or</b>\n# not | `x`?"
@@ -209,6 +213,7 @@ def test_an_aborted_run_states_what_it_released_and_what_stays_charged(fedsci, f
     assert re.search(r"\| lab-1 \| \d+ \| 3 \|", text)
 
 
+@pytest.mark.slow
 def test_a_lab_that_crashed_and_one_that_never_settled_are_in_it(fedsci, study, monkeypatch):
     study = type(study)(study.folder, labs=4)
     distributed(study)
@@ -250,6 +255,7 @@ def protect(study, unit):
     study.write()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unit", "words"),
     [
@@ -279,6 +285,7 @@ def test_it_names_what_is_protected_and_calls_no_noised_result_exact(fedsci, stu
     assert planned["neighbouring"] == f"add_or_remove_one_{unit}"
 
 
+@pytest.mark.slow
 def test_a_lab_that_stopped_early_and_never_settled_keeps_what_it_reserved_and_no_more(fedsci, study, monkeypatch):
     distributed(study)
     study.values["training"]["rounds"] = 40
@@ -302,6 +309,7 @@ def test_a_lab_that_stopped_early_and_never_settled_keeps_what_it_reserved_and_n
     assert "Not settled at lab-2" in (fedsci.folder / outcome.folder / "privacy_statement.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unit", "told"),
     [("group", "all rows of a lab's data set with the same"), ("site", "everything that one lab contributes")],
@@ -328,6 +336,7 @@ def test_another_unit_is_stated_and_planned_as_what_it_is(fedsci, study, unit, t
     assert "one record" not in text
 
 
+@pytest.mark.slow
 def test_noised_results_are_not_said_to_be_exact(fedsci, study):
     distributed(study)
     study.values["evaluation"] = {"baselines": []}

@@ -30,6 +30,7 @@ def private(study):
     return study
 
 
+@pytest.mark.slow
 def test_an_audit_prints_claim_bound_and_verdict_and_writes_a_page(fedsci, private):
     outcome = fedsci("privacy", "audit", "study.yaml", "--out", "audit.html")
     assert outcome.code == 0, outcome.err
@@ -42,6 +43,7 @@ def test_an_audit_prints_claim_bound_and_verdict_and_writes_a_page(fedsci, priva
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_an_audit_charges_nothing_to_the_labs_own_ledgers(fedsci, private):
     before = fedsci("privacy", "plan", "study.yaml", "--json").out
     assert fedsci("privacy", "audit", "study.yaml", "--json").code == 0
@@ -49,6 +51,7 @@ def test_an_audit_charges_nothing_to_the_labs_own_ledgers(fedsci, private):
     assert not (private.folder / ".fedsci" / "lab-1").exists()
 
 
+@pytest.mark.slow
 def test_a_claim_that_does_not_hold_ends_with_exit_code_6(fedsci, private, monkeypatch):
     faults.records_counted_twice(monkeypatch)
     outcome = fedsci("privacy", "audit", "study.yaml", "--json")
@@ -81,6 +84,7 @@ def test_help_says_what_to_name(fedsci, command):
     assert "RUN" in words
 
 
+@pytest.mark.slow
 def test_attacks_on_a_study_lie_in_a_folder_with_a_page(fedsci, private):
     outcome = fedsci("redteam", "study.yaml", "--only", "audit", "--json")
     assert outcome.code == 0, outcome.err
@@ -96,6 +100,7 @@ def test_attacks_on_a_study_lie_in_a_folder_with_a_page(fedsci, private):
     assert "left out: membership" in page
 
 
+@pytest.mark.slow
 def test_attacks_on_a_run_are_in_its_report_and_verify_still_passes(fedsci, private):
     run = private.folder / fedsci("run", "study.yaml", "--quiet").folder
     outcome = fedsci("redteam", str(run), "--sites", ".", "--only", "audit")
@@ -106,6 +111,7 @@ def test_attacks_on_a_run_are_in_its_report_and_verify_still_passes(fedsci, priv
     assert fedsci("verify", str(run)).code == 0
 
 
+@pytest.mark.slow
 def test_attacks_on_another_plan_are_not_shown_as_a_runs_own(fedsci, private):
     run = private.folder / fedsci("run", "study.yaml", "--quiet").folder
     attacked = fedsci("redteam", "study.yaml", "--only", "audit", "--set", "seed=99", "--json")
@@ -116,6 +122,7 @@ def test_attacks_on_another_plan_are_not_shown_as_a_runs_own(fedsci, private):
     assert "Every sum carries" not in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"findings": 3}', '{"findings": [{"plot": {"curves": [1]}}]}'])
 def test_a_damaged_file_of_attacks_spoils_no_report(fedsci, private, damage):
     run = private.folder / fedsci("run", "study.yaml", "--quiet").folder
@@ -129,6 +136,7 @@ def test_an_unknown_attack_is_refused_with_those_there_are(fedsci, private):
     assert "membership" in outcome.hint_line
 
 
+@pytest.mark.slow
 def test_a_run_whose_labs_have_no_site_file_asks_for_them(fedsci, private):
     run = private.folder / fedsci("run", "study.yaml", "--quiet").folder
     outcome = fedsci("redteam", str(run), "--only", "audit")
@@ -136,6 +144,7 @@ def test_a_run_whose_labs_have_no_site_file_asks_for_them(fedsci, private):
     assert "--sites" in outcome.hint_line
 
 
+@pytest.mark.slow
 def test_a_run_is_attacked_as_it_is(fedsci, private):
     run = private.folder / fedsci("run", "study.yaml", "--quiet").folder
     outcome = fedsci("redteam", str(run), "--set", "seed=9")

@@ -15,6 +15,7 @@ def ledger_kinds(fedsci, lab="lab-1"):
     return [entry["kind"] for entry in entries]
 
 
+@pytest.mark.slow
 def test_all_tries_together_keep_within_the_studys_epsilon(fedsci, study, rates):
     study.private(epsilon=2.0)
     outcome = fedsci("tune", "study.yaml", *rates, "--json")
@@ -31,6 +32,7 @@ def test_all_tries_together_keep_within_the_studys_epsilon(fedsci, study, rates)
     assert budget["epsilon_fixed_in_advance"] == pytest.approx(found["epsilon"], rel=2e-3)
 
 
+@pytest.mark.slow
 def test_each_try_may_be_charged_in_full(fedsci, study, rates):
     study.private(epsilon=1.0)
     found = json.loads(fedsci("tune", "study.yaml", *rates, "--each", "--json").out)
@@ -48,6 +50,7 @@ def test_a_search_that_does_not_fit_is_refused_before_the_first_try(fedsci, stud
     assert not (fedsci.folder / ".fedsci").exists()
 
 
+@pytest.mark.slow
 def test_without_privacy_nothing_is_charged_and_it_says_so(fedsci, study):
     outcome = fedsci("tune", "study.yaml", "--try", "training.rounds=1,3")
     assert outcome.code == 0
@@ -56,6 +59,7 @@ def test_without_privacy_nothing_is_charged_and_it_says_so(fedsci, study):
     assert "none" in outcome.out
 
 
+@pytest.mark.slow
 def test_noise_that_hides_the_difference_is_named(fedsci, study):
     study.sites["lab-2"]["policy"]["exact_evaluation"] = False
     study.private(epsilon=0.5)
@@ -95,6 +99,7 @@ def test_what_makes_no_model_is_refused_before_it_costs_anything(fedsci, study):
     assert not (fedsci.folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_try_does_not_end_the_search(fedsci, study):
     outcome = fedsci("tune", "study.yaml", "--try", "training.learning_rate=0.5,1e38", "--json")
     assert outcome.code == 0, outcome.err

@@ -116,6 +116,7 @@ def test_a_file_without_keys_is_refused(refusal, text):
     assert "expected keys and values" in refusal(text).message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -142,6 +143,7 @@ def test_what_is_not_yaml_is_refused_in_one_line(refusal, text):
     assert "study.yaml" in refusal(text).message
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 @given(st.binary(max_size=60) | st.text("[]{}:,-?!&*#|>'\"% \nabe01.~<=", max_size=40).map(str.encode))
 @example(b"<<: 1")

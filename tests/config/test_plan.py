@@ -158,6 +158,7 @@ def test_garbage_is_refused_as_a_config_error(content):
     only_a_config_error(content)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_plan_with_any_value_replaced_is_a_plan_or_a_config_error(plain, data):

@@ -125,6 +125,7 @@ def test_spending_is_within_the_study_and_the_budget(private_run):
         assert spent["epsilon_budget"] == 8.0
 
 
+@pytest.mark.slow
 def test_a_site_that_shows_nothing_is_null_and_never_missing(tmp_path, masked):
     metrics = run(tmp_path, masked=masked, modest=3, baselines=("local",))[0]["metrics"]
     by_site = metrics["by_site"]
@@ -142,6 +143,7 @@ def test_a_site_that_shows_nothing_is_null_and_never_missing(tmp_path, masked):
         assert hidden["lab-1"][label]["accuracy"] >= 0
 
 
+@pytest.mark.slow
 def test_where_one_site_of_a_private_study_shows_nothing_all_are_measured_with_noise(private_run, tmp_path, masked):
     summary, folder = private_run
     metrics = summary["metrics"]
@@ -164,6 +166,7 @@ def test_where_one_site_of_a_private_study_shows_nothing_all_are_measured_with_n
     assert noised == exact
 
 
+@pytest.mark.slow
 def test_intervals_stand_around_the_numbers_and_the_worst_site_is_named(tmp_path, masked):
     metrics = run(tmp_path, masked=masked, mechanism="none", personalise="fine_tune", baselines=("local",))[0][
         "metrics"
@@ -184,6 +187,7 @@ def test_intervals_stand_around_the_numbers_and_the_worst_site_is_named(tmp_path
     assert metrics["intervals"]["local_no_dp_mean_site"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["local", "none"])
 def test_personal_models_stand_beside_the_shared_one_and_null_where_there_are_none(tmp_path, masked, mechanism):
     metrics = run(tmp_path, masked=masked, mechanism=mechanism, modest=3, personalise="ditto", baselines=())[0][
@@ -199,6 +203,7 @@ def test_personal_models_stand_beside_the_shared_one_and_null_where_there_are_no
     assert {values["personalised"] for values in without["by_site"].values()} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modest", [None, 3])
 def test_the_means_leave_out_the_site_that_shows_nothing_and_count_the_one_that_is_in_sums_only(
     tmp_path, masked, modest
@@ -222,6 +227,7 @@ def test_every_file_of_the_run_is_there(private_run):
     assert not [name for name in names if name.endswith(".partial")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
 def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit_on_every_path(tmp_path, strategy, masked):
     results = [
@@ -242,12 +248,14 @@ def test_without_noise_the_same_seed_gives_the_same_model_bit_for_bit_on_every_p
     assert results[0][0]["privacy"]["by_site"]["lab-1"]["epsilon_spent_study"] == "inf"
 
 
+@pytest.mark.slow
 def test_noise_never_repeats_whatever_the_seed(tmp_path, masked):
     folders = [run(tmp_path, masked=masked, out=str(number), baselines=())[1] for number in (1, 2)]
     models = [(folder / "model.safetensors").read_bytes() for folder in folders]
     assert models[0] != models[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
 def test_masks_change_the_model_by_no_more_than_the_grid(tmp_path, strategy):
     results = {

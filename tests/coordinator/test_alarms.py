@@ -46,6 +46,7 @@ def facts(result):
     return blame.named, [(one.number, sorted(one.cohort), one.alarm) for one in blame.trials]
 
 
+@pytest.mark.slow
 def test_a_process_that_goes_on_leaves_out_the_same_labs_and_finds_the_same_one(conduct, lie):
     lie("lab-3")
     calm = conduct(**STUDY)
@@ -69,6 +70,7 @@ def test_a_process_that_goes_on_leaves_out_the_same_labs_and_finds_the_same_one(
     assert set(said) <= set(again.progress.abandoned)
 
 
+@pytest.mark.slow
 def test_an_alarm_is_shown_where_the_process_ends_before_anybody_witnessed_it(conduct, lie, monkeypatch):
     lie("lab-3")
     ask, save, seen, struck = SiteLink.ask, Checkpoint.save, [], []
@@ -94,6 +96,7 @@ def test_an_alarm_is_shown_where_the_process_ends_before_anybody_witnessed_it(co
     ]
 
 
+@pytest.mark.slow
 def test_what_an_applied_round_said_of_liars_is_kept_with_its_state(conduct, lie, monkeypatch):
     """The process ends after the state is on disk and before progress is."""
     lie("lab-3")
@@ -114,6 +117,7 @@ def test_what_an_applied_round_said_of_liars_is_kept_with_its_state(conduct, lie
     assert result.progress.levels != []
 
 
+@pytest.mark.slow
 def test_who_is_named_is_asked_for_nothing_any_more(conduct, lie):
     lie("lab-1")
     result = conduct(**STUDY)
@@ -127,6 +131,7 @@ def test_who_is_named_is_asked_for_nothing_any_more(conduct, lie):
     assert "lab-1" in result.progress.settled
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_was_in_a_round_that_is_given_up(conduct, lie):
     honest = conduct(**STUDY | {"training": STUDY["training"] | {"rounds": 1}})
     lie("lab-2")
@@ -152,6 +157,7 @@ def test_a_round_in_which_too_few_are_left_beside_those_left_out_ends_nothing(co
     assert 2 not in [one["round"] for one in result.progress.alarms]
 
 
+@pytest.mark.slow
 def test_a_lab_that_lies_and_then_stays_away_ends_nothing(conduct, lie):
     """Where one may be left out, every round that leaves out another has too few: in between, everybody is asked."""
     lie("lab-5")
@@ -178,6 +184,7 @@ def test_exact_metrics_are_not_asked_of_two_cohorts_on_one_model(conduct, lie):
     assert len(asked) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [3, 2])
 def test_after_an_alarm_in_the_last_round_its_model_is_not_measured_over_another_cohort(conduct, lie, first):
     """Of the two sums' difference nothing would be hidden."""

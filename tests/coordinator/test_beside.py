@@ -123,6 +123,7 @@ def in_step():
     return lambda what: both.wait(PATIENCE_S)
 
 
+@pytest.mark.slow
 def test_round_by_round_beside_each_other_each_has_the_model_that_it_has_alone(labs):
     slower = {"training": {"rounds": 3, "learning_rate": 0.1}}
     alone = labs("alone")
@@ -141,6 +142,7 @@ def test_round_by_round_beside_each_other_each_has_the_model_that_it_has_alone(l
     assert together.secrets() == []
 
 
+@pytest.mark.slow
 def test_one_that_ends_and_a_restart_leave_the_others_keys_and_slots(labs):
     alone = labs("alone")
     reference = alone.run(rounds=4)
@@ -175,6 +177,7 @@ def test_one_that_ends_and_a_restart_leave_the_others_keys_and_slots(labs):
     assert together.secrets() == []
 
 
+@pytest.mark.slow
 def test_both_are_charged_and_what_does_not_fit_beside_the_first_is_refused(labs):
     one_by_one = labs("one-by-one")
     for _ in range(2):

@@ -42,6 +42,7 @@ def trained(result) -> dict[int, dict[str, int]]:
     }
 
 
+@pytest.mark.slow
 def test_a_masked_study_is_the_one_in_the_clear_and_slow_labs_are_in_it_with_what_they_made_of_old_models(buffers):
     masked, plain = buffers(rounds=6), buffers(rounds=6, masked=False)
     assert masked.error is None
@@ -58,6 +59,7 @@ def test_a_masked_study_is_the_one_in_the_clear_and_slow_labs_are_in_it_with_wha
     assert masked.rounds[0].dropped == ("lab-10", "lab-9")
 
 
+@pytest.mark.slow
 def test_all_sites_of_a_buffer_are_told_the_same_and_it_is_bound(buffers):
     seen = {}
 
@@ -73,6 +75,7 @@ def test_all_sites_of_a_buffer_are_told_the_same_and_it_is_bound(buffers):
         assert all(one == told[0] for one in told)
 
 
+@pytest.mark.slow
 def test_a_lab_that_is_told_otherwise_cancels_nobodys_masks(buffers):
     """A site with another description, even one that is true of itself, is not in the sum, and the sum is exact."""
 
@@ -90,6 +93,7 @@ def test_a_lab_that_is_told_otherwise_cancels_nobodys_masks(buffers):
     assert "took part in another round" in result.progress.reasons["lab-2", 3]
 
 
+@pytest.mark.slow
 def test_a_lab_that_was_given_another_model_sends_nothing(buffers):
     def before(service, request: Request) -> Request:
         if service.site.site == "lab-2" and request.action == "begin" and request.fields["version"] == 1:
@@ -102,6 +106,7 @@ def test_a_lab_that_was_given_another_model_sends_nothing(buffers):
     assert ("lab-2", 3) not in result.progress.dropped
 
 
+@pytest.mark.slow
 def test_a_lab_that_dies_with_its_contribution_is_missing_once(buffers):
     def dies(service, request, reply):
         if service.site.site == "lab-2" and request.action == "train" and request.fields["round"] == 3:
@@ -121,6 +126,7 @@ def late_and_dead(service, request, reply):
     return reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 def test_who_is_left_alone_with_a_model_is_left_out(buffers, masked):
     result = buffers(after=late_and_dead, masked=masked)
@@ -149,6 +155,7 @@ def test_busy_labs_join_the_setup_of_the_next_batch(buffers):
     assert any("lab-9" in said for number, said in trained(result).items() if number > 32)
 
 
+@pytest.mark.slow
 def test_private_contributions_are_charged_as_they_are_made(buffers):
     privacy = {"mechanism": "local", "epsilon": 4.0, "delta": 1.0e-5}
     result = buffers(privacy=privacy, policy={"mechanisms": ["local"]}, evaluation={"baselines": [], "holdout": 0.25})

@@ -105,6 +105,7 @@ def test_what_people_decide_on_is_the_model_that_is_released_and_what_is_known_o
     assert len({question.point.run for question in seen}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_a_signed_refusal_ends_the_run_and_sites_settle(conduct, point):
     def people(folder, result):
@@ -200,6 +201,7 @@ def test_what_does_not_count_is_said_once_and_the_run_goes_on_waiting(conduct, t
     assert len(result.heard) == 6
 
 
+@pytest.mark.slow
 def test_a_decision_of_an_earlier_point_or_another_run_does_not_count_at_this_one(conduct):
     kept = []
 

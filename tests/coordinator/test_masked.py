@@ -59,6 +59,7 @@ def check_close(result, reference, within: float) -> None:
         assert mine[1] == pytest.approx(theirs[1], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_seventy_rounds_in_three_batches_are_those_in_the_clear(conduct, make_plan):
     training = ROUNDS | {"rounds": 70}
     plain = conduct(masked=False, training=training)
@@ -72,6 +73,7 @@ def test_seventy_rounds_in_three_batches_are_those_in_the_clear(conduct, make_pl
     assert adverts == [-1, 26, 58]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
 def test_the_same_seed_gives_the_same_model_bit_for_bit_on_every_path(conduct, strategy):
     runs = [conduct(strategy=strategy, serialise=serialise) for serialise in (False, False, True)]
@@ -82,6 +84,7 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit_on_every_path(conduct, s
     assert len(set(uploads)) == 3  # the masks never repeat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ring_bits", [32, 64])
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
 def test_other_tasks_and_rings_agree_too(conduct, make_plan, ring_bits, task):
@@ -105,6 +108,7 @@ def test_a_round_costs_one_exchange_more_and_two_where_a_lab_dropped(conduct):
     assert sorted(asked) == [("lab-1", 1), ("lab-3", 1), ("lab-4", 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["train", "unmask", "votes"])
 @pytest.mark.parametrize("dead", [1, 2, 3])
@@ -150,6 +154,7 @@ def die_in_round(labs, number):
     return before
 
 
+@pytest.mark.slow
 def test_a_lab_that_lost_its_secrets_sits_out_and_comes_back_at_the_next_batch(conduct):
     """As after a reboot: what lay in memory is gone, the state folder is not."""
     rounds, lost_in = 36, 5
@@ -181,6 +186,7 @@ def test_a_lab_that_lost_its_secrets_sits_out_and_comes_back_at_the_next_batch(c
     assert refused.vector is None
 
 
+@pytest.mark.slow
 def test_a_lab_that_missed_one_setup_is_asked_to_join_the_one_after(conduct):
     result = conduct(training={"rounds": 70}, **dying("lab-2", action="train", slot=26))
     assert result.error is None
@@ -257,6 +263,7 @@ TAMPERED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_site_that_is_told_something_else_is_in_no_sum(conduct, make_plan, name):
     change, reason = TAMPERED[name]
@@ -357,6 +364,7 @@ def test_a_roster_of_another_consortium_is_refused(conduct):
     assert result.exchanges == {"prepare": 1, "finish": 1}
 
 
+@pytest.mark.slow
 def test_nothing_but_sums_is_in_the_clear(conduct):
     result = conduct(policy={"show_own_metrics": False}, training={"rounds": 40}, evaluation={"baselines": ["local"]})
     assert result.error is None

@@ -27,6 +27,7 @@ def check_like(result, reference) -> None:
     assert result.progress.federated.pooled() == pytest.approx(reference.progress.federated.pooled(), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["train", "unmask"])
 @pytest.mark.parametrize("number", [1, 27])
@@ -42,6 +43,7 @@ def test_a_round_under_way_is_given_up_and_every_other_one_counts(conduct, numbe
     assert result.progress.dropped == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_nothing_is_lost_where_no_round_was_under_way(conduct, masked, when):
@@ -55,6 +57,7 @@ def test_nothing_is_lost_where_no_round_was_under_way(conduct, masked, when):
     assert result.progress.settled == reference.progress.settled
 
 
+@pytest.mark.slow
 def test_an_answer_that_came_back_is_kept_and_one_that_did_not_is_not_asked_for_again(conduct):
     options = {
         "strategy": "dp_fedsgd",
@@ -78,6 +81,7 @@ def test_an_answer_that_came_back_is_kept_and_one_that_did_not_is_not_asked_for_
     assert lost.progress.rounds_completed == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 def test_what_personal_models_reach_is_kept_like_every_answer(conduct, masked):
     options = {
@@ -98,6 +102,7 @@ def test_what_personal_models_reach_is_kept_like_every_answer(conduct, masked):
         assert personal.of("lab-2")["log_loss"] < shared.of("lab-2")["log_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", [{"kind": "sgd", "momentum": 0.9}, {"kind": "adam", "learning_rate": 0.1}])
 def test_what_the_server_optimiser_remembers_is_kept(conduct, tmp_path, optimiser):
     (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "dp_fedsgd", "server_optimiser": optimiser}))

@@ -43,6 +43,7 @@ def recipe(tmp_path, text: str) -> str:
     return "mine.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedprox", "fednova", "scaffold", "fedadam", "fedyogi", "fedadagrad", "fedavgm"])
 def test_a_masked_study_is_the_one_in_the_clear(conduct, strategy):
     training = {"rounds": 4, "batch_size": 4}
@@ -75,6 +76,7 @@ def test_a_masked_scaffold_study_forgets_a_lost_upload(conduct):
     assert any(np.abs(control - kept).max() > 1e-3 for control in controls[5].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["coordinate_median", "trimmed_mean"])
 def test_over_groups_a_masked_study_is_the_one_in_the_clear(conduct, tmp_path, rule):
     text = f"name: {rule}\nsees: sum\noptions: {{groups: 3, group_seed: 1}}\n"
@@ -218,6 +220,7 @@ class TestFedBN:
         assert masked.progress.federated.pooled() == pytest.approx(plain.progress.federated.pooled(), abs=1e-3)
         assert {reply.vector.size for reply in plain.said("train").values()} == {masked.progress.model.size - 16}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["fedavg", "fedprox"])
     def test_running_statistics_are_averaged_by_others(self, conduct, strategy):
         plain = conduct(strategy=strategy, masked=False, **self.OPTIONS)

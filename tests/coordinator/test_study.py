@@ -79,6 +79,7 @@ def test_a_study_goes_through_its_phases_and_settles(conduct, tmp_path):
         assert kinds(tmp_path, site) == ["register", "reserve", "step", "step", "settle"]
 
 
+@pytest.mark.slow
 def test_evaluation_may_be_every_few_rounds_and_always_at_the_end(conduct, monkeypatch):
     measured = []
     monkeypatch.setattr(
@@ -92,6 +93,7 @@ NOISED = {2: {"exact_evaluation": False}}
 DISTRIBUTED = {"privacy": {"mechanism": "distributed", "colluding_sites": 1}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "changes"), [("plain", {}), ("masked", {}), ("masked", DISTRIBUTED)], indirect=["way"])
 def test_one_site_that_lets_no_exact_metrics_leave_has_all_measured_with_noise(conduct, tmp_path, changes):
     progress, watcher = conduct(policies=NOISED, training={"rounds": 5}, evaluation={"every": 2}, **changes)
@@ -163,6 +165,7 @@ def test_a_site_that_refuses_stops_the_study_and_the_others_get_their_charge_bac
     assert not (tmp_path / "state" / "lab-2" / "ledger.sqlite").exists()
 
 
+@pytest.mark.slow
 def test_a_study_ends_after_the_rounds_that_every_site_pays_for(conduct, tmp_path, monkeypatch):
     """Masked, the batch of slots that the plan's last rounds would have needed is never set up."""
     reserve = Ledger.reserve
@@ -223,6 +226,7 @@ def test_a_masked_study_that_leaves_out_the_setup_computes_nothing(conduct, monk
         assert not (tmp_path / "state" / site / "ledger.sqlite").exists() or "step" not in kinds(tmp_path, site)
 
 
+@pytest.mark.slow
 def test_a_dropped_site_is_on_record_with_its_round(conduct, monkeypatch):
     contribution = Contributor.contribution
 

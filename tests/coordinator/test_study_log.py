@@ -36,6 +36,7 @@ def verified(result):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 def test_everything_that_happens_is_in_a_log_that_verifies(conduct, masked):
     result = conduct(training={"rounds": 3}, masked=masked, **LOGGED)
@@ -69,6 +70,7 @@ def test_a_site_that_missed_a_round_s_witnesses_catches_up_with_the_next_request
     verified(result)
 
 
+@pytest.mark.slow
 def test_without_a_quorum_the_study_ends(conduct):
     def before(service, request):
         if service.site.site in ("lab-1", "lab-2") and request.action == "witness":
@@ -149,6 +151,7 @@ def test_a_model_that_the_log_does_not_name_is_not_trained_on(conduct):
     verified(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("number", [3, 4, 5, 6, 7])
 def test_a_coordinator_that_dies_goes_on_with_its_log(conduct, side, number):
@@ -158,6 +161,7 @@ def test_a_coordinator_that_dies_goes_on_with_its_log(conduct, side, number):
     verified(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["plan", "permit", "sites"])
 def test_a_log_that_was_half_begun_is_begun_to_its_end(conduct, monkeypatch, last):
     append, struck = StudyLog._append, []
@@ -185,6 +189,7 @@ def test_a_log_that_was_half_begun_is_begun_to_its_end(conduct, monkeypatch, las
     verified(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("words", [LEFT_OUT, NAMED])
 def test_a_site_cannot_say_that_the_coordinator_left_it_out(conduct, words, masked):
@@ -252,6 +257,7 @@ def ask(run, note, old_size, proof):
     return Request(action="witness", fields=fields)
 
 
+@pytest.mark.slow
 def test_a_reply_without_cosignatures_is_no_witness(conduct):
     def after(service, request, reply):
         return Reply(fields={"cosignatures": ["— lab-1 AAAA"]}) if request.action == "witness" else reply
@@ -365,6 +371,7 @@ def signed_as(kind, key=None, **values):
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -7,6 +7,7 @@ from fedsci.coordinator.summary import summarise
 from fedsci.transport.messages import Reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", [None, "inf", 0.5, 10**9, 1e300])
 def test_a_charge_that_a_site_made_up_and_never_closed_counts_as_the_whole_study(conduct, figure):
     def lies(service, request, reply):

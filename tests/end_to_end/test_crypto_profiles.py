@@ -33,6 +33,7 @@ def run(fedsci, out, *more):
     return outcome
 
 
+@pytest.mark.slow
 def test_a_study_in_fips_reaches_for_nothing_else_and_gives_the_same_model(fedsci, study, monkeypatch, request):
     plain = run(fedsci, "default")
     assert fedsci.summary(plain)["secure_aggregation"]["crypto_profile"] == "default"
@@ -61,6 +62,7 @@ def test_the_default_makes_no_key_of_p384(fedsci, study, monkeypatch):
     run(fedsci, "default")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [("default", "fips"), ("fips", "default")])
 def test_labs_keep_their_profile_for_life(fedsci, study, first, then):
     choose = "secure_aggregation.crypto_profile="

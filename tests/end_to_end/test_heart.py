@@ -34,6 +34,7 @@ def heart(tmp_path):
     return folder / "study.yaml"
 
 
+@pytest.mark.slow
 def test_four_hospitals_learn_and_are_told_that_alone_does_as_well(fedsci, heart):
     outcome = fedsci(
         "run", heart, "--quiet", "--set", "privacy.mechanism=none", "--set", "evaluation.baselines=[local]"

@@ -33,6 +33,7 @@ def split(request, fedsci):
     return request.param
 
 
+@pytest.mark.slow
 def test_a_split_runs_as_it_was_written(fedsci, split):
     fast = ["--set", "training.rounds=2", "--set", "evaluation.baselines=[]"]
     outcome = fedsci("run", "labs/study.yaml", "--quiet", *fast)
@@ -43,6 +44,7 @@ def test_a_split_runs_as_it_was_written(fedsci, split):
     assert all(v["epsilon_spent_study"] == pytest.approx(3.0, abs=0.01) for v in summary["privacy"]["by_site"].values())
 
 
+@pytest.mark.slow
 def test_a_split_can_be_learned_from(fedsci, split):
     more = ["--set", "privacy.mechanism=none", "--set", "training.rounds=30"]
     more += ["--set", "training.learning_rate=1.0", "--set", "evaluation.baselines=[]"]

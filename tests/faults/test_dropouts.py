@@ -47,6 +47,7 @@ def crash(monkeypatch):
     return arrange
 
 
+@pytest.mark.slow
 def test_five_of_seventeen_may_crash(fedsci, study, crash, asked):
     gone = ["lab-1", "lab-17", "lab-4", "lab-5", "lab-9"]
     crash(gone)
@@ -61,6 +62,7 @@ def test_five_of_seventeen_may_crash(fedsci, study, crash, asked):
     assert {slot for _, action, slot in asked if action == "votes"} == {ROUND - 1}
 
 
+@pytest.mark.slow
 def test_a_sixth_ends_the_run_with_nothing_revealed(fedsci, study, crash, asked):
     gone = ["lab-1", "lab-12", "lab-17", "lab-4", "lab-5", "lab-9"]
     crash(gone)

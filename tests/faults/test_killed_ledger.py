@@ -35,6 +35,7 @@ def check(tmp_path, kills):
     return releases, crashed
 
 
+@pytest.mark.slow
 def test_a_few_kills(tmp_path):
     check(tmp_path, 20)
 

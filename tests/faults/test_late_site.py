@@ -47,6 +47,7 @@ def check_that_it_came_back(fedsci, folder, *, deadline_s):
     assert f"late: no answer within {deadline_s:g} s" in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_late_lab_is_in_a_later_round_again(fedsci, study, monkeypatch, masked):
     whole = Contributor.contribution

@@ -42,6 +42,7 @@ def study(study, way):
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [RuntimeError(PRIVATE), MemoryError(PRIVATE), DataError(PRIVATE, hint=PRIVATE)],
@@ -59,6 +60,7 @@ def test_a_round_goes_on_without_a_lab_that_crashed(fedsci, study, crash, error)
     assert [line["sites"] for line in rounds] == [4, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_model_of_a_round_with_a_dropped_lab_is_the_others_alone(fedsci, study, crash, way):
     crash("lab-4", round_number=1, error=RuntimeError(PRIVATE))
     without = fedsci("run", "study.yaml", "--quiet", "--set", "training.rounds=1").folder
@@ -71,6 +73,7 @@ def test_the_model_of_a_round_with_a_dropped_lab_is_the_others_alone(fedsci, stu
         assert values == pytest.approx(models[1][name], rel=1e-6, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_lab_that_crashed_stays_charged_for_the_round_it_began(fedsci, study, crash):
     study.private()
     crash("lab-2", round_number=2, error=RuntimeError(PRIVATE))
@@ -106,6 +109,7 @@ def test_too_few_labs_in_the_first_round_leave_no_model(fedsci, study, crash):
     assert (fedsci.folder / outcome.folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_an_aborted_run_charges_only_the_rounds_that_labs_computed(fedsci, study, crash):
     study.private()
     crash("lab-1", "lab-3", round_number=2, error=RuntimeError(PRIVATE))

@@ -42,6 +42,7 @@ def ledger_of(fedsci, lab):
     return Ledger(fedsci.folder / ".fedsci" / lab)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
@@ -75,6 +76,7 @@ def test_an_interrupted_run_ends_cleanly(fedsci, long_study, number):
         assert summary["privacy"]["by_site"][lab]["epsilon_spent_study"] < 3.0
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_read_and_stays_charged_in_full(fedsci, long_study):
     process, folder = started(fedsci)
     os.kill(process.pid, signal.SIGKILL)

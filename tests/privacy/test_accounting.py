@@ -40,6 +40,7 @@ def opacus(accountant, *history):
 CASES = [(0.1, 1.0, 60), (0.05, 1.0, 600), (0.01, 5.0, 1000), (0.2, 3.0, 300), (0.5, 4.0, 30)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "noise", "steps"), CASES)
 def test_pld_agrees_with_opacus_prv(rate, noise, steps):
     ours = epsilon(plan(sampled(rate, noise, steps)), delta=DELTA)
@@ -148,12 +149,14 @@ def test_no_noise_costs_everything(event):
     assert np.isinf(rdp_curve(plan(gaussian(5.0), event), [2])).all()
 
 
+@pytest.mark.slow
 def test_an_enormous_epsilon_is_found_quickly():
     # Balle and Wang: (1 / z^2) / 2 + 4.27 / z and a little.
     assert epsilon(plan(gaussian(0.01)), delta=DELTA) == pytest.approx(5424, rel=2e-3)
     assert epsilon(plan(sampled(0.5, 0.01, 10)), delta=DELTA) > 5000
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(st.floats(0.7, 20), st.floats(0.01, 1), st.integers(1, 200), st.floats(1.05, 2))
 def test_less_noise_more_steps_and_larger_samples_cost_more(noise, rate, steps, more):

@@ -17,6 +17,7 @@ from fedsci.privacy.events import GaussianEvent, PoissonGaussianEvent
 USUAL = {"delta": 1e-5, "steps": 60, "dimension": 650}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(
     st.floats(0.2, 10),
@@ -41,6 +42,7 @@ def test_the_noise_suffices_and_the_next_smaller_does_not(target, rate, steps, d
     assert epsilon_of(noise_multiplier=below, **study) > target
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(st.floats(0.3, 8), st.floats(1.1, 3), st.integers(1, 100))
 def test_a_stricter_study_needs_more_noise(target, more, steps):

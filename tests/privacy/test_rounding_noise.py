@@ -89,6 +89,7 @@ class TestProof:
         error = mpf(poisson_summation_error(1.5))
         assert abs(divergence / (order - 1) - gaussian) <= 2 * order / (order - 1) * error * (1 + 2 * error)
 
+    @pytest.mark.slow
     def test_a_rounded_continuous_gaussian_is_discrete(self):
         """The bridge to PLD: Gaussian of deviation sqrt(S^2 - r^2), then a discrete one of deviation r."""
         wide, rounding, centre = mpf(3), mpf("1.75"), mpf("0.4")

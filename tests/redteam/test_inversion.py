@@ -63,6 +63,7 @@ def test_no_pixel_of_a_labs_record_is_in_what_the_attacks_write(found, heard):
     assert pixels_shown(json.dumps(with_a_record), tables) > 20
 
 
+@pytest.mark.slow
 def test_no_value_of_a_table_is_in_what_the_attacks_write(small_study):
     study = small_study(sites=4, rows=20, secure_aggregation={"min_survivors": 3})
     written = json.dumps([row.to_json() for row in inversion(study, seed=1, victims=8, most_rounds=2)])

@@ -16,6 +16,7 @@ def normal(deviation: float, *, rows: int = 8, numbers: int = 650) -> np.ndarray
     return deviation * RNG.standard_normal((rows, numbers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "steps"), [(1.0, 30), (0.2, 8)])
 def test_the_noise_that_is_needed_is_what_the_accountant_would_charge(rate, steps):
     noise = noise_needed(epsilon=3.0, delta=1e-5, sample_rate=rate, steps=steps)

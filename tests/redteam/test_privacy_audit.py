@@ -19,6 +19,7 @@ def broken(audit: PrivacyAudit) -> set[str]:
     return {finding.key.removeprefix("audit-") for finding in audit.findings if finding.verdict == "broken"}
 
 
+@pytest.mark.slow
 def test_a_correct_build_is_not_accused_and_its_bound_stays_below_the_claim(small_digits):
     audit = audit_privacy(small_digits(), seed=1)
     assert audit.holds, broken(audit)
@@ -110,6 +111,7 @@ def test_a_study_without_privacy_has_nothing_to_audit(small_digits):
         audit_privacy(study, seed=1)
 
 
+@pytest.mark.slow
 def test_too_few_canaries_are_no_pass_and_one_round_has_no_restart(small_study, monkeypatch):
     study = small_study(model={"name": "mlp", "hidden": [4]}, training={"rounds": 1, "sample_rate": 1.0})
     audit = audit_privacy(study, seed=1)
@@ -123,6 +125,7 @@ def test_too_few_canaries_are_no_pass_and_one_round_has_no_restart(small_study, 
     assert "restart" not in rows["audit-fresh-noise"].claim
 
 
+@pytest.mark.slow
 def test_where_rounds_come_after_half_way_there_is_a_restart_and_enough_canaries_say_what_would_show(small_digits):
     rows = {finding.key: finding for finding in audit_privacy(small_digits(rounds=2), seed=1).findings}
     assert "a restart half-way" in rows["audit-fresh-noise"].attack

@@ -10,6 +10,7 @@ from fedsci.redteam.together import Together
 NONE = {"mechanism": "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
 def test_it_gives_the_very_model_of_a_masked_run(small_study, strategy):
     study = small_study(privacy=NONE, strategy=strategy)

@@ -112,6 +112,7 @@ def test_the_same_run_has_the_same_number(made):
     assert one == two != other
 
 
+@pytest.mark.slow
 def test_every_field_that_is_changed_is_named(made, monkeypatch, tmp_path):
     values, right = card_values(made), read(made)
     monkeypatch.setattr(bom, "card_values", lambda folder: values)

@@ -98,6 +98,7 @@ def test_it_does_not_depend_on_the_folders_name(made, tmp_path):
     assert check_model_card(copy) == check_model_card(made) == write_model_card(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_figure_that_is_changed_is_named(made, monkeypatch, tmp_path, all_of_them):
     """One figure of each name; all of them, of all labs and metrics, where there is time."""
@@ -118,6 +119,7 @@ def test_every_figure_that_is_changed_is_named(made, monkeypatch, tmp_path, all_
     assert len(found) > (150 if all_of_them else 60)
 
 
+@pytest.mark.slow
 def test_every_line_of_the_text_that_is_changed_is_named(made, monkeypatch, tmp_path):
     values = card_values(made)
     monkeypatch.setattr(model_card, "card_values", lambda folder, log_size=None: values)

@@ -198,6 +198,7 @@ def test_a_run_cut_off_while_writing_is_readable(tmp_path: Path) -> None:
     assert "no readable summary" in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [None, [], "x", 3, True, {}, [[]], {"a": None}, float("nan"), 10**400, -1])
 def test_values_of_the_wrong_kind_never_break_the_page(tmp_path: Path, odd: Any) -> None:
     for key in SUMMARY:

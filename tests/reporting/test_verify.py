@@ -187,6 +187,7 @@ def test_a_missing_or_empty_file_is_named(copy, file):
     assert wrong(copy, file)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_every_byte_of_every_file_counts(honest, copy, data):
@@ -353,6 +354,7 @@ def test_a_run_with_all_its_decisions_is_verified(asked):
     assert "4 signed decisions of people, each where the plan asks for it" in verify_run(folder).checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_out", ["before:training", "round:1", "round:2", "before:release"])
 def test_a_decision_that_is_not_in_the_log_was_not_made(asked, monkeypatch, left_out):
     """A coordinator that goes on without asking; the sites cosign what they are shown."""

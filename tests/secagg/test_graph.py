@@ -72,6 +72,7 @@ def test_no_declared_dropout_splits_the_survivors():
                 assert reached == inside
 
 
+@pytest.mark.slow
 def test_a_sparse_round_is_exact_with_dropouts_and_always_votes(worlds):
     world = worlds.build(101, slots=2, site_bound=100).set_up()
     inputs = world.inputs(5)

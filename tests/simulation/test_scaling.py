@@ -119,12 +119,14 @@ def test_a_study_by_its_bounds_says_that_nothing_was_measured(prepared, go):
     assert {each["epsilon_spent_scaling"] for each in summary["privacy"]["by_site"].values()} == {None}
 
 
+@pytest.mark.slow
 def test_without_privacy_the_same_seed_gives_the_same_model_bit_for_bit(prepared, go):
     study = prepared(privacy=NONE)
     models = [(go(study, out)[1] / "model.safetensors").read_bytes() for out in ("one", "two")]
     assert models[0] == models[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("privacy", [DISTRIBUTED, {"mechanism": "local", "epsilon": 4.0}])
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_both_together_cost_no_more_than_the_study_says(prepared, go, tmp_path, privacy, share):
@@ -154,6 +156,7 @@ def test_noise_draws_what_it_hides_to_the_usual_and_the_plan_stays_possible(prep
         assert 0.1 * half < column.deviation < 0.6 * half
 
 
+@pytest.mark.slow
 def test_the_statement_tells_of_both_and_holds_for_the_sum(prepared, go):
     _, folder = go(prepared(privacy=DISTRIBUTED))
     text = write_statements(folder).read_text()
@@ -175,6 +178,7 @@ def test_a_pass_that_took_more_than_its_share_is_stated_by_nobody(prepared, go, 
         write_statements(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["another pass", "no pass", "less spent"])
 def test_files_that_do_not_agree_about_the_pass_are_not_stated(prepared, go, change):
     study = prepared(privacy=DISTRIBUTED | {"epsilon": 2.0})
@@ -223,6 +227,7 @@ def test_a_delta_that_is_too_large_for_the_records_is_refused_before_the_pass_co
     assert [found.spent_rdp for found in spent(study, tmp_path)] == [0.0] * 4
 
 
+@pytest.mark.slow
 def test_sites_that_stop_where_the_budget_ends_do_so_after_the_pass_too(prepared, go):
     study = prepared(
         dataset={"privacy": {"epsilon": 2.5, "delta": 1e-5, "when_exceeded": "stop"}},
@@ -240,6 +245,7 @@ def test_settings_are_not_searched_over_with_a_pass_each(prepared, tmp_path):
         plan_search(tmp_path / "study.yaml", grid=["training.rounds=1,2"])
 
 
+@pytest.mark.slow
 def test_a_fresh_state_in_the_runs_folder_holds_both_charges(prepared, tmp_path):
     study = prepared(privacy=DISTRIBUTED)
     run = SimulatedRun(study=study, engine="local", state=None, out=tmp_path / "runs", display=SilentDisplay())
@@ -292,6 +298,7 @@ def test_the_report_says_what_scaled_the_columns(prepared, go):
     assert "measured over all labs by a study of its own, for ε = 0.40" in write_report(folder).read_text()
 
 
+@pytest.mark.slow
 def test_runs_that_measured_other_numbers_have_the_same_settings(prepared, go):
     study = prepared(privacy=DISTRIBUTED | {"epsilon": 2.0})
     found = [settings_of(read_run_folder(go(study, out)[1])) for out in ("one", "two")]

@@ -235,6 +235,7 @@ UNSTEADY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", ["true", "false"])
 def test_the_same_seed_gives_the_same_absences_hours_and_model(run, masked):
     override = f"secure_aggregation.enabled={masked}"
@@ -256,6 +257,7 @@ def test_the_same_seed_gives_the_same_absences_hours_and_model(run, masked):
 MACHINES = {"seed": 2, "every_lab": {"records_per_s": 20}, "labs": {"lab-2": {"records_per_s": 3}}}
 
 
+@pytest.mark.slow
 def test_steps_by_speed_are_done_earlier_and_the_same_again(run):
     under, settings = Weather.model_validate(MACHINES), ("strategy=fednova", "training.batch_size=8")
     waits, _, _ = run("waits", under, *settings)
@@ -265,6 +267,7 @@ def test_steps_by_speed_are_done_earlier_and_the_same_again(run):
     assert (again["virtual_hours"], same) == (paced["virtual_hours"], model)
 
 
+@pytest.mark.slow
 def test_buffers_do_not_wait_for_the_slowest_lab_and_are_the_same_again(run, tmp_path):
     (tmp_path / "mine.yaml").write_text("name: fedbuff\nsees: sum\noptions: {buffer: 3, together: 1}\n")
     under = Weather.model_validate(MACHINES)
@@ -278,6 +281,7 @@ def test_buffers_do_not_wait_for_the_slowest_lab_and_are_the_same_again(run, tmp
     assert {line["sites"] for line in lines} >= {3}
 
 
+@pytest.mark.slow
 def test_four_masked_labs_are_too_few_to_leave_one_behind(run):
     """Three must finish, and whoever is left must have company: all are waited for."""
     under, settings = Weather.model_validate(MACHINES), ("training.batch_size=8",)
@@ -296,6 +300,7 @@ def test_without_weather_what_needs_a_clock_is_refused_before_there_is_a_run(run
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.slow
 def test_weather_changes_nothing_that_a_site_relies_on_and_none_adds_no_keys(run):
     still, lines, model = run("still", None)
     calm, _, same = run("calm", weather())

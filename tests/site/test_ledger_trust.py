@@ -418,6 +418,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [True, False], ids=["a new file", "an old file"])
 def test_two_processes_of_one_installation_keep_one_valid_chain(state, fresh):
     if not fresh:

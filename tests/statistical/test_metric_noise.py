@@ -76,6 +76,7 @@ def fits(noise, deviation):
     return bool(low < square < high and centre < stats.norm.ppf(1 - 2.5e-7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("survivors", [SITES, 4])
 def test_decoded_metric_sums_carry_the_noise_that_is_charged_and_reported(measured, survivors):
     plan, cost = measured.plan, measured.cost

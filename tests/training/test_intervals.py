@@ -51,6 +51,7 @@ def rows_of(table, chosen):
     return Table(features=table.features[chosen], target=table.target[chosen], row_ids=chosen, report=table.report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", METRICS)
 def test_intervals_are_as_wide_as_the_metrics_vary_over_holdouts(make_learner, draws, kind):
     sums = draws(make_learner, kind)
@@ -67,6 +68,7 @@ def test_intervals_are_as_wide_as_the_metrics_vary_over_holdouts(make_learner, d
             assert half != pytest.approx(true / np.sqrt(SITES), rel=0.22)
 
 
+@pytest.mark.slow
 def test_a_pooled_variance_is_what_many_resamples_give(make_learner):
     """The delta method and DeLong against a bootstrap of 4,000 resamples, for metrics over all records."""
     for kind in METRICS:

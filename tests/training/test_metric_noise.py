@@ -41,6 +41,7 @@ def study(request, make_plan):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_held_out_record_never_pays_more_than_the_studys_epsilon(study, name):
     plan, cost = study(name)

@@ -211,6 +211,7 @@ def test_where_rows_are_dropped_the_count_is_private_and_no_site_is_weighted(pla
     assert measured.mean_site_deviation() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "missing"), [("binary", "refuse"), ("binary", "drop"), ("regression", "drop")])
 def test_noised_metrics_are_unbiased_and_spread_as_they_say(plan_for, kind, missing):
     plan, model, rng = plan_for(kind, missing=missing), model_for(kind), np.random.default_rng(4)

@@ -15,6 +15,7 @@ from fedsci.transport.superlink_process import is_up
 from fedsci.transport.superlink_sites import register_sites, site_status
 
 
+@pytest.mark.slow
 def test_a_masked_study_over_superlink_is_the_one_in_process_bit_for_bit(shared_deployment, study, tmp_path):
     deployment, tiny = shared_deployment, study(labs=3)
     nodes = deployment.enrol("lab-1", "lab-2", "lab-3")

@@ -233,6 +233,7 @@ def test_nonsense_is_refused(lab, body):
     assert lab.post(SEND, body).status_code == 400
 
 
+@pytest.mark.slow
 def test_a_call_for_messages_waits_and_hanging_up_takes_none(shared_deployment):
     lab = Site(shared_deployment, "lab-17")
     node = lab.register()
@@ -388,6 +389,7 @@ def broken(reply: Message, how: str) -> tuple[ObjectTree, list[bytes]]:
     return ObjectTree(object_id=get_object_id(message), children=[record]), [message, records, nonsense]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -477,6 +479,7 @@ def pulled(grid, sent, *, seconds):
     return got
 
 
+@pytest.mark.slow
 def test_a_reply_that_stays_half_sent_keeps_no_other_back(large_replies):
     grid, sent, begin = large_replies
     begin(0)
@@ -489,6 +492,7 @@ def test_a_reply_that_stays_half_sent_keeps_no_other_back(large_replies):
     assert len(got[sent[1]].content["v"]) == 3
 
 
+@pytest.mark.slow
 def test_a_large_reply_may_take_as_long_as_its_objects_keep_coming(large_replies, monkeypatch):
     monkeypatch.setattr("fedsci.transport.flower_coordinator._OBJECTS_WAIT_S", 4.0)
     monkeypatch.setattr("fedsci.transport.flower_coordinator._WAIT_S", 0.2)  # else a look takes a second too long

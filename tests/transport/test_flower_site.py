@@ -97,6 +97,7 @@ def until(what) -> None:
     assert what()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begin", "receive"),
     [(b"no node", b""), (b"1", b"\xff"), (b"1", pack_frames([b"\xff\xff"])), (b"1", pack_frames([b"\x12\x00"]))],
