@@ -46,6 +46,7 @@ def test_sums_of_points_are_those_of_the_group(curve):
         assert (y * y - x * x - z * z - curve._D * t * t) % curve.P == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [4, None])
 def test_a_short_vector_passes_and_a_long_one_does_not(proving, rows):
     statement = proving.Statement(dimension=12, bound=100, rows=rows, error=0.01)
@@ -54,6 +55,7 @@ def test_a_short_vector_passes_and_a_long_one_does_not(proving, rows):
         assert proving.holds(statement, commitment.point, proof, rows_seed=SEED) is passes
 
 
+@pytest.mark.slow
 def test_nothing_of_a_proof_can_be_changed(proving):
     statement = proving.Statement(dimension=6, bound=50, rows=4, error=0.01)
     commitment, proof = proved(proving, statement, vector(6, 40))

@@ -191,6 +191,7 @@ def test_a_site_without_records_is_told_how_to_write_one(lab, fedsci):
     assert fedsci("data", "check", "lab-1.csv", "tumours").code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, "{}", '{"a": 1, "a": 2}', "NaN", " " * 600_000], ids=range(6))
 def test_a_hostile_record_gives_one_line_everywhere(record, lab, fedsci, content):
     record.write_text(content)

@@ -33,6 +33,7 @@ def commands():
     return [shlex.split(line)[1:] for line in (*indented, *re.findall(r"`(fedsci data catalogue ex[^`]+)`", text))]
 
 
+@pytest.mark.slow
 def test_the_commands_do_what_the_page_says(fedsci, garden):
     done = 0
     for command in commands():

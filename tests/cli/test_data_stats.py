@@ -14,6 +14,7 @@ def measured(fedsci, study):
     return lambda *more: fedsci("data", "stats", "study.yaml", *more)
 
 
+@pytest.mark.slow
 def test_without_privacy_a_table_of_pooled_statistics_is_shown(measured):
     outcome = measured()
     assert (outcome.code, outcome.err) == (0, "")

@@ -21,6 +21,7 @@ def card(folder):
     return yaml.safe_load((folder / "model_card.md").read_text().split("---\n")[1])["fedsci"]
 
 
+@pytest.mark.slow
 def test_every_run_that_releases_a_model_leaves_a_card(fedsci, study):
     outcome = fedsci("run", "study.yaml")
     assert outcome.code == 0, outcome.err
@@ -32,6 +33,7 @@ def test_every_run_that_releases_a_model_leaves_a_card(fedsci, study):
     assert (folder / "bom.cdx.json").exists()
 
 
+@pytest.mark.slow
 def test_what_the_model_is_for_is_the_studys_word(fedsci, study):
     study.values |= {"intended_use": "Research: tumours.", "forbidden_use": "Diagnosis | of *people*\n# none"}
     study.write()
@@ -137,6 +139,7 @@ def test_measuring_the_scaling_is_in_the_card_and_the_crate(fedsci, study):
         assert "scaling/privacy_statement.md" in archive.namelist()
 
 
+@pytest.mark.slow
 def test_a_strategy_of_somebodys_own_runs_as_ever_and_has_no_card(fedsci, study, monkeypatch):
     (fedsci.folder / "cardlab").mkdir()
     (fedsci.folder / "cardlab" / "__init__.py").write_text("")

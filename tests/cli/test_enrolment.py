@@ -73,6 +73,7 @@ def test_three_labs_join_and_one_is_shut_out(fedsci, consortium):
     assert "has joined as number 4" in outcome.out
 
 
+@pytest.mark.slow
 def test_mistakes_at_the_door(fedsci, consortium, monkeypatch):
     assert fedsci("site", "init", "lab-1.yaml", "--state", "s").code == 0
     token = token_for(fedsci, "lab-1")

@@ -66,6 +66,7 @@ def test_a_sites_status_is_shown_also_where_a_plan_of_it_is_damaged(fedsci, bn):
         assert "data set" in outcome.out
 
 
+@pytest.mark.slow
 def test_other_strategies_leave_no_model_at_the_labs(fedsci, bn):
     done = fedsci("run", bn.path, "--set", MODEL, "--set", "strategy=fedavg")
     assert done.code == 0, done.err

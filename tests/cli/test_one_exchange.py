@@ -53,6 +53,7 @@ def test_it_is_charged_once_and_stated_for_what_it_is(fedsci, study, strategy, u
         assert {site["measurements_charged"] for site in spent} == {0}
 
 
+@pytest.mark.slow
 def test_the_guide_says_how_statistics_are_read(fedsci, study):
     prepare(study, "feature_statistics", mechanism="none", epsilon=None)
     study.values["evaluation"] = {"holdout": 0.25}

@@ -34,6 +34,7 @@ def test_json_prints_nothing_to_parse_when_the_run_fails(fedsci, study):
     assert (outcome.code, outcome.out) == (2, "")
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_folder_and_nothing_else(fedsci, study):
     outcome = fedsci("run", "study.yaml", "--quiet")
     assert (outcome.code, outcome.err) == (0, "")
@@ -41,6 +42,7 @@ def test_quiet_prints_the_folder_and_nothing_else(fedsci, study):
     assert (fedsci.folder / outcome.folder / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_person_sees_every_lab_the_folder_and_the_report(fedsci, study):
     outcome = fedsci("run", "study.yaml")
     assert outcome.code == 0

@@ -191,6 +191,7 @@ def test_text_from_a_study_stays_text(fedsci, study):
     assert "\\<b\\>or" in text
 
 
+@pytest.mark.slow
 def test_a_run_without_privacy_gets_none(fedsci, study):
     folder = fedsci.folder / fedsci("run", "study.yaml", "--quiet").folder
     assert not (folder / "privacy_statement.md").exists()

@@ -252,6 +252,7 @@ def run_folder(fedsci, private):
     return private.folder / fedsci("run", "study.yaml", "--quiet").folder
 
 
+@pytest.mark.slow
 def test_families_that_are_not_attacked_again_keep_their_rows(fedsci, attacked, run_folder):
     def rows(*only):
         fedsci("redteam", str(run_folder), "--sites", ".", *only)
@@ -273,6 +274,7 @@ def test_families_that_are_not_attacked_again_keep_their_rows(fedsci, attacked, 
     assert rows() == ("incomplete", {"audit-noise": "holds", "membership": "not measured"}, [])
 
 
+@pytest.mark.slow
 def test_rows_of_another_plan_or_that_are_no_json_are_not_kept(fedsci, attacked, run_folder):
     def rewritten(change):
         fedsci("redteam", str(run_folder), "--sites", ".", "--only", "audit")

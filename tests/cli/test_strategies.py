@@ -50,6 +50,7 @@ def test_a_recipe_is_shown_with_its_comments(fedsci, name):
     assert yaml.safe_load(out)["name"] in BUILDERS
 
 
+@pytest.mark.slow
 def test_a_strategy_of_ones_own_runs_where_the_labs_name_it(fedsci, study, tmp_path, monkeypatch):
     (tmp_path / "lib" / "ourlab").mkdir(parents=True)
     (tmp_path / "lib" / "ourlab" / "__init__.py").touch()

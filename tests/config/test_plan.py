@@ -144,6 +144,7 @@ def only_a_config_error(content: bytes) -> None:
         assert plan_from_bytes(plan.to_bytes()).digest == plan.digest
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
 @example(b"")

@@ -282,6 +282,7 @@ def test_the_summary_says_whether_updates_were_masked(private_run, masked):
     assert about["ring_bits"] == (32 if masked else None)
 
 
+@pytest.mark.slow
 def test_a_refused_study_leaves_a_readable_folder_that_says_so(tmp_path, masked):
     with pytest.raises(SiteFailed) as refused:
         run(tmp_path, masked=masked, epsilon=6.0, baselines=())

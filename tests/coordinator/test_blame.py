@@ -56,6 +56,7 @@ def blame_after(blame, history):
     return blame
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.integers(4, 12), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.3, 0.7, 0.95]))
 def test_one_liar_frames_nobody_however_it_chooses_when_to_lie(sites, seed, rate):

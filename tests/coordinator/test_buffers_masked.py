@@ -135,6 +135,7 @@ def test_who_is_left_alone_with_a_model_is_left_out(buffers, masked):
     assert result.progress.rounds_completed == 4
 
 
+@pytest.mark.slow
 def test_who_is_left_alone_with_a_model_is_opened_by_nobody(buffers, monkeypatch):
     """A coordinator that asks for it all the same gets no share of anybody."""
     monkeypatch.setattr(Buffers, "_broken", lambda *_: {})

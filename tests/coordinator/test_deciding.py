@@ -88,6 +88,7 @@ def test_a_study_waits_at_every_point_and_asks_nobody_meanwhile(conduct, referen
     assert len(result.heard) == 5
 
 
+@pytest.mark.slow
 def test_what_people_decide_on_is_the_model_that_is_released_and_what_is_known_of_it(conduct):
     seen = []
 
@@ -231,6 +232,7 @@ def test_a_decision_of_an_earlier_point_or_another_run_does_not_count_at_this_on
     ]
 
 
+@pytest.mark.slow
 def test_it_is_asked_once_however_often_the_process_ends(conduct, reference):
     asked, died = {}, []
 
@@ -290,6 +292,7 @@ def test_a_refusal_that_was_kept_holds_after_a_restart(conduct, monkeypatch):
     assert len(result.progress.decisions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3])
 def test_a_round_given_up_at_a_checkpoint_takes_none_of_it_away(conduct, number):
     """The second round is lost, the third likewise: people are asked before the next one all the same."""
@@ -311,6 +314,7 @@ def test_a_round_given_up_at_a_checkpoint_takes_none_of_it_away(conduct, number)
     ]
 
 
+@pytest.mark.slow
 def test_decisions_that_were_tampered_with_are_asked_for_again(conduct):
     struck = []
 

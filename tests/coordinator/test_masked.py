@@ -97,6 +97,7 @@ def test_other_tasks_and_rings_agree_too(conduct, make_plan, ring_bits, task):
     check_close(masked, plain, slack(make_plan, labs=4, rounds=2))
 
 
+@pytest.mark.slow
 def test_a_round_costs_one_exchange_more_and_two_where_a_lab_dropped(conduct):
     calm = conduct(training={"rounds": 3})
     assert (calm.exchanges["unmask"], calm.exchanges["votes"]) == (4, 0)

@@ -113,6 +113,7 @@ def test_what_the_server_optimiser_remembers_is_kept(conduct, tmp_path, optimise
     check_like(cut, calm)
 
 
+@pytest.mark.slow
 def test_charges_of_a_lab_count_the_round_that_was_given_up(conduct, make_plan):
     result = conduct(
         strategy="dp_fedsgd",

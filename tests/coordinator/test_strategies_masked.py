@@ -54,6 +54,7 @@ def test_a_masked_study_is_the_one_in_the_clear(conduct, strategy):
     assert masked.progress.model == pytest.approx(plain.progress.model, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_masked_scaffold_study_forgets_a_lost_upload(conduct):
     controls: dict[int, dict[str, np.ndarray]] = {}
     records: dict[str, int] = {}
@@ -229,6 +230,7 @@ class TestFedBN:
         assert (masked.progress.model[-4:] > 0).all()
         assert np.abs(masked.progress.model[-8:-4]).max() > 1e-3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("masked", [True, False])
     def test_a_lab_measures_the_shared_model_with_its_own_layers(self, conduct, monkeypatch, masked):
         result, measured, kept = self.watched(conduct, monkeypatch, masked=masked)
@@ -239,6 +241,7 @@ class TestFedBN:
             assert models[-1][:-16].tolist() == result.progress.model[:-16].tolist()
         assert len({models[-1].tobytes() for models in measured.values()}) == 4
 
+    @pytest.mark.slow
     def test_a_restart_loses_no_layers(self, conduct, monkeypatch):
         _, calm, _ = self.watched(conduct, monkeypatch)
 

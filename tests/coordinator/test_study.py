@@ -68,6 +68,7 @@ def kinds(tmp_path, site: str) -> list[str]:
     return [entry.kind for entry in Ledger(tmp_path / "state" / site).entries()]
 
 
+@pytest.mark.slow
 def test_a_study_goes_through_its_phases_and_settles(conduct, tmp_path):
     progress, watcher = conduct(evaluation={"baselines": ["local"]})
     assert watcher.phases == ["preparing", "training", "baselines", "finishing"]
@@ -123,6 +124,7 @@ def test_noised_metrics_are_measured_at_the_end_only_unless_the_study_says_more(
     assert measured == [False, False, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["masked"], indirect=True)
 @pytest.mark.parametrize("word", ["exact", None])
 def test_sites_that_are_told_to_measure_differently_are_in_no_sum_together(conduct, monkeypatch, word):
@@ -155,6 +157,7 @@ def test_a_holdout_too_large_for_the_ring_stops_the_study_before_anything_is_com
         assert kinds(tmp_path, site) == ["register", "reserve", "settle"]
 
 
+@pytest.mark.slow
 def test_a_site_that_refuses_stops_the_study_and_the_others_get_their_charge_back(conduct, tmp_path):
     with pytest.raises(SiteFailed) as refused:
         conduct(policies={2: {"models": ["mlp"]}})
@@ -182,6 +185,7 @@ def test_a_study_ends_after_the_rounds_that_every_site_pays_for(conduct, tmp_pat
         assert kinds(tmp_path, site) == ["register", "reserve", "step", "step", "settle"]
 
 
+@pytest.mark.slow
 def test_too_few_survivors_stop_the_study_after_the_last_good_round(conduct, tmp_path, monkeypatch):
     contribution = Contributor.contribution
 

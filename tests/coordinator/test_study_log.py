@@ -82,6 +82,7 @@ def test_without_a_quorum_the_study_ends(conduct):
     assert "only 2 of 4 sites witness the audit log, 3 must" in result.error.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -407,6 +408,7 @@ def test_a_permit_that_its_site_did_not_sign_ends_the_study_before_it_is_logged(
     assert not result.said("train")
 
 
+@pytest.mark.slow
 def test_a_site_whose_cosignature_got_lost_and_that_missed_the_next_is_told_again_at_once(conduct):
     """It is behind by one checkpoint, and not where the coordinator takes it to be: one request more, no round lost."""
     exchanges = []

@@ -218,6 +218,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(REQUIRED), JSON)
 def test_whatever_stands_in_a_record_it_is_whole_or_has_faults(pointer, anything):
     values = deepcopy(dict(written().values))

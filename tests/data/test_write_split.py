@@ -178,6 +178,7 @@ def test_bounds_round_outward_to_two_digits(given_bounds, expected):
     assert round_outward(*given_bounds) == expected
 
 
+@pytest.mark.slow
 @given(st.text() | st.integers(-(10**14), 10**14) | st.floats(allow_nan=False, allow_infinity=False))
 def test_a_yaml_scalar_reads_back_as_itself(value):
     if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):

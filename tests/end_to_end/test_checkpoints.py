@@ -123,6 +123,7 @@ def test_ctrl_c_ends_a_run_that_waits(fedsci, paused, before, left):
         assert load_file(model)
 
 
+@pytest.mark.slow
 def test_a_search_does_not_wait_at_checkpoints(fedsci, study):
     assert fedsci("signer", "new", "officer.key").code == 0
     public = fedsci("signer", "show", "officer.key").out.strip()

@@ -56,6 +56,7 @@ def test_a_table_has_six_significant_digits(tmp_path):
     assert (tmp_path / "new" / "table.csv").read_text() == "x,y\n0.333333,1\n0,a\n"
 
 
+@pytest.mark.slow
 def test_operating_points_have_the_documented_loads_wind_and_outages():
     region = REGIONS[1]
     table, failed = sample(region, records=220)

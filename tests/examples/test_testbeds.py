@@ -30,6 +30,7 @@ def testbeds(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -66,6 +67,7 @@ def test_the_real_data_studies_have_the_features_of_the_generated_ones():
     assert generated.task == measured.task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["study", "violations"])
 def test_no_operating_point_lies_outside_the_public_bounds(name):
     study = load_study(EXAMPLES / "grid" / f"{name}.yaml").plan.study

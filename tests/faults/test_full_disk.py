@@ -34,6 +34,7 @@ def check_that_the_model_did_not_fit(fedsci, outcome):
     assert files == {"plan.yaml", "metrics.jsonl", "summary.json", "report.html"}
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_leaves_the_rest_of_the_run(fedsci, study):
     study.values["model"] = {"name": "mlp", "hidden": [700, 700]}  # 2 MB
     study.write()

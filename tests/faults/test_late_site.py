@@ -48,6 +48,7 @@ def check_that_it_came_back(fedsci, folder, *, deadline_s):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_late_lab_is_in_a_later_round_again(fedsci, study, monkeypatch, masked):
     whole = Contributor.contribution

@@ -83,6 +83,7 @@ def test_a_lab_that_crashed_stays_charged_for_the_round_it_began(fedsci, study, 
     assert by_site["lab-2"]["epsilon_spent_study"] == by_site["lab-1"]["epsilon_spent_study"]
 
 
+@pytest.mark.slow
 def test_too_few_labs_end_the_run_with_what_there_is(fedsci, study, crash):
     crash("lab-1", "lab-2", round_number=3, error=RuntimeError(PRIVATE))
     outcome = fedsci("run", "study.yaml")
@@ -121,6 +122,7 @@ def test_an_aborted_run_charges_only_the_rounds_that_labs_computed(fedsci, study
         assert entries[-1].body["rdp"] < entries[1].body["rdp"]
 
 
+@pytest.mark.slow
 def test_what_a_lab_failed_on_stays_in_its_own_log(fedsci, study, crash):
     crash("lab-1", "lab-2", round_number=2, error=RuntimeError(PRIVATE))
     outcome = fedsci("run", "study.yaml")

@@ -32,6 +32,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(TARGETS) - HEAVY))
 def test_no_bytes_raise_anything_but_fedscis_errors(name):
     fuzz(TARGETS[name], tries=TARGETS[name].tries)

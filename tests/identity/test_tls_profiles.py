@@ -88,6 +88,7 @@ def test_the_default_does_agree_by_x25519(authorities):
     assert shake_hands(server, client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "fips"])
 def test_in_fips_a_connection_by_chacha20_is_refused_by_name(authorities, name, tmp_path):
     """Python cannot choose among TLS 1.3's ciphers, so the file of OpenSSL's defaults does, for both ends."""

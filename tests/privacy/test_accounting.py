@@ -60,6 +60,7 @@ def test_unsampled_gaussians_agree_with_opacus(noise, steps):
     assert ours <= loose <= 1.2 * ours
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_a_mixed_plan_agrees_with_opacus():
     mixed = plan(gaussian(12.0, 20), sampled(0.1, 1.5, 60), sampled(0.02, 0.9, 200))

@@ -55,6 +55,7 @@ def test_the_enforced_epsilon_is_never_passed_whatever_is_asked(policy, requests
     assert epsilon_enforced(policy, spent) <= policy.epsilon * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.floats(0.3, 10), st.floats(1, 50), st.integers(1, 40))
 def test_the_enforced_epsilon_covers_the_pld_epsilon(budget, noise, count):

@@ -53,6 +53,7 @@ def test_a_stricter_study_needs_more_noise(target, more, steps):
     assert calibrate_noise_multiplier(epsilon=target, steps=steps, **study | {"delta": 1e-6}) >= base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "rate", "noise"), [(1, 1.0, 28.91), (3, 1.0, 10.78), (1, 0.1, 3.158), (8, 0.1, 0.8337)]
 )
@@ -62,6 +63,7 @@ def test_known_settings(target, rate, noise):
     assert found == pytest.approx(noise, rel=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.1])
 def test_calibration_is_quick(rate):
     epsilon_of(noise_multiplier=1.0, sample_rate=rate, **USUAL)  # dp_accounting is slow to import

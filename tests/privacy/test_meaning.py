@@ -67,6 +67,7 @@ def test_no_attacker_passes_the_bounds_and_weaker_noise_does():
     assert found > meaning.detected + margin
 
 
+@pytest.mark.slow
 def test_sampling_records_makes_them_harder_to_find():
     sampled = gaussian_plan(noise_multiplier=1.5, sample_rate=0.1, steps=50)
     whole = gaussian_plan(noise_multiplier=1.5, sample_rate=1.0, steps=50)

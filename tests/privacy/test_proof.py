@@ -86,6 +86,7 @@ def renyi(one, two, order):
 class TestTheSumOfShares:
     """Section 4: what is charged for the sum of h shares bounds its Renyi divergence, and by how little."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("sites", "noise", "order"), [(2, 20.0, 8), (10, 10.78, 8), (17, 28.91, 18), (17, 300.0, 256)]
     )

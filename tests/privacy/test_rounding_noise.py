@@ -204,6 +204,7 @@ class TestRounding:
         assert drawn is out
         assert np.array_equal(out, round_and_noise(values, gamma=1.0, deviation=8.0, keystream=seeded("x")))
 
+    @pytest.mark.slow
     def test_wide_noise_uses_wider_tables(self, keystream):
         drawn = round_and_noise(np.zeros(20_000), gamma=1.0, deviation=64.0, keystream=keystream)
         assert np.std(drawn) == pytest.approx(64, rel=0.03)

@@ -23,6 +23,7 @@ def cohort_of(study):
     return OpenCohort(plan=study.plan, tables=[lab.train for lab in labs], counts=[lab.train_count for lab in labs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["dp_fedsgd", "fedavg"])
 def test_it_releases_the_model_that_a_run_releases(strategy, tmp_path):
     from fedsci.cli.progress import SilentDisplay

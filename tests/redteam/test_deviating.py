@@ -78,6 +78,7 @@ def test_a_lab_with_other_records_keeps_to_the_protocol_all_the_same(lab):
     assert changed.share == worker.share
 
 
+@pytest.mark.slow
 def test_a_lie_passes_gate_ledger_and_masks(small_study):
     study = small_study()
     plan, seen = short(study.plan, rounds=2), []

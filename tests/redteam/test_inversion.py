@@ -95,6 +95,7 @@ def test_noise_hides_a_record_even_from_who_knows_all_others(found):
     assert [curve.name for curve in row.plot.curves] == ["without mask and noise", "as protected", "the best guess"]
 
 
+@pytest.mark.slow
 def test_without_its_noise_the_same_sum_gives_every_record_away(heard):
     """The attack on the noised sum is a strong one: the noise is all that is in its way."""
     plan = variant(digits(), rounds=3, private=True, masked=True).plan

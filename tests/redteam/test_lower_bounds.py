@@ -40,6 +40,7 @@ def test_no_distance_is_epsilon_zero_and_an_infinite_one_is_infinite():
     assert epsilon_of_gaussian(math.inf, delta=DELTA) == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
 def test_the_effect_size_passes_the_truth_as_often_as_it_says(epsilon):
     mu = mu_of_gaussian(epsilon, delta=DELTA)
@@ -84,6 +85,7 @@ def test_too_few_canaries_say_nothing():
     assert one_run(one, delta=DELTA, confidence=0.99) == 0.0
 
 
+@pytest.mark.slow
 def test_what_would_show_shows_every_second_time_and_what_is_allowed_hardly_ever():
     claimed, level = mu_of_gaussian(3.0, delta=DELTA), 0.01
 

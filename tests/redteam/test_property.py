@@ -82,6 +82,7 @@ def test_kinds_are_counted_by_least_squares(world):
     assert wrong.result() != pytest.approx(truth[means.place], abs=1)
 
 
+@pytest.mark.slow
 def test_who_knows_all_others_is_left_with_the_lab_and_the_noise(world):
     tables = world.draw(unusual=True, rng=np.random.default_rng(6))
     truth = float((world.kinds_of(tables[world.victim]) == world.kind).sum())
@@ -116,6 +117,7 @@ def test_where_whole_labs_are_protected_epsilon_judges(shift, epsilon, verdict):
     assert most_right(epsilon=0.1, delta=0) == pytest.approx(1 / (1 + np.exp(-0.2)))
 
 
+@pytest.mark.slow
 def test_noise_for_whole_labs_hides_a_lab():
     rows = {row.key: row for row in property_inference(load("privacy.unit=site", "strategy=fedavg"), seed=2, cohorts=8)}
     assert list(rows) == ["property-control", "property-sum", "property"]
@@ -123,6 +125,7 @@ def test_noise_for_whole_labs_hides_a_lab():
     assert rows["property"].claim.startswith("What a lab's records")
 
 
+@pytest.mark.slow
 def test_labs_that_are_noised_one_by_one_are_seen_one_by_one_without_masks():
     study = load("privacy.mechanism=local", "secure_aggregation={enabled: false}")
     rows = {row.key: row for row in property_inference(study, seed=2, cohorts=6)}

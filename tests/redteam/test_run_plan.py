@@ -41,6 +41,7 @@ def test_a_site_file_may_end_in_yml(run):
     assert len(study_of_run(folder, labs).site_files) == len(study.plan.sites)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

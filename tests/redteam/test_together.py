@@ -31,6 +31,7 @@ def test_an_update_that_is_not_finite_ends_training(small_study):
     assert together.measure(trained, together.holdouts) is None
 
 
+@pytest.mark.slow
 def test_it_is_measured_as_a_run_is(small_study):
     study = small_study(privacy=NONE)
     real = run_for_real(study, short(study.plan, rounds=6), {}).summary["metrics"]["federated"]["accuracy"]

@@ -99,6 +99,7 @@ def test_it_does_not_depend_on_the_folders_name(made, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_figure_that_is_changed_is_named(made, monkeypatch, tmp_path, all_of_them):
     """One figure of each name; all of them, of all labs and metrics, where there is time."""
@@ -182,6 +183,7 @@ def test_another_model_is_found(run):
         check_model_card(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"---\n", b"---\na: &a [*a]\n---\n", b"---\n" + b"[" * 500 + b"\n---\n"]
 )

@@ -75,6 +75,7 @@ def test_a_sample_may_show_in_the_time_it_takes(made):
     assert "sample of records" in statement.deployment.side_channels(sampled)
 
 
+@pytest.mark.slow
 def test_every_line_that_is_changed_is_named(made, run, monkeypatch):
     evidence = statement.read_evidence(made)
     monkeypatch.setattr(statement, "read_evidence", lambda folder: evidence)

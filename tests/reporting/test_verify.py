@@ -327,6 +327,7 @@ def test_the_report_of_a_spoilt_run_is_a_banner_and_no_number(copy, file):
     assert not any(part in page for part in (f"{accuracy:.3f}", "<svg", "<table"))
 
 
+@pytest.mark.slow
 def test_a_run_without_a_log_is_not_verified(tmp_path):
     write_labs(tmp_path)
     for number in range(1, LABS + 1):
@@ -349,6 +350,7 @@ def test_what_is_signed_is_what_anyone_can_read(honest):
         verify_run(honest[0] / "audit")
 
 
+@pytest.mark.slow
 def test_a_run_with_all_its_decisions_is_verified(asked):
     folder, _ = asked()
     assert "4 signed decisions of people, each where the plan asks for it" in verify_run(folder).checks
@@ -373,6 +375,7 @@ def test_a_decision_that_is_not_in_the_log_was_not_made(asked, monkeypatch, left
     assert "officer approved nothing in the log" in wrong(folder, "audit/entries.jsonl", "decision").message
 
 
+@pytest.mark.slow
 def test_a_refused_release_is_not_shown_as_a_completed_run(asked):
     folder, key = asked(refuses="before:release")
     assert verify_run(folder).status == "aborted"
@@ -381,6 +384,7 @@ def test_a_refused_release_is_not_shown_as_a_completed_run(asked):
     assert "officer refused before release" in wrong(folder, "audit/entries.jsonl", "decision").message
 
 
+@pytest.mark.slow
 def test_a_refused_model_is_not_in_the_folder(asked, honest):
     folder, key = asked(refuses="before:release")
     for name in ("model.safetensors", "model.json"):
@@ -389,6 +393,7 @@ def test_a_refused_model_is_not_in_the_folder(asked, honest):
     wrong(folder, "model.safetensors", "model")
 
 
+@pytest.mark.slow
 def test_the_summary_s_decisions_are_those_of_the_log(asked):
     folder, key = asked()
     summary = json.loads((folder / "summary.json").read_bytes())
@@ -397,6 +402,7 @@ def test_the_summary_s_decisions_are_those_of_the_log(asked):
     wrong(folder, "summary.json", "checkpoints")
 
 
+@pytest.mark.slow
 def test_a_lab_that_signed_no_charge_is_not_shown_as_settled(asked, monkeypatch):
     keep = StudyLog.keep
     monkeypatch.setattr(

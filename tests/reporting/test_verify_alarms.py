@@ -269,6 +269,7 @@ def log_without_norm(patch, *rounds):
     patch.setattr(StudyLog, "_append", without)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [pytest.param((1, 2, 3), marks=pytest.mark.slow), (2,)])
 def test_no_sum_is_applied_whose_norm_is_not_logged(tmp_path, rounds):
     """Thousands of times the bound, and the coordinator uses it."""

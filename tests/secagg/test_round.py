@@ -81,6 +81,7 @@ def test_four_labs_sum_three_updates_and_learn_nothing_else():
     np.testing.assert_allclose(total, 0.7, atol=3 * grid.error_bound)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_the_sum_of_the_survivors_is_exact_whoever_leaves_when(worlds, data):

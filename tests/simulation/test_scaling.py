@@ -89,6 +89,7 @@ def spent(study, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 def test_without_noise_the_plan_holds_exactly_the_pooled_statistics(prepared, go, masked):
     study = prepared(privacy=NONE, secure_aggregation={"enabled": masked})
@@ -148,6 +149,7 @@ def test_both_together_cost_no_more_than_the_study_says(prepared, go, tmp_path, 
     assert last["epsilon"]["max"] == pytest.approx(4.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_noise_draws_what_it_hides_to_the_usual_and_the_plan_stays_possible(prepared, go):
     plan = plan_of(read_run_folder(go(prepared(privacy=DISTRIBUTED | {"scaling_share": 0.01}))[1]))
     for column in plan.study.features.values():
@@ -166,6 +168,7 @@ def test_the_statement_tells_of_both_and_holds_for_the_sum(prepared, go):
     assert "Epsilon **0.40** at delta **1e-06**" in (folder / "scaling" / "privacy_statement.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_pass_that_took_more_than_its_share_is_stated_by_nobody(prepared, go, monkeypatch):
     def greedy(plan):
         first = scaling.pass_before(plan)
@@ -293,6 +296,7 @@ def test_bounds_that_are_too_wide_or_wrong_are_pointed_at(prepared, tmp_path):
     assert yaml.safe_load(json.dumps(facts.to_json()))["columns"]["a"]["warnings"]
 
 
+@pytest.mark.slow
 def test_the_report_says_what_scaled_the_columns(prepared, go):
     _, folder = go(prepared(privacy=DISTRIBUTED))
     assert "measured over all labs by a study of its own, for ε = 0.40" in write_report(folder).read_text()

@@ -5,6 +5,7 @@ from fedsci.privacy.calibration import epsilon_of
 from fedsci.training.accountant import cost_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"strategy": "fedavg", "training": {"sample_rate": 0.25, "local_epochs": 2}}])
 def test_the_noise_is_just_enough_for_the_studys_epsilon(make_plan, changes):
     plan = make_plan(**changes)

@@ -96,6 +96,7 @@ def test_decoded_metric_sums_carry_the_noise_that_is_charged_and_reported(measur
     assert half.std() < 0.6 * charged
 
 
+@pytest.mark.slow
 def test_no_two_measurements_share_their_noise(measured):
     noise, _ = measured.measure(4)
     each = noise.reshape(REPEATS, -1)

@@ -8,6 +8,7 @@ from fedsci.privacy.rounding_noise import round_and_noise
 COUNT = 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centre", [0.0, 0.37, -2.999, 4095.8, 123_456.5])
 @pytest.mark.parametrize("deviation", [8.0, 17.3])
 def test_the_right_distribution_is_accepted_and_wrong_ones_rejected(centre, deviation, keystream, p_value):
@@ -33,6 +34,7 @@ def tables(request, monkeypatch):
     rounding_noise._tables.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("centre", [0.3, -0.7])
 def test_narrow_noise_is_right_outcome_by_outcome(centre, keystream):

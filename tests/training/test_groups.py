@@ -36,6 +36,7 @@ def hostile(make_plan, *, others):
     return group_sum(worker, range(worker.learner.units), weights)
 
 
+@pytest.mark.slow
 def test_weights_that_cancel_cannot_make_a_groups_part_depend_on_others(make_plan):
     moved = np.linalg.norm(hostile(make_plan, others=True) - hostile(make_plan, others=False))
     assert moved <= C

@@ -85,6 +85,7 @@ def test_a_measured_record_does_not_depend_on_the_others(name):
     assert module(records)[:1].detach().numpy() == pytest.approx(module(records[:1]).detach().numpy(), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 @given(seed=st.integers(0, 2**63 - 1))
 def test_the_starting_point_is_the_seeds_and_nothing_elses(name, seed):

@@ -210,6 +210,7 @@ def test_without_privacy_it_is_the_mean(plan_of):
     assert noise_of_sum(None, clipping_norm=1.0, contributions=[(1.0, 30)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["none", "local"])
 def test_sampling_takes_about_its_share_of_the_records(plan_of, mechanism):
     epsilon = None if mechanism == "none" else 8.0

@@ -67,6 +67,7 @@ def test_whole_sites_count_as_one_each(planned):
     assert noise < bound.most <= 1.00002 * (3 + noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.2])
 @pytest.mark.parametrize(("factor", "inside"), [(1.0, True), (1.5, False)])
 def test_noise_of_every_site_by_itself(planned, rate, factor, inside):
@@ -81,6 +82,7 @@ def test_noise_of_every_site_by_itself(planned, rate, factor, inside):
     assert bool(np.linalg.norm(total) <= bound.most) is inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
 @pytest.mark.parametrize(("factor", "inside"), [(1.0, True), (1.6, False)])
 def test_local_training_of_several_steps(planned, momentum, factor, inside):

@@ -136,6 +136,7 @@ hostile_arrays = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(bodies, st.none() | hostile_arrays)
 @example({"action": "train"}, raw(shape=(-2, -1)))

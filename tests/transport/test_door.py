@@ -201,6 +201,7 @@ def test_a_site_cannot_sign_as_another(lab, other):
     assert lab.post(RECEIVE, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: "no base64"}).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_site_cannot_answer_for_another(lab, other):
     nodes = {lab: lab.register(), other: other.register()}
     for site, node in nodes.items():
@@ -268,6 +269,7 @@ def test_one_process_serves_a_site_and_only_its_heir_takes_over_at_once(shared_d
         assert lab.post(BEGIN, body).status_code == 400
 
 
+@pytest.mark.slow
 def test_what_a_site_was_given_and_lost_is_answered_when_it_begins_anew(shared_deployment):
     lab = Site(shared_deployment, "lab-19")
     node = lab.register()

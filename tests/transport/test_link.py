@@ -175,6 +175,7 @@ def test_no_deadline_is_longer_than_the_link_waits(connect):
     assert "within 0.1 s" in str(round_of(link, 1)["lab-1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serialise", [False, True])
 def test_a_site_that_is_busy_is_asked_again_until_the_time_is_over(connect, serialise):
     asked = []

@@ -101,6 +101,7 @@ def test_no_record_gives_zeros(zoo, model):
     assert found.tolist() == [0.0] * sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 def test_the_sum_does_not_depend_on_how_many_passes_it_takes(zoo, model):
     module, features, targets = zoo.made(model, 70)
     few, many = (zoo.clipped(module, C, expected=b).sum_of(features, targets, np.arange(70)) for b in (4096, 4))
